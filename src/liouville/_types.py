@@ -1,0 +1,23 @@
+"""Shapes and types used in signatures, and the one rule that tells parameters from constants.
+
+Arrays of JAX in a module are *parameters*: training moves them. Arrays of NumPy are *constants*:
+training leaves them alone, and they keep float64 where JAX runs in float32. So
+``eqx.partition(module, eqx.is_inexact_array)`` is the split, everywhere, with no wrapper classes.
+"""
+
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+
+Scalar: TypeAlias = Float[Array, ""]
+Time: TypeAlias = Scalar | float
+Point: TypeAlias = Float[Array, "*shape"]
+Condition: TypeAlias = Float[Array, "*cond_shape"] | None
+Key: TypeAlias = PRNGKeyArray
+Rows: TypeAlias = Shaped[np.ndarray, "rows columns"]
+
+
+def constant(value) -> np.ndarray:
+    """Return `value` as a float64 NumPy array: a constant that training leaves alone."""
+    return np.asarray(value, dtype=np.float64)

@@ -1,0 +1,11 @@
+"""Bijections: invertible maps between base and data, with their log-determinants."""
+
+from ._affine import Standardize as Standardize
+from ._affine import Whiten as Whiten
+from ._base import AbstractBijection as AbstractBijection
+from ._base import Chain as Chain
+from ._base import Invert as Invert
+from ._base import Report as Report
+from ._cnf import CNF as CNF
+from ._gaussianized import GaussianMargins as GaussianMargins
+from ._gaussianized import GaussianRadius as GaussianRadius

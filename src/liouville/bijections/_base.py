@@ -1,0 +1,230 @@
+"""The protocol of a bijection, its inversion and its composition."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from .._types import Condition, Key, Point, Scalar
+from ..integrate import SolveInfo
+
+
+class Report(eqx.Module):
+    """What the solves inside a bijection say of themselves, added up over a chain.
+
+    Attributes
+    ----------
+    variance
+        Squared standard error of the log-determinant; 0 where it is exact.
+    penalties
+        Weighted integrals of the regularizers, by name.
+    info
+        The worst status and the summed costs of the solves.
+    """
+
+    variance: Scalar
+    penalties: dict[str, Scalar]
+    info: SolveInfo
+
+    @staticmethod
+    def empty() -> "Report":
+        """Return the report of a bijection that solves nothing."""
+        zero = jnp.zeros((), int)
+        return Report(jnp.zeros(()), {}, SolveInfo(zero, zero, zero, zero))
+
+    def __add__(self, other: "Report") -> "Report":
+        names = {**self.penalties, **other.penalties}
+        penalties = {name: self.penalties.get(name, 0.0) + other.penalties.get(name, 0.0) for name in names}
+        a, b = self.info, other.info
+        info = SolveInfo(
+            status=jnp.where(a.failed, a.status, b.status),
+            num_accepted=a.num_accepted + b.num_accepted,
+            num_rejected=a.num_rejected + b.num_rejected,
+            num_evaluations=a.num_evaluations + b.num_evaluations,
+        )
+        return Report(self.variance + other.variance, penalties, info)
+
+
+class AbstractBijection(eqx.Module):
+    """An invertible map of one point, base to data, with its log-determinant.
+
+    Attributes
+    ----------
+    shape
+        Shape of one point.
+    cond_shape
+        Shape of the condition, or None.
+    """
+
+    shape: eqx.AbstractVar[tuple[int, ...]]
+    cond_shape: eqx.AbstractVar[tuple[int, ...] | None]
+
+    @abc.abstractmethod
+    def transform_and_log_det(
+        self, z: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, Scalar]:
+        """Map base to data; return the image and ``log|det dx/dz|`` in nats."""
+
+    @abc.abstractmethod
+    def inverse_and_log_det(
+        self, x: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, Scalar]:
+        """Map data to base; return the image and ``log|det dz/dx|`` in nats."""
+
+    def transform(self, z: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
+        """Map base to data; a bijection whose log-determinant costs extra overrides this."""
+        return self.transform_and_log_det(z, condition, key=key)[0]
+
+    def inverse(self, x: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
+        """Map data to base; a bijection whose log-determinant costs extra overrides this."""
+        return self.inverse_and_log_det(x, condition, key=key)[0]
+
+    def transform_and_report(
+        self, z: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, Scalar, Report]:
+        """Do as `transform_and_log_det`, and say what the solves inside say of themselves."""
+        return *self.transform_and_log_det(z, condition, key=key), Report.empty()
+
+    def inverse_and_report(
+        self, x: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, Scalar, Report]:
+        """Do as `inverse_and_log_det`, and say what the solves inside say of themselves."""
+        return *self.inverse_and_log_det(x, condition, key=key), Report.empty()
+
+
+class Invert(AbstractBijection):
+    """A bijection the other way round.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from liouville.bijections import Standardize
+    >>> x, log_det = Invert(Standardize([0.0], [2.0])).transform_and_log_det(jnp.array([4.0]))
+    >>> print(x)
+    [2.]
+    """
+
+    bijection: AbstractBijection
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Shape of one point."""
+        return self.bijection.shape
+
+    @property
+    def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Shape of the condition, or None."""
+        return self.bijection.cond_shape
+
+    def transform_and_log_det(
+        self, z: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, Scalar]:
+        """Map by the inverse of the bijection inside."""
+        return self.bijection.inverse_and_log_det(z, condition, key=key)
+
+    def inverse_and_log_det(
+        self, x: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, Scalar]:
+        """Map by the bijection inside."""
+        return self.bijection.transform_and_log_det(x, condition, key=key)
+
+    def transform(self, z: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
+        """Map by the inverse of the bijection inside."""
+        return self.bijection.inverse(z, condition, key=key)
+
+    def inverse(self, x: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
+        """Map by the bijection inside."""
+        return self.bijection.transform(x, condition, key=key)
+
+    def transform_and_report(
+        self, z: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, Scalar, Report]:
+        """Map by the inverse of the bijection inside, and report."""
+        return self.bijection.inverse_and_report(z, condition, key=key)
+
+    def inverse_and_report(
+        self, x: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, Scalar, Report]:
+        """Map by the bijection inside, and report."""
+        return self.bijection.transform_and_report(x, condition, key=key)
+
+
+class Chain(AbstractBijection):
+    """Bijections one after the other; the first is the nearest to the base.
+
+    Parameters
+    ----------
+    links
+        The bijections, all of one shape.
+
+    Raises
+    ------
+    ValueError
+        Where there is no link, or the shapes of the links differ.
+    """
+
+    links: tuple[AbstractBijection, ...]
+
+    def __init__(self, links):
+        self.links = tuple(links)
+        shapes = sorted({link.shape for link in self.links})
+        if len(shapes) != 1:
+            raise ValueError(f"Expected links of one shape, got {shapes}; try links that fit each other.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Shape of one point."""
+        return self.links[0].shape
+
+    @property
+    def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Shape of the condition of the links that take one, or None."""
+        return next((link.cond_shape for link in self.links if link.cond_shape is not None), None)
+
+    def transform_and_log_det(
+        self, z: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, Scalar]:
+        """Map through the links in order."""
+        return self.transform_and_report(z, condition, key=key)[:2]
+
+    def inverse_and_log_det(
+        self, x: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, Scalar]:
+        """Map back through the links in reverse order."""
+        return self.inverse_and_report(x, condition, key=key)[:2]
+
+    def transform(self, z: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
+        """Map through the links in order."""
+        for link, link_key in zip(self.links, self._keys(key), strict=True):
+            z = link.transform(z, condition, key=link_key)
+        return z
+
+    def inverse(self, x: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
+        """Map back through the links in reverse order."""
+        for link, link_key in zip(self.links[::-1], self._keys(key), strict=True):
+            x = link.inverse(x, condition, key=link_key)
+        return x
+
+    def transform_and_report(
+        self, z: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, Scalar, Report]:
+        """Map through the links in order, adding up their reports."""
+        log_det, report = 0.0, Report.empty()
+        for link, link_key in zip(self.links, self._keys(key), strict=True):
+            z, change, said = link.transform_and_report(z, condition, key=link_key)
+            log_det, report = log_det + change, report + said
+        return z, log_det, report
+
+    def inverse_and_report(
+        self, x: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, Scalar, Report]:
+        """Map back through the links in reverse order, adding up their reports."""
+        log_det, report = 0.0, Report.empty()
+        for link, link_key in zip(self.links[::-1], self._keys(key), strict=True):
+            x, change, said = link.inverse_and_report(x, condition, key=link_key)
+            log_det, report = log_det + change, report + said
+        return x, log_det, report
+
+    def _keys(self, key: Key | None):
+        return [None] * len(self.links) if key is None else jax.random.split(key, len(self.links))

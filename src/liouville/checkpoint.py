@@ -1,0 +1,148 @@
+"""Files: arrays and a JSON header in the safetensors format, with a digest of both.
+
+No pickle, no code, no device inside. A file is written under a temporary name and renamed, so that a
+crash leaves the old file or the new one, never half of one.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jaxtyping import PyTree
+
+from ._errors import CheckpointError
+
+FORMAT_VERSION = 1
+HEADER, DIGEST = "liouville", "sha256"
+
+
+def write(path: str | os.PathLike, kind: str, tree: PyTree, facts: dict[str, Any]) -> None:
+    """Write the arrays of a tree and JSON facts to a file, all or nothing.
+
+    Parameters
+    ----------
+    path
+        The file; one that is there is replaced.
+    kind
+        What the file holds, ``"model"`` or ``"training"``: a reader asks for one of them.
+    tree
+        Any pytree; its arrays are kept under their paths in it.
+    facts
+        What else is to be known, in JSON's types.
+    """
+    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in named_arrays(tree).items()}
+    header = {"format_version": FORMAT_VERSION, "kind": kind, "versions": versions(), **facts}
+    text = json.dumps(header, sort_keys=True, allow_nan=True)
+    content = safetensors.numpy.save(arrays, {HEADER: text, DIGEST: _digest(text, arrays)})
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read a file that `write` wrote; return its arrays by name, and its facts.
+
+    Raises
+    ------
+    CheckpointError
+        Where the file is no such file, is damaged, is of another kind, or of a newer format.
+    FileNotFoundError
+        Where there is no file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a {kind} file, got no file at {path}; try another path.")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # safetensors raises its own class, OSError or UnicodeDecodeError
+        raise CheckpointError(f"Expected a liouville {kind} file, got {path}, which is cut or foreign ({error}); try another file.") from None
+    if HEADER not in metadata or DIGEST not in metadata:
+        raise CheckpointError(f"Expected a liouville {kind} file, got {path}, a safetensors file of another program; try another file.")
+    if metadata[DIGEST] != _digest(metadata[HEADER], arrays):
+        raise CheckpointError(f"Expected an undamaged {kind} file, got {path}, whose content does not match its digest; try a fresh copy.")
+    facts = json.loads(metadata[HEADER])
+    if facts["format_version"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"Expected format version {FORMAT_VERSION} or older, got {facts['format_version']} in {path}; try a newer liouville."
+        )
+    if facts["kind"] != kind:
+        raise CheckpointError(f"Expected a {kind} file, got {path}, a {facts['kind']} file; try another file.")
+    return arrays, facts
+
+
+def named_arrays(tree: PyTree) -> dict[str, Any]:
+    """Return the arrays of a tree, parameters and constants, by their paths in it."""
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, _is_array))
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def fill(tree: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
+    """Return a tree like `tree` with its arrays replaced by those of the same names.
+
+    Raises
+    ------
+    CheckpointError
+        Where names or shapes differ.
+    """
+    wanted = named_arrays(tree)
+    if set(wanted) != set(arrays):
+        odd = sorted(set(wanted) ^ set(arrays))[0]
+        raise CheckpointError(f"Expected the arrays of this flow, got a file that differs in {odd!r}; try the version that wrote it.")
+
+    def replace(path, leaf):
+        if not _is_array(leaf):
+            return leaf
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if arrays[name].shape != leaf.shape:
+            raise CheckpointError(f"Expected shape {leaf.shape} for {name!r}, got {arrays[name].shape}; try the version that wrote it.")
+        return arrays[name] if isinstance(leaf, np.ndarray) else jnp.asarray(arrays[name], jnp.result_type(leaf))
+
+    return jax.tree_util.tree_map_with_path(replace, tree)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that a file's numbers depend on."""
+    import diffrax
+    import optax
+
+    from . import __version__
+
+    libraries = {"jax": jax, "equinox": eqx, "diffrax": diffrax, "optax": optax, "numpy": np}
+    found = {name: library.__version__ for name, library in libraries.items()}
+    return {"liouville": __version__, "python": platform.python_version(), **found}
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (np.ndarray, jax.Array, jax.ShapeDtypeStruct))
+
+
+def _digest(text: str, arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,192 @@
+"""Distributions: a density that can be evaluated and sampled."""
+
+import abc
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ._types import Condition, Key, Point, Scalar, constant
+from .bijections import AbstractBijection, Report
+
+
+class AbstractDistribution(eqx.Module):
+    """A distribution over points of one shape.
+
+    Subclasses define the methods on one point (`_log_prob`, `_sample`, `_sample_and_log_prob`); the
+    public ones take leading axes and map over them.
+
+    Attributes
+    ----------
+    shape
+        Shape of one point.
+    cond_shape
+        Shape of the condition, or None.
+    """
+
+    shape: eqx.AbstractVar[tuple[int, ...]]
+    cond_shape: eqx.AbstractVar[tuple[int, ...] | None]
+
+    @abc.abstractmethod
+    def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar: ...
+
+    @abc.abstractmethod
+    def _sample(self, key: Key, condition: Condition) -> Point: ...
+
+    @abc.abstractmethod
+    def _sample_and_log_prob(self, key: Key, condition: Condition) -> tuple[Point, Scalar]: ...
+
+    def log_prob(
+        self, x: Float[Array, "*batch_and_shape"], condition=None, *, key: Key | None = None
+    ) -> Float[Array, "*batch"]:
+        """Return the log-density of points with any leading axes, in nats.
+
+        Parameters
+        ----------
+        x
+            Points, of shape ``(*batch, *shape)``.
+        condition
+            Conditions with the same leading axes, or None.
+        key
+            Key for a stochastic divergence; exact ones need none.
+
+        Raises
+        ------
+        ValueError
+            Where the trailing axes of `x` are not `shape`.
+        """
+        x = jnp.asarray(x)
+        batch = self._batch_shape(x)
+        rows = x.reshape(-1, *self.shape)
+        conditions = self._condition_rows(condition, rows.shape[0])
+        keys = None if key is None else jax.random.split(key, rows.shape[0])
+        axes = (0, None if conditions is None else 0, None if keys is None else 0)
+        return jax.vmap(self._log_prob, axes)(rows, conditions, keys).reshape(batch)
+
+    def sample(self, key: Key, sample_shape: tuple[int, ...] = (), condition: Condition = None) -> Array:
+        """Draw points, of shape ``(*sample_shape, *shape)``, all under one condition."""
+        keys = jax.random.split(key, math.prod(sample_shape))
+        points = jax.vmap(self._sample, (0, None))(keys, condition)
+        return points.reshape(*sample_shape, *self.shape)
+
+    def sample_and_log_prob(
+        self, key: Key, sample_shape: tuple[int, ...] = (), condition: Condition = None
+    ) -> tuple[Array, Array]:
+        """Draw points and return their log-densities with them, at the cost of one solve each."""
+        keys = jax.random.split(key, math.prod(sample_shape))
+        points, log_probs = jax.vmap(self._sample_and_log_prob, (0, None))(keys, condition)
+        return points.reshape(*sample_shape, *self.shape), log_probs.reshape(sample_shape)
+
+    def _batch_shape(self, x: Array) -> tuple[int, ...]:
+        split = x.ndim - len(self.shape)
+        if split < 0 or x.shape[split:] != self.shape:
+            raise ValueError(f"Expected points of shape (..., {str(self.shape)[1:]}, got {x.shape}; try x.reshape(-1, *shape).")
+        return x.shape[:split]
+
+    def _condition_rows(self, condition, num_rows: int):
+        if condition is None:
+            return None
+        return jnp.broadcast_to(jnp.asarray(condition), (num_rows, *(self.cond_shape or ())))
+
+
+class Normal(AbstractDistribution):
+    """Independent normal entries.
+
+    Parameters
+    ----------
+    loc, scale
+        Mean and standard deviation, of the shape of one point.
+    trainable
+        True makes mean and log-scale parameters; False keeps them constants.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> print(Normal.standard((2,)).log_prob(jnp.zeros(2)).round(4))
+    -1.8379
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: None = eqx.field(static=True)
+    loc: Float[Array | np.ndarray, "*shape"]
+    log_scale: Float[Array | np.ndarray, "*shape"]
+
+    def __init__(self, loc, scale, trainable: bool = False):
+        loc, log_scale = np.broadcast_arrays(constant(loc), np.log(constant(scale)))
+        convert = jnp.asarray if trainable else constant
+        self.loc, self.log_scale = convert(loc), convert(log_scale)
+        self.shape, self.cond_shape = loc.shape, None
+
+    @staticmethod
+    def standard(shape: tuple[int, ...]) -> "Normal":
+        """Return the standard normal distribution of `shape`, its parameters fixed."""
+        return Normal(np.zeros(shape), np.ones(shape))
+
+    def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
+        z = (x - self.loc) * jnp.exp(-self.log_scale)
+        return -0.5 * jnp.sum(z**2) - jnp.sum(self.log_scale) - 0.5 * x.size * math.log(2 * math.pi)
+
+    def _sample(self, key: Key, condition: Condition) -> Point:
+        return self.loc + jnp.exp(self.log_scale) * jax.random.normal(key, self.shape)
+
+    def _sample_and_log_prob(self, key: Key, condition: Condition) -> tuple[Point, Scalar]:
+        x = self._sample(key, condition)
+        return x, self._log_prob(x, condition, None)
+
+
+class Transformed(AbstractDistribution):
+    """The distribution of ``bijection(z)`` with `z` from the base: a flow.
+
+    Parameters
+    ----------
+    base
+        Distribution of `z`.
+    bijection
+        The map from base to data.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from liouville.bijections import Standardize
+    >>> flow = Transformed(Normal.standard((1,)), Standardize([0.0], [2.0]))
+    >>> print(flow.log_prob(jnp.zeros(1)).round(4))
+    -1.6121
+    """
+
+    base: AbstractDistribution
+    bijection: AbstractBijection
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Shape of one point."""
+        return self.bijection.shape
+
+    @property
+    def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Shape of the condition, or None."""
+        return self.bijection.cond_shape or self.base.cond_shape
+
+    def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
+        z, log_det = self.bijection.inverse_and_log_det(x, condition, key=key)
+        return self.base._log_prob(z, self._base_condition(condition), None) + log_det
+
+    def _log_prob_and_report(self, x: Point, condition: Condition, key: Key | None) -> tuple[Scalar, Report]:
+        z, log_det, report = self.bijection.inverse_and_report(x, condition, key=key)
+        return self.base._log_prob(z, self._base_condition(condition), None) + log_det, report
+
+    def _sample(self, key: Key, condition: Condition) -> Point:
+        base_key, key = jax.random.split(key)
+        z = self.base._sample(base_key, self._base_condition(condition))
+        return self.bijection.transform(z, condition, key=key)
+
+    def _sample_and_log_prob(self, key: Key, condition: Condition) -> tuple[Point, Scalar]:
+        base_key, key = jax.random.split(key)
+        z, log_prob = self.base._sample_and_log_prob(base_key, self._base_condition(condition))
+        x, log_det = self.bijection.transform_and_log_det(z, condition, key=key)
+        return x, log_prob - log_det
+
+    def _base_condition(self, condition: Condition) -> Condition:
+        return None if self.base.cond_shape is None else condition

@@ -1,0 +1,229 @@
+"""Evaluating a flow on tables of any length: padded chunks of one shape, compiled once.
+
+A chunk is the only shape that is ever compiled, so a row's numbers depend neither on how many rows it
+came with nor on their order.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ._types import Rows
+from .bijections import CNF, AbstractBijection, Chain
+from .distributions import Transformed
+from .integrate import STATUS, SolveInfo
+
+CHUNK_ENTRIES = 2**15
+
+
+class EvaluationInfo(NamedTuple):
+    """What the solver says of each row; arrays of one entry per row.
+
+    Attributes
+    ----------
+    status
+        0 where the solve arrived, else an index into `liouville.integrate.STATUS`.
+    num_accepted, num_rejected, num_evaluations
+        Steps taken, steps rejected, and evaluations of the field.
+    std_error
+        Standard error of the log-density, in nats: 0 for an exact divergence.
+    """
+
+    status: np.ndarray
+    num_accepted: np.ndarray
+    num_rejected: np.ndarray
+    num_evaluations: np.ndarray
+    std_error: np.ndarray
+
+    @property
+    def messages(self) -> list[str]:
+        """Return the status of each row in words."""
+        return [STATUS[status] for status in self.status]
+
+
+def chunk_rows(shape: tuple[int, ...]) -> int:
+    """Return the number of rows that are evaluated together."""
+    size = int(np.prod(shape))
+    return int(2 ** np.clip(np.floor(np.log2(CHUNK_ENTRIES / (size + 1))), 6, 10))
+
+
+@eqx.filter_jit
+def _score_chunk(core: Transformed, rows: Float[Array, "chunk *shape"], index: Int[Array, " chunk"], seed):
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
+    log_prob, report = jax.vmap(lambda x, key: core._log_prob_and_report(x, None, key))(rows, keys)
+    return log_prob, jnp.sqrt(report.variance), report.info
+
+
+@eqx.filter_jit
+def _sample_chunk(core: Transformed, index: Int[Array, " chunk"], seed):
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
+    cnf = _cnf(core)
+    solution = jax.vmap(lambda key: cnf.move(core.base._sample(key, None), cnf.t0, cnf.t1))(keys)
+    return solution.x, solution.info
+
+
+@eqx.filter_jit
+def _move_chunk(core: Transformed, rows: Float[Array, "chunk *shape"], start, end, times):
+    solution = jax.vmap(lambda x: _cnf(core).move(x, start, end, save_times=times))(rows)
+    return solution.x, solution.path, solution.info
+
+
+def _cnf(core: Transformed) -> CNF:
+    if not isinstance(core.bijection, CNF):
+        raise TypeError(f"Expected a flow built on a CNF, got {type(core.bijection).__name__}; try Chain([CNF(...), ...]).")
+    return core.bijection
+
+
+def split(flow: Transformed) -> tuple[Transformed, list[AbstractBijection]]:
+    """Return the flow up to its first link, which runs on the device, and the links that run on the host.
+
+    The links behind the first are closed forms, computed in NumPy's float64: tables keep their digits,
+    and nothing is compiled for them.
+    """
+    if not isinstance(flow.bijection, Chain):
+        return flow, []
+    first, *rest = flow.bijection.links
+    return Transformed(flow.base, first), rest
+
+
+def score(flow: Transformed, rows: Rows, *, seed: int = 0) -> tuple[np.ndarray, EvaluationInfo]:
+    """Return the log-density of each row, in nats, and what the solver says of it.
+
+    Parameters
+    ----------
+    flow
+        A base and a bijection: a `CNF`, or a `Chain` of one and of closed forms.
+    rows
+        The table; rows are independent of each other.
+    seed
+        Seed of a stochastic divergence.
+
+    Returns
+    -------
+    log_prob : ndarray of shape (n,), float64
+        NaN where the solve failed.
+    info : EvaluationInfo
+        Status and cost of each row.
+    """
+    core, links = split(flow)
+
+    def one_chunk(chunk: Rows, index: np.ndarray):
+        points, log_det = to_core(links, chunk)
+        log_prob, std_error, info = _score_chunk(core, _on_device(points), index, np.uint32(seed))
+        return np.asarray(log_prob, np.float64) + log_det, std_error, *_fields(info)
+
+    log_prob, std_error, *info = _in_chunks(one_chunk, rows, chunk_rows(flow.shape))
+    return log_prob, EvaluationInfo(*info, std_error=std_error)
+
+
+def sample(flow: Transformed, num: int, *, seed: int) -> tuple[np.ndarray, EvaluationInfo]:
+    """Draw `num` points; the first of them do not depend on how many are drawn."""
+    core, links = split(flow)
+
+    def one_chunk(chunk: Rows, index: np.ndarray):
+        points, info = _sample_chunk(core, index, np.uint32(seed))
+        return from_core(links, np.asarray(points, np.float64)), *_fields(info)
+
+    points, *info = _in_chunks(one_chunk, np.empty((num, 0)), chunk_rows(flow.shape))
+    return points, EvaluationInfo(*info, std_error=np.zeros(num))
+
+
+def to_base(flow: Transformed, rows: Rows) -> np.ndarray:
+    """Map rows to the coordinates of the base, where the data look standard normal."""
+    core, links = split(flow)
+    cnf = _cnf(core)
+
+    def one_chunk(chunk: Rows, index: np.ndarray):
+        return (_move_chunk(core, _on_device(to_core(links, chunk)[0]), cnf.t1, cnf.t0, None)[0],)
+
+    return _in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0].astype(np.float64)
+
+
+def from_base(flow: Transformed, rows: Rows) -> np.ndarray:
+    """Map rows of the base's coordinates to the data's: the inverse of `to_base`."""
+    core, links = split(flow)
+    cnf = _cnf(core)
+
+    def one_chunk(chunk: Rows, index: np.ndarray):
+        points = _move_chunk(core, _on_device(chunk), cnf.t0, cnf.t1, None)[0]
+        return (from_core(links, np.asarray(points, np.float64)),)
+
+    return _in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
+
+
+def paths(flow: Transformed, rows: Rows, num_times: int) -> np.ndarray:
+    """Return the paths from base to data that end at `rows`, of shape ``(num_times, rows, columns)``."""
+    core, links = split(flow)
+    cnf = _cnf(core)
+    times = np.linspace(cnf.t1, cnf.t0, num_times).astype(_dtype())
+
+    def one_chunk(chunk: Rows, index: np.ndarray):
+        _, path, _ = _move_chunk(core, _on_device(to_core(links, chunk)[0]), cnf.t1, cnf.t0, times)
+        return (from_core(links, np.asarray(path, np.float64)),)
+
+    return np.moveaxis(_in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0], 1, 0)[::-1]
+
+
+def to_core(links: list[AbstractBijection], rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Map rows of the data's coordinates through the closed forms; return the images and log-determinants."""
+    log_det = np.zeros(rows.shape[:-1])
+    for link in links[::-1]:
+        rows, change = link.inverse_and_log_det(rows)  # pyright: ignore[reportArgumentType, reportAssignmentType]
+        log_det = log_det + change
+    return rows, log_det
+
+
+def from_core(links: list[AbstractBijection], rows: Rows) -> np.ndarray:
+    """Map points of the core's coordinates through the closed forms to the data's."""
+    for link in links:
+        rows = link.transform(rows)  # pyright: ignore[reportArgumentType, reportAssignmentType]
+    return rows
+
+
+def _dtype():
+    return jnp.result_type(float)
+
+
+def _on_device(rows: np.ndarray) -> np.ndarray:
+    return rows.astype(_dtype())
+
+
+def _fields(info: SolveInfo) -> tuple:
+    return info.status, info.num_accepted, info.num_rejected, info.num_evaluations
+
+
+def _in_chunks(one_chunk: Callable, rows: Rows, size: int) -> list[np.ndarray]:
+    """Call ``one_chunk(rows, index)`` on padded chunks; return its results, row by row.
+
+    Two chunks are in flight at a time: the host prepares one while the device computes the other.
+    """
+
+    def run(start: int) -> list[np.ndarray]:
+        chunk = rows[start : start + size]
+        padding = size - len(chunk)
+        # Padding repeats a row that is there: it takes no longer than that row.
+        padded = np.concatenate([chunk, np.broadcast_to(chunk[-1:], (padding, *chunk.shape[1:]))])
+        index = np.arange(start, start + size, dtype=np.uint32)
+        return [np.asarray(part)[: len(chunk)] for part in one_chunk(padded, index)]
+
+    starts = range(0, len(rows), size)
+    first = run(0)
+    if len(starts) == 1:
+        return first
+    results = [np.empty((len(rows), *part.shape[1:]), part.dtype) for part in first]
+
+    def store(start: int, parts: list[np.ndarray]) -> None:
+        for result, part in zip(results, parts, strict=True):
+            result[start : start + size] = part
+
+    store(0, first)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for start, parts in zip(starts[1:], pool.map(run, starts[1:]), strict=True):
+            store(start, parts)
+    return results

@@ -1,0 +1,311 @@
+"""Integrating a vector field: the one call of ``diffeqsolve`` in the library.
+
+Everything numerical is Diffrax's. This module says what is integrated (the point, its log-determinant
+and the penalties, by name), how the error is measured, and whether the solve can be trusted.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar, cast
+
+import diffrax
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import optimistix
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from ._types import Condition, Point, Scalar, Time
+from .divergences import AbstractDivergence
+from .regularizers import AbstractRegularizer
+from .vector_fields import AbstractVectorField
+
+STATUS = (
+    "solved",
+    "the solver took max_steps steps and did not arrive",
+    "the solution is not finite",
+    "the solver stopped for another reason",
+)
+
+
+class RK4(diffrax.AbstractERK):
+    """The classical fourth-order Runge-Kutta method, for constant steps: it has no error estimate."""
+
+    tableau: ClassVar[diffrax.ButcherTableau] = diffrax.ButcherTableau(
+        a_lower=(np.array([0.5]), np.array([0.0, 0.5]), np.array([0.0, 0.0, 1.0])),
+        b_sol=np.array([1, 2, 2, 1]) / 6,
+        b_error=np.zeros(4),
+        c=np.array([0.5, 0.5, 1.0]),
+    )
+    interpolation_cls: ClassVar[Callable] = diffrax.ThirdOrderHermitePolynomialInterpolation.from_k
+
+    def order(self, terms: PyTree) -> int:
+        """Return the order of the method, 4."""
+        return 4
+
+
+SOLVERS: dict[str, Callable[[], diffrax.AbstractSolver]] = {
+    "bosh3": diffrax.Bosh3,
+    "dopri5": diffrax.Dopri5,
+    "dopri8": diffrax.Dopri8,
+    "euler": diffrax.Euler,
+    "heun": diffrax.Heun,
+    "rk4": RK4,
+    "tsit5": diffrax.Tsit5,
+}
+CONSTANT_STEP_SOLVERS = ("euler", "rk4")
+
+
+class FlowState(eqx.Module):
+    """What is integrated: the point, its log-determinant (one per probe) and the penalties.
+
+    `log_det` is None where no density is asked for: the solve then skips the divergence.
+    """
+
+    x: Point
+    log_det: Float[Array, " probes"] | None
+    penalties: dict[str, Scalar]
+
+
+class SolveInfo(eqx.Module):
+    """What the solver says of a solve: a status (index into `STATUS`) and its costs."""
+
+    status: Int[Array, "..."]
+    num_accepted: Int[Array, "..."]
+    num_rejected: Int[Array, "..."]
+    num_evaluations: Int[Array, "..."]
+
+    @property
+    def failed(self) -> Bool[Array, "..."]:
+        """Return True where the solve did not arrive."""
+        return self.status != 0
+
+
+class FlowSolution(eqx.Module):
+    """The end of a solve.
+
+    Attributes
+    ----------
+    x
+        The point at the end time; NaN where the solve failed.
+    log_det
+        Log-determinant of the map from start to end, in nats; NaN where the solve failed.
+    log_det_std_error
+        Standard error of `log_det` over the probes: 0 for exact divergences, NaN for a single probe.
+    penalties
+        The regularizers' integrals, by name.
+    path
+        The points at ``save_times``, one row per time, or None.
+    info
+        Status and cost of the solve.
+    """
+
+    x: Point
+    log_det: Scalar | None
+    log_det_std_error: Scalar | None
+    penalties: dict[str, Scalar]
+    path: Float[Array, "times *shape"] | None
+    info: SolveInfo
+
+
+def flow_norm(y: PyTree) -> Scalar:
+    """Return the largest of the root mean squares of the parts of a state.
+
+    A plain root mean square over all entries would hide the error of the log-determinant, one entry,
+    behind those of the point, `d` entries.
+    """
+    parts = [y.x, y.log_det, *y.penalties.values()] if isinstance(y, FlowState) else [y]
+    norms = [optimistix.rms_norm(part) for part in parts if part is not None]
+    return jnp.max(jnp.stack(norms))
+
+
+class Integrator(eqx.Module):
+    """How a flow is integrated: Diffrax's own objects, put together.
+
+    Parameters
+    ----------
+    solver
+        A Diffrax solver.
+    stepsize_controller
+        ``diffrax.PIDController(...)`` for adaptive steps, ``diffrax.ConstantStepSize()`` for constant.
+    adjoint
+        How gradients pass through the solve: any Diffrax adjoint.
+    max_steps
+        Cap on the number of steps; a solve that hits it is reported, never silently wrong.
+    dt0
+        Size of the first step, or of every constant step; None lets the controller choose.
+
+    Examples
+    --------
+    >>> print(Integrator.constant(4).dt0)
+    0.25
+    """
+
+    solver: diffrax.AbstractSolver
+    stepsize_controller: diffrax.AbstractStepSizeController
+    adjoint: diffrax.AbstractAdjoint
+    max_steps: int = eqx.field(static=True)
+    dt0: float | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        solver: diffrax.AbstractSolver | None = None,
+        stepsize_controller: diffrax.AbstractStepSizeController | None = None,
+        adjoint: diffrax.AbstractAdjoint | None = None,
+        max_steps: int = 1000,
+        dt0: float | None = None,
+    ):
+        self.solver = diffrax.Dopri5() if solver is None else solver
+        default = diffrax.PIDController(rtol=1e-5, atol=1e-5, norm=flow_norm)
+        self.stepsize_controller = default if stepsize_controller is None else stepsize_controller
+        self.adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+        self.max_steps, self.dt0 = max_steps, dt0
+        constant = isinstance(self.stepsize_controller, diffrax.ConstantStepSize)
+        if constant and dt0 is None:
+            raise ValueError("Expected a step size dt0 for constant steps, got None; try Integrator.constant(num_steps=20).")
+        if not constant and isinstance(self.solver, (RK4, diffrax.Euler)):
+            raise ValueError(
+                f"Expected constant steps for {type(self.solver).__name__}, which has no error estimate, got adaptive "
+                "ones; try Integrator.constant(num_steps=20, solver=...)."
+            )
+
+    @staticmethod
+    def adaptive(
+        rtol: float = 1e-5, atol: float = 1e-5, solver: diffrax.AbstractSolver | None = None, **kwargs
+    ) -> "Integrator":
+        """Return an integrator with adaptive steps, each sample its own."""
+        controller = diffrax.PIDController(rtol=rtol, atol=atol, norm=flow_norm)
+        return Integrator(solver, controller, **kwargs)
+
+    @staticmethod
+    def constant(num_steps: int = 20, solver: diffrax.AbstractSolver | None = None, **kwargs) -> "Integrator":
+        """Return an integrator with `num_steps` equal steps per unit of time (default solver: `RK4`)."""
+        solver = RK4() if solver is None else solver
+        return Integrator(solver, diffrax.ConstantStepSize(), dt0=1 / num_steps, **kwargs)
+
+    def num_evaluations(self, num_steps: Int[Array, ""]) -> Int[Array, ""]:
+        """Return the number of evaluations of the field that `num_steps` steps take.
+
+        A first-same-as-last method saves one per step after the first; choosing the first step costs two.
+        """
+        tableau = getattr(type(self.solver), "tableau", None)
+        stages, reused = (1, 0) if tableau is None else (tableau.num_stages, int(tableau.fsal))
+        return num_steps * (stages - reused) + reused + (2 if self.dt0 is None else 0)
+
+
+def integrate_flow(
+    vector_field: AbstractVectorField,
+    x: Point,
+    *,
+    t0: Time,
+    t1: Time,
+    integrator: Integrator,
+    condition: Condition = None,
+    divergence: AbstractDivergence | None = None,
+    noise: PyTree = None,
+    regularizers: tuple[AbstractRegularizer, ...] = (),
+    save_times: Float[Array, " times"] | None = None,
+) -> FlowSolution:
+    """Integrate ``dx/dt = v(t, x)`` and ``d log_det/dt = div v`` from `t0` to `t1`, either way round.
+
+    Parameters
+    ----------
+    vector_field
+        The field.
+    x
+        The point at `t0`.
+    t0, t1
+        Start and end; `t1` before `t0` integrates backwards.
+    integrator
+        Solver, step control, adjoint.
+    condition
+        What the field is conditioned on.
+    divergence, noise
+        The divergence and the noise that its `init` drew; None skips the log-determinant.
+    regularizers
+        Rates to be integrated beside the flow, over the length of time, whichever the direction.
+    save_times
+        Times at which the path is kept.
+
+    Returns
+    -------
+    FlowSolution
+        The end of the solve. Nothing is raised where a solve fails: the numbers are NaN and
+        ``info.status`` says why.
+    """
+    sign = jnp.sign(jnp.asarray(t1 - t0, x.dtype))
+
+    def rhs(t: Time, y: FlowState, args: None) -> FlowState:
+        if divergence is None:
+            velocity, rate = vector_field(t, y.x, condition), None
+        else:
+            estimate = lambda fn, x: divergence.estimates(fn, x, noise)  # noqa: E731
+            velocity, rate = vector_field.value_and_divergence(t, y.x, condition, estimate)
+        penalties = {r.name: sign * r(t, y.x, velocity) for r in regularizers}
+        return FlowState(velocity, rate, penalties)
+
+    start = FlowState(
+        x=x,
+        log_det=None if divergence is None else jnp.zeros(divergence.num_probes, x.dtype),
+        penalties={r.name: jnp.zeros((), x.dtype) for r in regularizers},
+    )
+    saveat = diffrax.SaveAt(t1=True) if save_times is None else diffrax.SaveAt(t1=True, ts=save_times)
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(rhs),  # pyright: ignore[reportArgumentType]
+        integrator.solver,
+        t0=t0,
+        t1=t1,
+        dt0=None if integrator.dt0 is None else sign * integrator.dt0,
+        y0=start,
+        saveat=saveat,
+        stepsize_controller=integrator.stepsize_controller,
+        adjoint=integrator.adjoint,
+        max_steps=integrator.max_steps,
+        throw=False,
+    )
+    return _read(solution, integrator, divergence, save_times is not None)
+
+
+def _read(
+    solution: diffrax.Solution, integrator: Integrator, divergence: AbstractDivergence | None, saved: bool
+) -> FlowSolution:
+    """Take the end, the path and the status out of Diffrax's solution."""
+    states = cast(FlowState, solution.ys)
+    x, penalties = states.x[-1], {name: values[-1] for name, values in states.penalties.items()}
+    log_dets = None if states.log_det is None else states.log_det[-1]
+    info = _solve_info(solution, integrator, x if log_dets is None else jnp.append(jnp.ravel(x), log_dets))
+    spoil = lambda value: jnp.where(info.failed, jnp.nan, value)  # noqa: E731
+    log_det, std_error = (None, None) if log_dets is None else _mean_and_std_error(log_dets, divergence)
+    return FlowSolution(
+        x=spoil(x),
+        log_det=None if log_det is None else spoil(log_det),
+        log_det_std_error=std_error,
+        penalties={name: spoil(value) for name, value in penalties.items()},
+        path=spoil(states.x[:-1]) if saved else None,
+        info=info,
+    )
+
+
+def _solve_info(solution: diffrax.Solution, integrator: Integrator, end: Float[Array, " n"]) -> SolveInfo:
+    result = solution.result
+    arrived = result == diffrax.RESULTS.successful
+    capped = result == diffrax.RESULTS.max_steps_reached
+    finite = jnp.all(jnp.isfinite(end))
+    status = jnp.where(arrived & finite, 0, jnp.where(capped, 1, jnp.where(~finite, 2, 3)))
+    stats = solution.stats
+    return SolveInfo(
+        status=status,
+        num_accepted=stats["num_accepted_steps"],
+        num_rejected=stats["num_rejected_steps"],
+        num_evaluations=integrator.num_evaluations(stats["num_steps"]),
+    )
+
+
+def _mean_and_std_error(
+    log_dets: Float[Array, " probes"], divergence: AbstractDivergence | None
+) -> tuple[Scalar, Scalar]:
+    mean, probes = jnp.mean(log_dets), log_dets.shape[0]
+    if divergence is None or divergence.is_exact:
+        return mean, jnp.zeros_like(mean)
+    if probes == 1:
+        return mean, jnp.full_like(mean, jnp.nan)
+    return mean, jnp.std(log_dets, ddof=1) / jnp.sqrt(probes)

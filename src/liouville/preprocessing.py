@@ -1,0 +1,47 @@
+"""What is done to a table before the flow: closed forms, fitted in float64, part of the flow."""
+
+import numpy as np
+
+from ._types import Rows
+from .bijections import AbstractBijection, GaussianMargins, GaussianRadius, Standardize, Whiten
+
+PREPROCESSORS: dict[str, tuple] = {
+    # From the data towards the base: each is fitted to what the one before it makes of the data.
+    "standardize": (Standardize,),
+    "whiten": (Standardize, Whiten),
+    "gaussian_margins": (Standardize, GaussianMargins, Whiten),
+    "gaussian_radius": (Standardize, Whiten, GaussianRadius),
+}
+
+
+def candidates(size: int) -> list[str]:
+    """Return the kinds that are worth trying on `size` columns: on one, whitening says nothing new."""
+    return list(PREPROCESSORS) if size > 1 else ["standardize", "gaussian_margins"]
+
+
+def fit_links(kind: str, rows: Rows, weight: np.ndarray) -> tuple[list[AbstractBijection], Rows, np.ndarray]:
+    """Fit the closed forms of a kind to a table.
+
+    Parameters
+    ----------
+    kind
+        A key of `PREPROCESSORS`.
+    rows, weight
+        The table and the weight of its rows.
+
+    Returns
+    -------
+    links : list of bijections
+        In the order of a `Chain`: the nearest to the base first.
+    rows : ndarray
+        The table in the coordinates of the flow's core.
+    log_det : ndarray
+        Log-determinant of the map of each row, in nats.
+    """
+    links, log_det = [], np.zeros(len(rows))
+    for bijection in PREPROCESSORS[kind]:
+        link = bijection.fit(rows, weight)
+        rows, change = link.inverse_and_log_det(rows)
+        links.insert(0, link)
+        log_det = log_det + change
+    return links, rows, log_det

@@ -1,0 +1,359 @@
+"""Training: steps compiled together on the device, and a host loop that looks in now and then.
+
+The path: `fit` -> `advance` (many steps in one compiled loop, no host sync between them) ->
+`make_step` -> the objective. Between segments the host draws the progress bar, validates, keeps the
+best weights, writes the checkpoint and decides whether to go on.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PyTree, UInt32
+
+from ._errors import SolveError
+from ._types import Key, Scalar
+from .distributions import Transformed
+from .objectives import AbstractObjective, Batch
+
+SEGMENT_SECONDS = 0.5
+FIRST_SEGMENT = 20
+MAX_SKIPPED = 50
+WARMUP_STEPS = 100
+
+
+class Options(eqx.Module):
+    """How weights are moved: AdamW, clipped, with a cosine schedule and an average of the weights.
+
+    Parameters
+    ----------
+    learning_rate
+        Peak of the schedule: a linear warm-up of 100 steps, then half a cosine down to zero.
+    weight_decay
+        Decoupled weight decay.
+    clip_norm
+        Largest norm of a gradient.
+    average_horizon
+        Length of the exponential average of the weights, as a share of the steps done so far.
+    batch_size
+        Rows per step, drawn with replacement, by weight.
+    """
+
+    learning_rate: float = eqx.field(default=2e-3, static=True)
+    weight_decay: float = eqx.field(default=0.0, static=True)
+    clip_norm: float = eqx.field(default=1.0, static=True)
+    average_horizon: float = eqx.field(default=0.1, static=True)
+    batch_size: int = eqx.field(default=512, static=True)
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """Return the optimizer at learning rate 1: the schedule's factor is applied to its updates."""
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip_norm),
+            optax.scale_by_adam(),
+            optax.add_decayed_weights(self.weight_decay),
+        )
+
+
+class TrainingData(eqx.Module):
+    """A table on the device, with the upper edges of its rows' shares of the weight.
+
+    Rows are padded to a size that many tables share, so that their training compiles once; edges are
+    32-bit integers, so that a uniform draw of 32 bits finds its row exactly at any number of rows.
+    """
+
+    rows: Float[Array, "padded *shape"]
+    edges: UInt32[Array, " padded"]
+
+    @staticmethod
+    def pad(rows: np.ndarray, weight: np.ndarray) -> "TrainingData":
+        """Return the table with padding rows that are never drawn."""
+        missing = padded_size(len(rows)) - len(rows)
+        edges = np.cumsum(weight, dtype=np.float64) / np.sum(weight, dtype=np.float64)
+        edges = np.minimum(np.round(edges * 2.0**32), 2.0**32 - 1).astype(np.uint32)
+        rows = np.concatenate([rows, np.broadcast_to(rows[-1:], (missing, *rows.shape[1:]))])
+        edges = np.concatenate([edges, np.full(missing, 2**32 - 1, np.uint32)])
+        return TrainingData(jnp.asarray(rows, jnp.result_type(float)), jnp.asarray(edges))
+
+    def draw(self, key: Key, num: int) -> Float[Array, "num *shape"]:
+        """Draw rows with replacement, each with its share of the weight."""
+        bits = jax.random.bits(key, (num,), jnp.uint32)
+        return self.rows[jnp.searchsorted(self.edges, bits, side="right").clip(max=self.edges.shape[0] - 1)]
+
+
+def padded_size(num_rows: int) -> int:
+    """Return the next of the sizes 1024, 1280, 1600, ...: at most a quarter more than `num_rows`."""
+    size = 1024
+    while size < num_rows:
+        size = size * 5 // 4
+    return size
+
+
+class TrainState(eqx.Module):
+    """All that a step changes; `average` is the moving average of `params`."""
+
+    params: PyTree
+    opt_state: PyTree
+    average: PyTree
+    step: Int[Array, ""]
+    skipped: Int[Array, ""]
+    skipped_in_a_row: Int[Array, ""]
+    key_data: UInt32[Array, "..."]
+
+
+class Segment(eqx.Module):
+    """What a run of steps says: means over its finite steps."""
+
+    loss: Scalar
+    evaluations: Scalar
+    failed: Scalar
+
+
+@eqx.filter_jit
+def init_state(build: Callable[[Key], Transformed], seed: Int[Array, ""], options: Options) -> tuple[TrainState, PyTree]:
+    """Build the flow from a seed; return its training state and its static part."""
+    init_key, key = jax.random.split(jax.random.key(seed))
+    params, static = eqx.partition(build(init_key), eqx.is_inexact_array)
+    zero = jnp.zeros((), jnp.int32)
+    opt_state = options.optimizer().init(params)
+    return TrainState(params, opt_state, params, zero, zero, zero, jax.random.key_data(key)), static
+
+
+def make_step(static: PyTree, objective: AbstractObjective, options: Options) -> Callable:
+    """Return the function ``(state, batch, progress) -> (state, loss, aux)`` of one training step."""
+    optimizer = options.optimizer()
+
+    def loss_fn(params: PyTree, batch: Batch, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
+        return objective(eqx.combine(params, static), batch, key=key)
+
+    def step(state: TrainState, batch: Batch, key: Key, progress: Scalar):
+        (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        rate = options.learning_rate * learning_rate_factor(state.step, progress)
+        params = optax.apply_updates(state.params, jax.tree.map(lambda u: -rate * u, updates))
+        share = 1 / (2 + options.average_horizon * state.step)
+        average = jax.tree.map(lambda a, p: a + share * (p - a), state.average, params)
+        keep = lambda new, old: jax.tree.map(partial(jnp.where, finite), new, old)  # noqa: E731
+        skip = jnp.where(finite, 0, 1).astype(jnp.int32)
+        state = TrainState(
+            params=keep(params, state.params),
+            opt_state=keep(opt_state, state.opt_state),
+            average=keep(average, state.average),
+            step=state.step + 1,
+            skipped=state.skipped + skip,
+            skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1).astype(jnp.int32),
+            key_data=state.key_data,
+        )
+        return state, loss, aux
+
+    return step
+
+
+def learning_rate_factor(step: Int[Array, ""], progress: Scalar) -> Scalar:
+    """Return the schedule's factor: linear warm-up in steps, half a cosine in progress (0 to 1)."""
+    warmup = jnp.minimum(1.0, (step + 1) / WARMUP_STEPS)
+    return warmup * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
+
+
+@eqx.filter_jit
+def advance(
+    state: TrainState,
+    static: PyTree,
+    objective: AbstractObjective,
+    options: Options,
+    data: TrainingData,
+    count: Int[Array, ""],
+    offset: Scalar,
+    rate: Scalar,
+) -> tuple[TrainState, Segment]:
+    """Do `count` steps on the device; progress through the schedule is ``offset + rate * step``."""
+    step = make_step(static, objective, options)
+
+    def body(i: Int[Array, ""], carry: tuple[TrainState, Segment]) -> tuple[TrainState, Segment]:
+        state, total = carry
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
+        row_key, key = jax.random.split(key)
+        batch = Batch(data.draw(row_key, options.batch_size))
+        state, loss, aux = step(state, batch, key, offset + rate * state.step)
+        finite = jnp.isfinite(loss)
+        add = lambda total, value: total + jnp.where(finite, value, 0.0)  # noqa: E731
+        failed = total.failed + aux.get("failed", jnp.zeros(()))
+        return state, Segment(add(total.loss, loss), add(total.evaluations, aux["evaluations"]), failed)
+
+    zero = jnp.zeros(())
+    skipped = state.skipped
+    state, total = jax.lax.fori_loop(0, count, body, (state, Segment(zero, zero, zero)))
+    counted = jnp.maximum(count - (state.skipped - skipped), 1)
+    return state, Segment(total.loss / counted, total.evaluations / counted, total.failed / count)
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """When training ends: after `max_iter` steps, at `deadline` (of ``time.perf_counter``), or at the first of both."""
+
+    max_iter: int | None = None
+    deadline: float | None = None
+
+    def rate(self, progress: float, speed: float, reserve: float) -> float:
+        """Return the progress per step, given the progress so far and the speed in steps per second.
+
+        `reserve` seconds are kept back from the deadline for what is not training.
+        """
+        rates = [] if self.max_iter is None else [1 / self.max_iter]
+        if self.deadline is not None:
+            seconds = self.deadline - reserve - time.perf_counter()
+            rates.append((1 - progress) / max(seconds * speed, 1.0))
+        return max(rates)
+
+
+HISTORY_COLUMNS = ("step", "seconds", "loss", "evaluations", "skipped", "nll")
+
+
+class History(dict):
+    """One list per column of `HISTORY_COLUMNS`, one row per look of the host; `nll` is NaN between validations."""
+
+    def __init__(self, columns: dict | None = None):
+        super().__init__({name: list((columns or {}).get(name, [])) for name in HISTORY_COLUMNS})
+
+    def append(self, **row: float) -> None:
+        """Add a row."""
+        for name in HISTORY_COLUMNS:
+            self[name].append(row[name])
+
+
+class Trainer:
+    """A flow in training: its state on the device, and the host's side of the loop.
+
+    Parameters
+    ----------
+    build
+        Function of a key that builds the flow: a base and a bijection.
+    objective
+        What is made small.
+    data
+        The table.
+    validate
+        Function of a flow that returns its exact negative log-likelihood in nats, for choosing.
+    options
+        How weights are moved.
+    budget
+        When training ends.
+    seed
+        Seed of the weights and of all randomness of the training.
+    watch
+        Called with the progress (0 to 1) and the numbers to show, whenever the host looks in.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[Key], Transformed],
+        objective: AbstractObjective,
+        data: TrainingData,
+        validate: Callable[[Transformed], float],
+        *,
+        options: Options,
+        budget: Budget,
+        seed: int,
+        watch: Callable[[float, dict[str, float]], None] = lambda progress, numbers: None,
+    ):
+        self.objective, self.data, self.options, self.budget = objective, data, options, budget
+        self.validate_fn, self.watch = validate, watch
+        self.state, self.static = init_state(build, np.int32(seed), options)
+        self.progress, self.speed, self.validate_seconds = 0.0, 0.0, 0.0
+        self.best_nll, self.best_step, self.best_params = np.inf, 0, self.state.params
+        self.history, self.worse_in_a_row, self.started = History(), 0, time.perf_counter()
+
+    def flow(self, params: PyTree) -> Transformed:
+        """Return the flow with these parameters."""
+        return eqx.combine(params, self.static)
+
+    def best_flow(self) -> Transformed:
+        """Return the flow of the best validation."""
+        return self.flow(self.best_params)
+
+    def run(self, goals: Iterable[float], patience: int = 3) -> "Trainer":
+        """Train to each progress of `goals` in turn, and validate there; stop early when it gets worse.
+
+        Raises
+        ------
+        SolveError
+            Where training cannot recover: `MAX_SKIPPED` steps in a row were not finite.
+        """
+        goals = [goal for goal in goals if goal > self.progress]
+        for i, goal in enumerate(goals):
+            while self.progress < goal:
+                self.train_towards(goal, reserve=(len(goals) - i) * self.validate_seconds)
+            self.validate()
+            if self.worse_in_a_row >= patience:
+                break
+        return self
+
+    def train_towards(self, goal: float, reserve: float = 0.0) -> None:
+        """Run one segment of steps, at most to the progress `goal`."""
+        step = int(self.state.step)
+        rate = self.budget.rate(self.progress, self.speed, reserve)
+        to_goal = max(1, int(np.ceil((goal - self.progress) / rate - 1e-6)))
+        count = min(to_goal, max(1, int(self.speed * SEGMENT_SECONDS)) if self.speed else FIRST_SEGMENT)
+        # With a number of steps alone the schedule is a function of the step, so that a resumed run,
+        # whose segments differ, repeats the uninterrupted one bit for bit.
+        by_step = self.budget.deadline is None
+        offset = 0.0 if by_step else self.progress - rate * step
+        before = time.perf_counter()
+        self.state, segment = advance(
+            self.state, self.static, self.objective, self.options, self.data,
+            np.int32(count), np.float32(offset), np.float32(rate),
+        )  # fmt: skip
+        jax.block_until_ready(self.state.step)
+        seconds = time.perf_counter() - before
+        # The first segment compiles: its time says nothing of the speed.
+        self.speed = count / seconds if self.history["step"] or self.speed else 1e-9 + count / max(seconds, 1.0)
+        self.progress = (step + count) * rate if by_step else self.progress + count * rate
+        if to_goal == count:
+            self.progress = max(self.progress, goal)
+        self._record(float("nan"), segment)
+        self._check(segment)
+
+    def validate(self) -> float:
+        """Measure the exact NLL of the averaged weights; keep them if they are the best so far."""
+        before = time.perf_counter()
+        nll = self.validate_fn(self.flow(self.state.average))
+        self.validate_seconds = time.perf_counter() - before
+        if nll < self.best_nll:
+            self.best_nll, self.best_step, self.best_params = nll, int(self.state.step), self.state.average
+            self.worse_in_a_row = 0
+        else:
+            self.worse_in_a_row += 1
+        self._record(nll)
+        return nll
+
+    def _record(self, nll: float, segment: Segment | None = None) -> None:
+        last = {name: values[-1] if values else float("nan") for name, values in self.history.items()}
+        row = {
+            "step": int(self.state.step),
+            "seconds": time.perf_counter() - self.started,
+            "loss": last["loss"] if segment is None else float(segment.loss),
+            "evaluations": last["evaluations"] if segment is None else float(segment.evaluations),
+            "skipped": int(self.state.skipped),
+            "nll": nll,
+        }
+        self.history.append(**row)
+        shown = {k: v for k, v in row.items() if k in ("step", "loss", "evaluations")}
+        self.watch(self.progress, {**shown, "nll": self.best_nll, "skipped": row["skipped"]})
+
+    def _check(self, segment: Segment) -> None:
+        row = int(self.state.skipped_in_a_row)
+        if row < MAX_SKIPPED:
+            return
+        failed = float(segment.failed)
+        cause = (
+            f"{failed:.0%} of the solves did not arrive; try a looser tolerance or a smaller learning rate"
+            if failed > 0
+            else "the loss or its gradient is not finite; try a smaller learning rate"
+        )
+        raise SolveError(f"Training cannot recover: {row} steps in a row up to step {int(self.state.step)} failed: {cause}.")

@@ -1,0 +1,87 @@
+"""FFJORD's field: linear layers whose gain and bias are driven by time."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._activations import activate, check_activation
+from .._types import Condition, Key, Point, Time
+from ._base import AbstractVectorField
+from ._layers import append_condition, condition_size, linear
+
+
+class ConcatSquashLayer(eqx.Module):
+    """``(W x + b) * sigmoid(G s) + B s``, where `s` holds the time and the condition."""
+
+    linear: eqx.nn.Linear
+    gate: eqx.nn.Linear
+    shift: eqx.nn.Linear
+
+    def __init__(self, fan_in: int, fan_out: int, signal: int, *, key: Key):
+        keys = jax.random.split(key, 3)
+        self.linear = linear(fan_in, fan_out, key=keys[0])
+        self.gate = linear(signal, fan_out, key=keys[1])
+        self.shift = linear(signal, fan_out, key=keys[2], bias=False)
+
+    def __call__(self, x: Float[Array, " n"], signal: Float[Array, " s"]) -> Float[Array, " m"]:
+        return self.linear(x) * jax.nn.sigmoid(self.gate(signal)) + self.shift(signal)
+
+
+class ConcatSquash(AbstractVectorField):
+    """A multilayer perceptron of concat-squash layers (Grathwohl and others, FFJORD, 2019).
+
+    Parameters
+    ----------
+    shape
+        Shape of one point.
+    width, depth
+        Units of the hidden layers, and number of hidden layers (0: one affine layer, gated by time).
+    cond_shape
+        Shape of the condition, or None.
+    activation
+        Name of the activation between layers.
+    key
+        Key for the initial weights.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> field = ConcatSquash((3,), width=8, depth=1, key=jax.random.key(0))
+    >>> field(0.0, jnp.zeros(3)).shape
+    (3,)
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    activation: str = eqx.field(static=True)
+    layers: tuple[ConcatSquashLayer, ...]
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        width: int = 64,
+        depth: int = 3,
+        cond_shape: tuple[int, ...] | None = None,
+        activation: str = "tanh",
+        key: Key,
+    ):
+        self.shape, self.cond_shape = tuple(shape), cond_shape
+        self.activation = check_activation(activation)
+        size, signal = math.prod(shape), 1 + condition_size(cond_shape)
+        sizes = [size, *[width] * depth, size]
+        keys = jax.random.split(key, depth + 1)
+        self.layers = tuple(
+            ConcatSquashLayer(fan_in, fan_out, signal, key=k)
+            for fan_in, fan_out, k in zip(sizes[:-1], sizes[1:], keys, strict=True)
+        )
+
+    def __call__(self, t: Time, x: Point, condition: Condition = None) -> Point:
+        signal = append_condition(jnp.reshape(jnp.asarray(t, x.dtype), (1,)), condition)
+        h = jnp.ravel(x)
+        for layer in self.layers[:-1]:
+            h = activate(self.activation, layer(h, signal))
+        return self.layers[-1](h, signal).reshape(self.shape)
