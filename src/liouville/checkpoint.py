@@ -40,7 +40,8 @@ def write(path: str | os.PathLike, kind: str, tree: PyTree, facts: dict[str, Any
     facts
         What else is to be known, in JSON's types.
     """
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in named_arrays(tree).items()}
+    # Not `ascontiguousarray`, which turns a scalar into an array of one entry.
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in named_arrays(tree).items()}
     header = {"format_version": FORMAT_VERSION, "kind": kind, "versions": versions(), **facts}
     text = json.dumps(header, sort_keys=True, allow_nan=True)
     content = safetensors.numpy.save(arrays, {HEADER: text, DIGEST: _digest(text, arrays)})
@@ -144,5 +145,5 @@ def _digest(text: str, arrays: dict[str, np.ndarray]) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name}|{array.dtype.str}|{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(array.tobytes())
     return digest.hexdigest()

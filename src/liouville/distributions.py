@@ -83,7 +83,9 @@ class AbstractDistribution(eqx.Module):
     def _batch_shape(self, x: Array) -> tuple[int, ...]:
         split = x.ndim - len(self.shape)
         if split < 0 or x.shape[split:] != self.shape:
-            raise ValueError(f"Expected points of shape (..., {str(self.shape)[1:]}, got {x.shape}; try x.reshape(-1, *shape).")
+            raise ValueError(
+                f"Expected points of shape (..., {str(self.shape)[1:]}, got {x.shape}; try x.reshape(-1, *shape)."
+            )
         return x.shape[:split]
 
     def _condition_rows(self, condition, num_rows: int):

@@ -33,9 +33,7 @@ class AbstractDivergence(eqx.Module):
         """
 
     @abc.abstractmethod
-    def estimates(
-        self, fn: Callable[[Point], Point], x: Point, noise: PyTree
-    ) -> tuple[Point, Float[Array, " probes"]]:
+    def estimates(self, fn: Callable[[Point], Point], x: Point, noise: PyTree) -> tuple[Point, Float[Array, " probes"]]:
         """Return ``fn(x)`` and one estimate of its divergence per probe."""
 
     def __call__(self, fn: Callable[[Point], Point], x: Point, noise: PyTree) -> tuple[Point, Scalar]:
@@ -64,9 +62,7 @@ class Exact(AbstractDivergence):
         """Return None: there is nothing to draw."""
         return None
 
-    def estimates(
-        self, fn: Callable[[Point], Point], x: Point, noise: Any
-    ) -> tuple[Point, Float[Array, " probes"]]:
+    def estimates(self, fn: Callable[[Point], Point], x: Point, noise: Any) -> tuple[Point, Float[Array, " probes"]]:
         """Return ``fn(x)`` and the exact divergence, as an array of one entry."""
         value, product = jax.linearize(fn, x)
         basis = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)

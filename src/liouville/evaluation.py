@@ -15,11 +15,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ._types import Rows
-from .bijections import CNF, AbstractBijection, Chain
+from .bijections import CNF, AbstractBijection, Chain, Standardize
 from .distributions import Transformed
 from .integrate import STATUS, SolveInfo
 
-CHUNK_ENTRIES = 2**15
+CHUNK_ENTRIES = 2**13
 
 
 class EvaluationInfo(NamedTuple):
@@ -72,6 +72,11 @@ def _sample_chunk(core: Transformed, index: Int[Array, " chunk"], seed):
 def _move_chunk(core: Transformed, rows: Float[Array, "chunk *shape"], start, end, times):
     solution = jax.vmap(lambda x: _cnf(core).move(x, start, end, save_times=times))(rows)
     return solution.x, solution.path, solution.info
+
+
+@eqx.filter_jit
+def _gradient_chunk(flow: Transformed, rows: Float[Array, "chunk *shape"]):
+    return jax.vmap(jax.grad(lambda x: flow._log_prob(x, None, None)))(rows)
 
 
 def _cnf(core: Transformed) -> CNF:
@@ -168,6 +173,22 @@ def paths(flow: Transformed, rows: Rows, num_times: int) -> np.ndarray:
         return (from_core(links, np.asarray(path, np.float64)),)
 
     return np.moveaxis(_in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0], 1, 0)[::-1]
+
+
+def gradient(flow: Transformed, rows: Rows) -> np.ndarray:
+    """Return the gradient of the log-density with respect to each row, in nats per unit of each column."""
+    core, links = split(flow)
+    # The outermost link runs on the host, for its digits; it is affine, so the chain rule is a division.
+    outer = links[-1:]
+    inner = Transformed(core.base, Chain([core.bijection, *links[:-1]]))
+    scale = outer[0].scale if outer and isinstance(outer[0], Standardize) else 1.0
+    if outer and not isinstance(outer[0], Standardize):
+        raise TypeError(f"Expected Standardize as the last link, got {type(outer[0]).__name__}; try grad of flow.log_prob.")
+
+    def one_chunk(chunk: Rows, index: np.ndarray):
+        return (np.asarray(_gradient_chunk(inner, _on_device(to_core(outer, chunk)[0])), np.float64) / scale,)
+
+    return _in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
 
 
 def to_core(links: list[AbstractBijection], rows: Rows) -> tuple[np.ndarray, np.ndarray]:

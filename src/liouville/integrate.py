@@ -161,7 +161,9 @@ class Integrator(eqx.Module):
         self.max_steps, self.dt0 = max_steps, dt0
         constant = isinstance(self.stepsize_controller, diffrax.ConstantStepSize)
         if constant and dt0 is None:
-            raise ValueError("Expected a step size dt0 for constant steps, got None; try Integrator.constant(num_steps=20).")
+            raise ValueError(
+                "Expected a step size dt0 for constant steps, got None; try Integrator.constant(num_steps=20)."
+            )
         if not constant and isinstance(self.solver, (RK4, diffrax.Euler)):
             raise ValueError(
                 f"Expected constant steps for {type(self.solver).__name__}, which has no error estimate, got adaptive "

@@ -27,7 +27,11 @@ class AbstractObjective(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
-        """Return the loss, and by name what is worth watching (``evaluations``: calls of the field per row)."""
+        """Return the loss, and by name what is worth watching.
+
+        ``evaluations`` is the calls of the field per row; ``failed``, where solves are done, the share
+        of them that did not arrive.
+        """
 
 
 class FlowMatching(AbstractObjective):
@@ -119,4 +123,5 @@ class MaximumLikelihood(AbstractObjective):
         penalties = {name: jnp.mean(value) for name, value in report.penalties.items()}
         loss = -jnp.mean(log_prob) + sum(penalties.values())
         evaluations = jnp.mean(report.info.num_evaluations.astype(log_prob.dtype))
-        return loss, {"evaluations": evaluations, **penalties}
+        failed = jnp.mean(report.info.failed.astype(log_prob.dtype))
+        return loss, {"evaluations": evaluations, "failed": failed, **penalties}

@@ -6,6 +6,7 @@ best weights, writes the checkpoint and decides whether to go on.
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -17,6 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree, UInt32
 
+from . import checkpoint
 from ._errors import SolveError
 from ._types import Key, Scalar
 from .distributions import Transformed
@@ -207,8 +209,9 @@ class Budget:
         """
         rates = [] if self.max_iter is None else [1 / self.max_iter]
         if self.deadline is not None:
-            seconds = self.deadline - reserve - time.perf_counter()
-            rates.append((1 - progress) / max(seconds * speed, 1.0))
+            steps = (self.deadline - reserve - time.perf_counter()) * speed
+            # Before the speed is known the schedule hardly moves.
+            rates.append((1 - progress) / max(steps, 1.0) if speed else 1e-6)
         return max(rates)
 
 
@@ -227,6 +230,16 @@ class History(dict):
             self[name].append(row[name])
 
 
+def clearly_better(rows: np.ndarray, than: np.ndarray) -> bool:
+    """Return True where log-densities are higher by more than a standard error of the mean difference.
+
+    Both are of the same rows, so the difference is known far better than either mean. On a small table
+    chance alone makes one of several models look better: the simpler one stays until there is evidence.
+    """
+    gain = rows - than
+    return bool(np.mean(gain) > np.std(gain) / np.sqrt(len(gain)))
+
+
 class Trainer:
     """A flow in training: its state on the device, and the host's side of the loop.
 
@@ -239,7 +252,7 @@ class Trainer:
     data
         The table.
     validate
-        Function of a flow that returns its exact negative log-likelihood in nats, for choosing.
+        Function of a flow that returns the exact log-density, in nats, of each validation row.
     options
         How weights are moved.
     budget
@@ -247,7 +260,7 @@ class Trainer:
     seed
         Seed of the weights and of all randomness of the training.
     watch
-        Called with the progress (0 to 1) and the numbers to show, whenever the host looks in.
+        Called with the trainer and the numbers to show, whenever the host looks in.
     """
 
     def __init__(
@@ -255,18 +268,21 @@ class Trainer:
         build: Callable[[Key], Transformed],
         objective: AbstractObjective,
         data: TrainingData,
-        validate: Callable[[Transformed], float],
+        validate: Callable[[Transformed], np.ndarray],
         *,
         options: Options,
         budget: Budget,
         seed: int,
-        watch: Callable[[float, dict[str, float]], None] = lambda progress, numbers: None,
+        watch: Callable[["Trainer", dict[str, float]], None] = lambda trainer, numbers: None,
     ):
         self.objective, self.data, self.options, self.budget = objective, data, options, budget
         self.validate_fn, self.watch = validate, watch
         self.state, self.static = init_state(build, np.int32(seed), options)
         self.progress, self.speed, self.validate_seconds = 0.0, 0.0, 0.0
         self.best_nll, self.best_step, self.best_params = np.inf, 0, self.state.params
+        self.warm = False
+        self.first_rows: np.ndarray | None = None
+        self.last_rows: np.ndarray | None = None
         self.history, self.worse_in_a_row, self.started = History(), 0, time.perf_counter()
 
     def flow(self, params: PyTree) -> Transformed:
@@ -277,8 +293,19 @@ class Trainer:
         """Return the flow of the best validation."""
         return self.flow(self.best_params)
 
-    def run(self, goals: Iterable[float], patience: int = 3) -> "Trainer":
+    def run(
+        self, goals: Iterable[float], patience: int = 3, save_to: str | os.PathLike | None = None, facts: dict | None = None
+    ) -> "Trainer":
         """Train to each progress of `goals` in turn, and validate there; stop early when it gets worse.
+
+        Parameters
+        ----------
+        goals
+            Increasing shares of the schedule, up to 1; those that are behind are passed over.
+        patience
+            Number of validations in a row without a new best after which training stops.
+        save_to, facts
+            A checkpoint that is written after each segment of half a second or more, and facts to put into it.
 
         Raises
         ------
@@ -289,7 +316,11 @@ class Trainer:
         for i, goal in enumerate(goals):
             while self.progress < goal:
                 self.train_towards(goal, reserve=(len(goals) - i) * self.validate_seconds)
+                if save_to is not None and self.progress < goal:
+                    self.save(save_to, facts or {})
             self.validate()
+            if save_to is not None:
+                self.save(save_to, facts or {})
             if self.worse_in_a_row >= patience:
                 break
         return self
@@ -299,7 +330,9 @@ class Trainer:
         step = int(self.state.step)
         rate = self.budget.rate(self.progress, self.speed, reserve)
         to_goal = max(1, int(np.ceil((goal - self.progress) / rate - 1e-6)))
-        count = min(to_goal, max(1, int(self.speed * SEGMENT_SECONDS)) if self.speed else FIRST_SEGMENT)
+        # The first step compiles, and says nothing of the speed.
+        segment_steps = max(1, int(self.speed * SEGMENT_SECONDS)) if self.speed else FIRST_SEGMENT if self.warm else 1
+        count = min(to_goal, segment_steps)
         # With a number of steps alone the schedule is a function of the step, so that a resumed run,
         # whose segments differ, repeats the uninterrupted one bit for bit.
         by_step = self.budget.deadline is None
@@ -311,8 +344,8 @@ class Trainer:
         )  # fmt: skip
         jax.block_until_ready(self.state.step)
         seconds = time.perf_counter() - before
-        # The first segment compiles: its time says nothing of the speed.
-        self.speed = count / seconds if self.history["step"] or self.speed else 1e-9 + count / max(seconds, 1.0)
+        self.speed = count / seconds if self.warm else 0.0
+        self.warm = True
         self.progress = (step + count) * rate if by_step else self.progress + count * rate
         if to_goal == count:
             self.progress = max(self.progress, goal)
@@ -320,17 +353,48 @@ class Trainer:
         self._check(segment)
 
     def validate(self) -> float:
-        """Measure the exact NLL of the averaged weights; keep them if they are the best so far."""
+        """Measure the exact NLL of the averaged weights; keep them if they are the best so far.
+
+        The start, which is the Gaussian fit, stays the best until another is `clearly_better`.
+        """
         before = time.perf_counter()
-        nll = self.validate_fn(self.flow(self.state.average))
+        rows = self.validate_fn(self.flow(self.state.average))
         self.validate_seconds = time.perf_counter() - before
-        if nll < self.best_nll:
+        self.last_rows, nll = rows, -float(np.mean(rows))
+        if self.first_rows is None:
+            self.first_rows = rows
+        better = nll < self.best_nll if self.best_step else clearly_better(rows, self.first_rows)
+        if better or not np.isfinite(self.best_nll):
             self.best_nll, self.best_step, self.best_params = nll, int(self.state.step), self.state.average
             self.worse_in_a_row = 0
         else:
             self.worse_in_a_row += 1
         self._record(nll)
         return nll
+
+    def save(self, path: str | os.PathLike, facts: dict) -> None:
+        """Write everything that training needs to go on, and `facts`, to a checkpoint."""
+        own = {
+            "progress": self.progress,
+            "best_nll": self.best_nll,
+            "best_step": self.best_step,
+            "worse_in_a_row": self.worse_in_a_row,
+            "history": dict(self.history),
+        }
+        checkpoint.write(path, "training", self._arrays(), {**facts, "trainer": own})
+
+    def restore(self, arrays: dict[str, np.ndarray], facts: dict) -> None:
+        """Take up what `save` wrote, as ``checkpoint.read`` returns it."""
+        own = facts["trainer"]
+        self.first_rows = np.zeros_like(arrays["first_rows"])
+        filled = checkpoint.fill(self._arrays(), arrays)
+        self.state, self.best_params, self.first_rows = filled["state"], filled["best"], filled["first_rows"]
+        self.progress, self.best_nll, self.best_step = own["progress"], own["best_nll"], own["best_step"]
+        self.worse_in_a_row, self.history = own["worse_in_a_row"], History(own["history"])
+
+    def _arrays(self) -> PyTree:
+        first_rows = np.zeros(0) if self.first_rows is None else self.first_rows
+        return {"state": self.state, "best": self.best_params, "first_rows": first_rows}
 
     def _record(self, nll: float, segment: Segment | None = None) -> None:
         last = {name: values[-1] if values else float("nan") for name, values in self.history.items()}
@@ -344,7 +408,7 @@ class Trainer:
         }
         self.history.append(**row)
         shown = {k: v for k, v in row.items() if k in ("step", "loss", "evaluations")}
-        self.watch(self.progress, {**shown, "nll": self.best_nll, "skipped": row["skipped"]})
+        self.watch(self, {**shown, "nll": self.best_nll, "skipped": row["skipped"]})
 
     def _check(self, segment: Segment) -> None:
         row = int(self.state.skipped_in_a_row)

@@ -1,0 +1,514 @@
+"""The friendly layer: density estimation as a scikit-learn estimator."""
+
+import dataclasses
+import os
+import time
+import warnings
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from . import checkpoint, evaluation, flows
+from ._defaults import Settings, check_parameters, resolve
+from ._progress import progress_bar
+from .bijections import Chain
+from ._tables import check_frame, check_points, check_varied, check_weight, split_rows
+from .distributions import AbstractDistribution, Transformed
+from .divergences import Exact, Hutchinson
+from .objectives import AbstractObjective, FlowMatching, MaximumLikelihood
+from .preprocessing import PREPROCESSORS, candidates
+from .selection import Runner, Split, enter, race
+from .training import Budget, Options, Trainer, TrainingData
+
+GOALS = (0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+class Certificate(NamedTuple):
+    """How far the log-densities of a subsample move when its ODEs are solved at a tenth of the tolerance.
+
+    Attributes
+    ----------
+    num_rows
+        Rows that were solved again.
+    mean_shift, max_shift
+        Mean and largest absolute shift of the log-density, in nats.
+    num_failed
+        Rows of the subsample whose solve failed, at either tolerance.
+    rtol, atol
+        The tolerances that are certified.
+    """
+
+    num_rows: int
+    mean_shift: float
+    max_shift: float
+    num_failed: int
+    rtol: float
+    atol: float
+
+
+class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
+    """Density of a table, learned as a continuous normalizing flow.
+
+    Nothing needs to be tuned: what is None or ``"auto"`` is set from the number of rows and columns, or
+    decided by a short race on the exact log-likelihood of held-out rows.
+
+    Parameters
+    ----------
+    objective
+        ``"flow_matching"`` (regression on paths; no ODE is solved in training) or ``"likelihood"``.
+    vector_field
+        ``"mlp"`` or ``"concat_squash"``.
+    width, depth
+        Size of the vector field's network.
+    divergence
+        ``"exact"`` or ``"hutchinson"``, in training by likelihood; evaluation is exact.
+    solver
+        ``"dopri5"``, ``"tsit5"``, ``"dopri8"``, ``"bosh3"``, ``"heun"`` (adaptive), ``"rk4"`` or ``"euler"``
+        (20 constant steps).
+    rtol, atol
+        Tolerances of the adaptive solvers.
+    preprocess
+        ``"standardize"``, ``"whiten"``, ``"gaussian_margins"``, ``"gaussian_radius"``, or ``"auto"``: the one
+        that wins a race. All are closed forms inside the flow: densities stay in the data's own units.
+    batch_size, learning_rate
+        Rows per training step, and peak of its schedule.
+    max_iter
+        Number of training steps.
+    max_seconds
+        Time for fitting, compilation included; instead of `max_iter`, or with it, the first of the two.
+        How many steps fit into it depends on the machine, so only `max_iter` repeats bit for bit.
+    validation_fraction
+        Share of the rows by which choices are made.
+    random_state
+        Seed.
+    verbose
+        1 draws a progress bar on standard error.
+    checkpoint
+        File that training writes as it goes; a fit that finds it goes on from there, and deletes it at
+        its end.
+
+    Attributes
+    ----------
+    flow_ : Transformed
+        The flow, in JAX: base to data.
+    history_ : dict of lists
+        Steps, seconds, training loss, evaluations of the field per row, skipped steps, validation NLL.
+    facts_ : dict
+        What was chosen, and by which figures.
+    n_features_in_ : int
+        Number of columns.
+    feature_names_in_ : ndarray of str
+        Names of the columns, where the table had them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from liouville import FlowDensity
+    >>> X = np.random.default_rng(0).normal(size=(500, 1))
+    >>> density = FlowDensity(max_iter=50, preprocess="standardize", random_state=0).fit(X)
+    >>> print(abs(density.score(X) + 1.42) < 0.1)
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        objective: str = "flow_matching",
+        vector_field: str = "mlp",
+        width: int | None = None,
+        depth: int | None = None,
+        divergence: str = "exact",
+        solver: str = "dopri5",
+        rtol: float = 1e-5,
+        atol: float = 1e-5,
+        preprocess: str = "auto",
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        max_iter: int | None = None,
+        max_seconds: float | None = None,
+        validation_fraction: float = 0.1,
+        random_state=None,
+        verbose: int = 0,
+        checkpoint: str | None = None,
+    ):
+        self.objective = objective
+        self.vector_field = vector_field
+        self.width = width
+        self.depth = depth
+        self.divergence = divergence
+        self.solver = solver
+        self.rtol = rtol
+        self.atol = atol
+        self.preprocess = preprocess
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.max_iter = max_iter
+        self.max_seconds = max_seconds
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.verbose = verbose
+        self.checkpoint = checkpoint
+
+    def fit(self, X, y=None, sample_weight=None) -> "FlowDensity":
+        """Learn the density of the rows of a table.
+
+        Parameters
+        ----------
+        X
+            Table of shape ``(n, d)``: an array, or a data frame with named columns.
+        y
+            Ignored.
+        sample_weight
+            Weights of the rows, of shape ``(n,)``: a row of weight 2 counts like two.
+
+        Returns
+        -------
+        FlowDensity
+            The estimator itself.
+
+        Raises
+        ------
+        DataError
+            Where a value is missing or infinite, a column is constant or a combination of others, or there
+            are not more rows than columns; the message names row or column.
+        SolveError
+            Where training cannot recover.
+        """
+        started = time.perf_counter()
+        check_parameters(self)
+        X = self._check_rows(X, reset=True)
+        weight = check_weight(sample_weight, X)
+        check_varied(X, weight, getattr(self, "feature_names_in_", None))
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        settings = resolve(self, *X.shape)
+        split = split_rows(X, weight, self.validation_fraction, settings.validation_rows, seed)
+        with progress_bar(self.verbose) as watch:
+            runner = self._train(split, settings, seed, started, watch)
+        self._keep(runner, settings, len(X), seed, time.perf_counter() - started)
+        return self
+
+    def _train(self, split: Split, settings: Settings, seed: int, started: float, watch) -> Runner:
+        deadline = None if self.max_seconds is None else started + self.max_seconds
+        budget = Budget(settings.max_iter, deadline)
+        options = Options(settings.learning_rate, settings.weight_decay, batch_size=settings.batch_size)
+
+        def make_trainer(data: TrainingData, validate) -> Trainer:
+            return Trainer(
+                settings.recipe, objective(settings), data, validate, options=options, budget=budget, seed=seed, watch=watch
+            )
+
+        enter_kind = lambda kind: enter(kind, split, make_trainer)  # noqa: E731
+        identity = {"parameters": self._portable_params(), "rows": len(split.rows), "seed": seed}
+        found = self._find_checkpoint(identity)
+        if found is None:
+            runner = race(candidates(settings.recipe.size) if self.preprocess == "auto" else [self.preprocess], enter_kind)
+        else:
+            runner = enter_kind(found[1]["preprocess"])
+            runner.trainer.restore(*found)
+        goals = affordable_goals(runner.trainer, deadline)
+        if self.checkpoint is None:
+            runner.trainer.run(goals)
+        else:
+            runner.trainer.run(goals, save_to=self.checkpoint, facts={**identity, "preprocess": runner.kind})
+            os.unlink(self.checkpoint)
+        return runner
+
+    def _find_checkpoint(self, identity: dict[str, Any]):
+        if self.checkpoint is None or not os.path.exists(self.checkpoint):
+            return None
+        arrays, facts = checkpoint.read(self.checkpoint, "training")
+        if any(facts[name] != value for name, value in identity.items()):
+            raise checkpoint.CheckpointError(
+                f"Expected a checkpoint of these parameters, this table and this seed, got another in {self.checkpoint}; "
+                "try deleting it, or another path."
+            )
+        return arrays, facts
+
+    def _keep(self, runner: Runner, settings: Settings, num_rows: int, seed: int, seconds: float) -> None:
+        trainer = runner.trainer
+        core = flows.with_divergence(trainer.best_flow(), Exact())
+        self.flow_ = Transformed(core.base, Chain([core.bijection, *runner.links]))
+        self.history_ = dict(trainer.history)
+        self.facts_ = {
+            "rows": num_rows,
+            "columns": settings.recipe.size,
+            "preprocess": runner.kind,
+            "width": settings.recipe.width,
+            "depth": settings.recipe.depth,
+            "batch_size": settings.batch_size,
+            "learning_rate": settings.learning_rate,
+            "steps": int(trainer.state.step),
+            "best_step": trainer.best_step,
+            "validation_nll": trainer.best_nll,
+            "skipped_steps": int(trainer.state.skipped),
+            "seconds": round(seconds, 3),
+            "seed": seed,
+        }
+
+    def score_samples(self, X, *, return_info: bool = False, num_probes: int | None = None, random_state=0):
+        """Return the log-density of each row, in nats, in the data's own units.
+
+        Exact up to the solver's tolerance (see `certify`), and the same whatever rows come with it.
+
+        Parameters
+        ----------
+        X
+            Rows of shape ``(n, d)``.
+        return_info
+            True also returns status, costs and standard error of each row's solve.
+        num_probes
+            A number estimates the divergence by as many Hutchinson probes instead of computing it.
+        random_state
+            Seed of the probes.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Log-densities; NaN, with a warning that names the first such row, where the solve failed.
+        EvaluationInfo
+            Only with `return_info`.
+        """
+        X, flow = self._check_rows(X), self._fitted_flow()
+        if num_probes is not None:
+            core, links = evaluation.split(flow)
+            core = flows.with_divergence(core, Hutchinson(num_probes=num_probes))
+            flow = Transformed(core.base, Chain([core.bijection, *links]))
+        log_prob, info = evaluation.score(flow, X, seed=_seed(random_state))
+        _warn_of_failures(info)
+        return (log_prob, info) if return_info else log_prob
+
+    def score(self, X, y=None) -> float:
+        """Return the mean log-density of the rows, in nats.
+
+        Parameters
+        ----------
+        X
+            Rows of shape ``(n, d)``.
+        y
+            Ignored.
+        """
+        return float(np.mean(self.score_samples(X)))
+
+    def sample(self, n: int = 1, random_state=None) -> np.ndarray:
+        """Draw rows.
+
+        Parameters
+        ----------
+        n
+            Number of rows.
+        random_state
+            Seed; the same seed draws the same rows, and fewer rows are the first of many.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            The rows, in the data's units; NaN where a solve failed, with a warning.
+        """
+        flow = self._fitted_flow()
+        if n < 1:
+            raise ValueError(f"Expected n of at least 1, got {n}; try n=1.")
+        rows, info = evaluation.sample(flow, int(n), seed=_seed(random_state))
+        _warn_of_failures(info)
+        return rows
+
+    def sample_with_log_prob(self, n: int = 1, random_state=None) -> tuple[np.ndarray, np.ndarray]:
+        """Draw rows as `sample` does, and return them with their log-densities in nats.
+
+        Parameters
+        ----------
+        n
+            Number of rows.
+        random_state
+            Seed.
+        """
+        rows = self.sample(n, random_state)
+        return rows, evaluation.score(self._fitted_flow(), rows)[0]
+
+    def transform(self, X) -> np.ndarray:
+        """Map rows to the base's coordinates, in which the data are standard normal.
+
+        Parameters
+        ----------
+        X
+            Rows of shape ``(n, d)``.
+        """
+        X = self._check_rows(X)
+        return evaluation.to_base(self._fitted_flow(), X)
+
+    def inverse_transform(self, Z) -> np.ndarray:
+        """Map points of the base to rows: the inverse of `transform`.
+
+        Parameters
+        ----------
+        Z
+            Points of shape ``(n, d)``.
+        """
+        flow = self._fitted_flow()
+        return evaluation.from_base(flow, check_points(Z, self.n_features_in_))
+
+    def trajectory(self, X, num_times: int = 100) -> np.ndarray:
+        """Return the paths along which the flow carries base points to rows.
+
+        Parameters
+        ----------
+        X
+            Rows of shape ``(n, d)`` in which the paths end.
+        num_times
+            Number of equal times from 0 (base) to 1 (data).
+
+        Returns
+        -------
+        ndarray of shape (num_times, n, d)
+            Points in the data's units; the last are the rows themselves.
+        """
+        X = self._check_rows(X)
+        return evaluation.paths(self._fitted_flow(), X, num_times)
+
+    def score_gradient(self, X) -> np.ndarray:
+        """Return the gradient of the log-density with respect to the row, in nats per unit of each column.
+
+        Parameters
+        ----------
+        X
+            Rows of shape ``(n, d)``.
+        """
+        X = self._check_rows(X)
+        return evaluation.gradient(self._fitted_flow(), X)
+
+    def certify(self, X, num_rows: int = 200, random_state=0) -> Certificate:
+        """Solve a subsample again at a tenth of the tolerance, and say how far its log-densities move.
+
+        Parameters
+        ----------
+        X
+            Rows of shape ``(n, d)``.
+        num_rows
+            Size of the subsample.
+        random_state
+            Seed that chooses it.
+        """
+        X, flow = self._check_rows(X), self._fitted_flow()
+        chosen = check_random_state(random_state).permutation(len(X))[:num_rows]
+        core, links = evaluation.split(flow)
+        tight = flows.with_tolerance(core, 0.1)
+        before, _ = evaluation.score(flow, X[chosen])
+        after, _ = evaluation.score(Transformed(core.base, Chain([tight.bijection, *links])), X[chosen])
+        shift = np.abs(after - before)
+        solved = np.isfinite(shift)
+        if not solved.any():
+            return Certificate(len(chosen), np.nan, np.nan, len(chosen), self.rtol, self.atol)
+        mean, largest = float(shift[solved].mean()), float(shift[solved].max())
+        return Certificate(len(chosen), mean, largest, int((~solved).sum()), self.rtol, self.atol)
+
+    def log_prob_fn(self):
+        """Return the log-density as a pure JAX function of an array of shape ``(..., d)``.
+
+        It can be jitted, mapped and differentiated, and runs in JAX's precision throughout: columns that
+        are far from zero for their spread keep more digits in `score_samples`.
+        """
+        return jax.tree_util.Partial(AbstractDistribution.log_prob, self._fitted_flow())
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the model to a file: safetensors with a JSON header; no pickle, no code.
+
+        Parameters
+        ----------
+        path
+            The file.
+        """
+        flow = self._fitted_flow()
+        names = getattr(self, "feature_names_in_", None)
+        facts = {
+            "estimator": type(self).__name__,
+            "parameters": self._portable_params(),
+            "feature_names": None if names is None else list(names),
+            "facts": self.facts_,
+            "history": self.history_,
+        }
+        checkpoint.write(path, "model", flow, facts)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "FlowDensity":
+        """Read a model that `save` wrote.
+
+        Parameters
+        ----------
+        path
+            The file.
+
+        Raises
+        ------
+        CheckpointError
+            Where the file is damaged, foreign or newer.
+        """
+        arrays, facts = checkpoint.read(path, "model")
+        estimator = cls(**facts["parameters"])
+        chosen = facts["facts"]
+        recipe = resolve(estimator, chosen["rows"], chosen["columns"]).recipe
+        recipe = dataclasses.replace(recipe, width=chosen["width"], depth=chosen["depth"])
+        core = eqx.filter_eval_shape(recipe, jax.random.key(0))
+        core = flows.with_divergence(core, Exact())
+        links = [kind.blank(recipe.size) for kind in PREPROCESSORS[chosen["preprocess"]]][::-1]
+        skeleton = Transformed(core.base, Chain([core.bijection, *links]))
+        estimator.flow_ = checkpoint.fill(skeleton, arrays)
+        estimator.history_, estimator.facts_ = facts["history"], chosen
+        estimator.n_features_in_ = recipe.size
+        if facts["feature_names"] is not None:
+            estimator.feature_names_in_ = np.asarray(facts["feature_names"], dtype=object)
+        return estimator
+
+    def _check_rows(self, X, reset: bool = False) -> np.ndarray:
+        if not reset:
+            check_is_fitted(self)
+        return check_frame(X, self, reset=reset)
+
+    def _fitted_flow(self) -> Transformed:
+        check_is_fitted(self)
+        return self.flow_
+
+    def _portable_params(self) -> dict[str, Any]:
+        """Return the parameters in JSON's types; a generator as `random_state` is left out."""
+        params = self.get_params()
+        if not isinstance(params["random_state"], (int, np.integer, type(None))):
+            params["random_state"] = None
+        return {name: value.item() if isinstance(value, np.generic) else value for name, value in params.items()}
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_features_in_
+
+
+def objective(settings: Settings) -> AbstractObjective:
+    """Return the objective that the settings name."""
+    if settings.objective == "likelihood":
+        return MaximumLikelihood()
+    return FlowMatching(time_skew=settings.time_skew)
+
+
+def affordable_goals(trainer: Trainer, deadline: float | None) -> tuple[float, ...]:
+    """Return when to validate: fewer times where validations would eat more than a tenth of the time left."""
+    if deadline is None or not trainer.validate_seconds:
+        return GOALS
+    affordable = int(0.1 * (deadline - time.perf_counter()) / trainer.validate_seconds)
+    return GOALS[-max(2, min(affordable, len(GOALS))) :]
+
+
+def _seed(random_state) -> int:
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _warn_of_failures(info: evaluation.EvaluationInfo) -> None:
+    failed = np.flatnonzero(info.status)
+    if failed.size:
+        first = int(failed[0])
+        warnings.warn(
+            f"{failed.size} of {len(info.status)} rows were not solved and are NaN; the first is row {first}: "
+            f"{info.messages[first]}.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
