@@ -2,11 +2,14 @@
 
 Arrays of JAX in a module are *parameters*: training moves them. Arrays of NumPy are *constants*:
 training leaves them alone, and they keep float64 where JAX runs in float32. So
-``eqx.partition(module, eqx.is_inexact_array)`` is the split, everywhere, with no wrapper classes.
+``eqx.partition(module, is_parameter)`` is the split, everywhere, with no wrapper classes.
+(``eqx.is_inexact_array`` is not: it says yes to NumPy's arrays, too.)
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
@@ -16,6 +19,11 @@ Point: TypeAlias = Float[Array, "*shape"]
 Condition: TypeAlias = Float[Array, "*cond_shape"] | None
 Key: TypeAlias = PRNGKeyArray
 Rows: TypeAlias = Shaped[np.ndarray, "rows columns"]
+
+
+def is_parameter(leaf: Any) -> bool:
+    """Return True for what training moves: a JAX array of floating numbers."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def constant(value) -> np.ndarray:

@@ -32,6 +32,7 @@ class Independent(AbstractCoupling):
     """
 
     def __call__(self, x0: Batch, x1: Batch, *, key: Key) -> tuple[Batch, Batch]:
+        """Return both batches as they are."""
         return x0, x1
 
 
@@ -50,6 +51,7 @@ class ExactOT(AbstractCoupling):
     """
 
     def __call__(self, x0: Batch, x1: Batch, *, key: Key) -> tuple[Batch, Batch]:
+        """Return the base points as they are, and the data points in the order of least cost."""
         a, b = x0.reshape(x0.shape[0], -1), x1.reshape(x1.shape[0], -1)
         # Squared distances less what no assignment can change.
         rows, columns = optax.assignment.hungarian_algorithm(-2 * a @ b.T)

@@ -107,12 +107,12 @@ class Normal(AbstractDistribution):
     Examples
     --------
     >>> import jax.numpy as jnp
-    >>> print(Normal.standard((2,)).log_prob(jnp.zeros(2)).round(4))
+    >>> print(f"{Normal.standard((2,)).log_prob(jnp.zeros(2)):.4f}")
     -1.8379
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
-    cond_shape: None = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     loc: Float[Array | np.ndarray, "*shape"]
     log_scale: Float[Array | np.ndarray, "*shape"]
 
@@ -132,7 +132,7 @@ class Normal(AbstractDistribution):
         return -0.5 * jnp.sum(z**2) - jnp.sum(self.log_scale) - 0.5 * x.size * math.log(2 * math.pi)
 
     def _sample(self, key: Key, condition: Condition) -> Point:
-        return self.loc + jnp.exp(self.log_scale) * jax.random.normal(key, self.shape)
+        return self.loc + jnp.exp(self.log_scale) * jax.random.normal(key, self.shape)  # pyright: ignore[reportReturnType]
 
     def _sample_and_log_prob(self, key: Key, condition: Condition) -> tuple[Point, Scalar]:
         x = self._sample(key, condition)
@@ -160,6 +160,9 @@ class Transformed(AbstractDistribution):
 
     base: AbstractDistribution
     bijection: AbstractBijection
+
+    def __init__(self, base: AbstractDistribution, bijection: AbstractBijection):
+        self.base, self.bijection = base, bijection
 
     @property
     def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -100,6 +100,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         Steps, seconds, training loss, evaluations of the field per row, skipped steps, validation NLL.
     facts_ : dict
         What was chosen, and by which figures.
+    n_iter_ : int
+        Number of training steps done.
     n_features_in_ : int
         Number of columns.
     feature_names_in_ : ndarray of str
@@ -233,7 +235,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         trainer = runner.trainer
         core = flows.with_divergence(trainer.best_flow(), Exact())
         self.flow_ = Transformed(core.base, Chain([core.bijection, *runner.links]))
-        self.history_ = dict(trainer.history)
+        self.history_, self.n_iter_ = dict(trainer.history), int(trainer.state.step)
         self.facts_ = {
             "rows": num_rows,
             "columns": settings.recipe.size,
@@ -456,7 +458,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         links = [kind.blank(recipe.size) for kind in PREPROCESSORS[chosen["preprocess"]]][::-1]
         skeleton = Transformed(core.base, Chain([core.bijection, *links]))
         estimator.flow_ = checkpoint.fill(skeleton, arrays)
-        estimator.history_, estimator.facts_ = facts["history"], chosen
+        estimator.history_, estimator.facts_, estimator.n_iter_ = facts["history"], chosen, chosen["steps"]
         estimator.n_features_in_ = recipe.size
         if facts["feature_names"] is not None:
             estimator.feature_names_in_ = np.asarray(facts["feature_names"], dtype=object)

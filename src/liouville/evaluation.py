@@ -19,6 +19,11 @@ from .bijections import CNF, AbstractBijection, Chain, Standardize
 from .distributions import Transformed
 from .integrate import STATUS, SolveInfo
 
+try:
+    from jax import enable_x64
+except ImportError:  # before JAX 0.8
+    from jax.experimental import enable_x64
+
 CHUNK_ENTRIES = 2**13
 
 
@@ -225,13 +230,17 @@ def _in_chunks(one_chunk: Callable, rows: Rows, size: int) -> list[np.ndarray]:
     Two chunks are in flight at a time: the host prepares one while the device computes the other.
     """
 
+    # A precision that is set for this thread alone would not hold in the threads of the pool.
+    x64 = _dtype() == np.float64
+
     def run(start: int) -> list[np.ndarray]:
         chunk = rows[start : start + size]
         padding = size - len(chunk)
         # Padding repeats a row that is there: it takes no longer than that row.
         padded = np.concatenate([chunk, np.broadcast_to(chunk[-1:], (padding, *chunk.shape[1:]))])
         index = np.arange(start, start + size, dtype=np.uint32)
-        return [np.asarray(part)[: len(chunk)] for part in one_chunk(padded, index)]
+        with enable_x64(x64):
+            return [np.asarray(part)[: len(chunk)] for part in one_chunk(padded, index)]
 
     starts = range(0, len(rows), size)
     first = run(0)

@@ -5,16 +5,18 @@ and the penalties, by name), how the error is measured, and whether the solve ca
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, cast
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ._types import Condition, Point, Scalar, Time
+from ._types import Condition, Point, Scalar, Time, is_parameter
 from .divergences import AbstractDivergence
 from .regularizers import AbstractRegularizer
 from .vector_fields import AbstractVectorField
@@ -30,7 +32,7 @@ STATUS = (
 class RK4(diffrax.AbstractERK):
     """The classical fourth-order Runge-Kutta method, for constant steps: it has no error estimate."""
 
-    tableau: ClassVar[diffrax.ButcherTableau] = diffrax.ButcherTableau(
+    tableau: ClassVar[diffrax.ButcherTableau] = diffrax.ButcherTableau(  # pyright: ignore[reportIncompatibleVariableOverride]
         a_lower=(np.array([0.5]), np.array([0.0, 0.5]), np.array([0.0, 0.0, 1.0])),
         b_sol=np.array([1, 2, 2, 1]) / 6,
         b_error=np.zeros(4),
@@ -187,11 +189,12 @@ class Integrator(eqx.Module):
     def num_evaluations(self, num_steps: Int[Array, ""]) -> Int[Array, ""]:
         """Return the number of evaluations of the field that `num_steps` steps take.
 
-        A first-same-as-last method saves one per step after the first; choosing the first step costs two.
+        A first-same-as-last method saves one per step after the first. (Where the first step itself is
+        rejected, each further try at it costs one more, which the solver does not tell.)
         """
         tableau = getattr(type(self.solver), "tableau", None)
         stages, reused = (1, 0) if tableau is None else (tableau.num_stages, int(tableau.fsal))
-        return num_steps * (stages - reused) + reused + (2 if self.dt0 is None else 0)
+        return num_steps * (stages - reused) + reused
 
 
 def integrate_flow(
@@ -236,11 +239,19 @@ def integrate_flow(
     """
     sign = jnp.sign(jnp.asarray(t1 - t0, x.dtype))
 
-    def rhs(t: Time, y: FlowState, args: None) -> FlowState:
+    # Adjoints that solve backwards see no closure: all that gradients flow to is handed over, as a flat
+    # list, since Diffrax cannot carry an empty tuple.
+    parts = (vector_field, condition, divergence, noise, regularizers)
+    params, constants = eqx.partition(parts, is_parameter)
+    leaves, structure = jax.tree.flatten(params)
+
+    def rhs(t: Time, y: FlowState, args: list[Array]) -> FlowState:
+        parts = eqx.combine(jax.tree.unflatten(structure, args), constants)
+        vector_field, condition, divergence, noise, regularizers = parts
         if divergence is None:
             velocity, rate = vector_field(t, y.x, condition), None
         else:
-            estimate = lambda fn, x: divergence.estimates(fn, x, noise)  # noqa: E731
+            estimate = partial(divergence.estimates, noise=noise)
             velocity, rate = vector_field.value_and_divergence(t, y.x, condition, estimate)
         penalties = {r.name: sign * r(t, y.x, velocity) for r in regularizers}
         return FlowState(velocity, rate, penalties)
@@ -258,6 +269,7 @@ def integrate_flow(
         t1=t1,
         dt0=None if integrator.dt0 is None else sign * integrator.dt0,
         y0=start,
+        args=leaves,
         saveat=saveat,
         stepsize_controller=integrator.stepsize_controller,
         adjoint=integrator.adjoint,

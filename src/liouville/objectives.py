@@ -74,6 +74,7 @@ class FlowMatching(AbstractObjective):
     time_skew: float = eqx.field(default=1.0, static=True)
 
     def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
+        """Return the mean squared error of the field, per dimension."""
         cnf = flow.bijection
         if not isinstance(cnf, CNF):
             raise TypeError(
@@ -111,11 +112,12 @@ class MaximumLikelihood(AbstractObjective):
     >>> from liouville.vector_fields import MLP
     >>> flow = Transformed(Normal.standard((2,)), CNF(MLP((2,), key=jax.random.key(0))))
     >>> loss, _ = MaximumLikelihood()(flow, Batch(jnp.zeros((8, 2))), key=jax.random.key(1))
-    >>> print(loss.round(4))
+    >>> print(f"{loss:.4f}")
     1.8379
     """
 
     def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
+        """Return minus the mean log-density plus the penalties, in nats."""
         keys = jax.random.split(key, batch.x.shape[0])
         condition_axis = None if batch.condition is None else 0
         rows = jax.vmap(flow._log_prob_and_report, (0, condition_axis, 0))

@@ -16,8 +16,9 @@ class AbstractPath(eqx.Module):
 
 
 class LinearPath(AbstractPath):
-    """The straight line ``x_t = (1 - t) x0 + t x1`` (Lipman and others, Flow matching, 2023; Liu and
-    others, Rectified flow, 2023).
+    """The straight line ``x_t = (1 - t) x0 + t x1``, at constant velocity ``x1 - x0``.
+
+    Lipman and others, Flow matching, 2023; Liu and others, Rectified flow, 2023.
 
     Examples
     --------
@@ -28,4 +29,5 @@ class LinearPath(AbstractPath):
     """
 
     def __call__(self, x0: Point, x1: Point, t: Time) -> tuple[Point, Point]:
+        """Return the point on the line and its velocity."""
         return (1 - t) * x0 + t * x1, x1 - x0

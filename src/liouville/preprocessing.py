@@ -7,8 +7,9 @@ from .bijections import AbstractBijection, GaussianMargins, GaussianRadius, Stan
 
 PREPROCESSORS: dict[str, tuple] = {
     # From the data towards the base: each is fitted to what the one before it makes of the data.
-    "standardize": (Standardize,),
+    # The first is the one that another must clearly beat.
     "whiten": (Standardize, Whiten),
+    "standardize": (Standardize,),
     "gaussian_margins": (Standardize, GaussianMargins, Whiten),
     "gaussian_radius": (Standardize, Whiten, GaussianRadius),
 }

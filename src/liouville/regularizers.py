@@ -41,4 +41,5 @@ class KineticEnergy(AbstractRegularizer):
     name: str = eqx.field(default="kinetic_energy", static=True, init=False)
 
     def __call__(self, t: Time, x: Point, velocity: Point) -> Scalar:
+        """Return ``mean(v^2) / 2``."""
         return jnp.mean(velocity**2) / 2

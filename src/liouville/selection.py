@@ -13,6 +13,8 @@ from .preprocessing import fit_links
 from .training import Budget, Trainer, TrainingData, clearly_better
 
 RACE_PROGRESS = 0.06
+RACE_STEPS = 300
+RACE_MOST = 0.2
 
 
 @dataclasses.dataclass
@@ -69,11 +71,23 @@ def race(kinds: list[str], enter_kind: Callable[[str], Runner]) -> Runner:
 
 
 def run_leg(trainer: Trainer, pace: Trainer | None) -> None:
-    """Run a trainer through the race's part of its schedule, at the steps that `pace` took for it."""
+    """Run a trainer through the race's part of its schedule, in as many steps as `pace` took for it."""
     own = trainer.budget
-    if pace is not None:
-        trainer.budget = Budget(max_iter=max(1, round(int(pace.state.step) / pace.progress)))
-    while trainer.progress < RACE_PROGRESS:
-        trainer.train_towards(RACE_PROGRESS)
+    if pace is None:
+        goal = leg_goal(trainer)
+    else:
+        goal = pace.progress
+        trainer.budget = Budget(max_iter=max(1, round(int(pace.state.step) / goal)))
+    while trainer.progress < goal:
+        trainer.train_towards(goal)
     trainer.budget = own
     trainer.validate()
+
+
+def leg_goal(trainer: Trainer) -> float:
+    """Return the share of the schedule that the race runs over.
+
+    Closed forms start ahead: a leg must be long enough, in steps, for a field to make up for them.
+    """
+    total = trainer.expected_steps()
+    return min(max(RACE_PROGRESS, RACE_STEPS / total), RACE_MOST)

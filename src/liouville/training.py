@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from . import checkpoint
 from ._errors import SolveError
-from ._types import Key, Scalar
+from ._types import Key, Scalar, is_parameter
 from .distributions import Transformed
 from .objectives import AbstractObjective, Batch
 
@@ -84,8 +84,9 @@ class TrainingData(eqx.Module):
 
     def draw(self, key: Key, num: int) -> Float[Array, "num *shape"]:
         """Draw rows with replacement, each with its share of the weight."""
-        bits = jax.random.bits(key, (num,), jnp.uint32)
-        return self.rows[jnp.searchsorted(self.edges, bits, side="right").clip(max=self.edges.shape[0] - 1)]
+        # The largest draw would lie beyond the last edge, on a padding row whatever its weight.
+        bits = jnp.minimum(jax.random.bits(key, (num,), jnp.uint32), jnp.uint32(2**32 - 2))
+        return self.rows[jnp.searchsorted(self.edges, bits, side="right")]
 
 
 def padded_size(num_rows: int) -> int:
@@ -116,14 +117,27 @@ class Segment(eqx.Module):
     failed: Scalar
 
 
-@eqx.filter_jit
 def init_state(build: Callable[[Key], Transformed], seed: Int[Array, ""], options: Options) -> tuple[TrainState, PyTree]:
     """Build the flow from a seed; return its training state and its static part."""
+    kept = []
+
+    def keep_static(key: Key) -> PyTree:
+        params, static = eqx.partition(build(key), is_parameter)
+        kept.append(static)
+        return params
+
+    # The static part never leaves a compiled function, which would turn its constants into JAX arrays.
+    jax.eval_shape(keep_static, jax.random.key(0))
+    return _init_arrays(build, seed, options), kept[0]
+
+
+@eqx.filter_jit
+def _init_arrays(build: Callable[[Key], Transformed], seed: Int[Array, ""], options: Options) -> TrainState:
     init_key, key = jax.random.split(jax.random.key(seed))
-    params, static = eqx.partition(build(init_key), eqx.is_inexact_array)
+    params = eqx.filter(build(init_key), is_parameter)
     zero = jnp.zeros((), jnp.int32)
     opt_state = options.optimizer().init(params)
-    return TrainState(params, opt_state, params, zero, zero, zero, jax.random.key_data(key)), static
+    return TrainState(params, opt_state, params, zero, zero, zero, jax.random.key_data(key))
 
 
 def make_step(static: PyTree, objective: AbstractObjective, options: Options) -> Callable:
@@ -135,7 +149,7 @@ def make_step(static: PyTree, objective: AbstractObjective, options: Options) ->
 
     def step(state: TrainState, batch: Batch, key: Key, progress: Scalar):
         (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         rate = options.learning_rate * learning_rate_factor(state.step, progress)
         params = optax.apply_updates(state.params, jax.tree.map(lambda u: -rate * u, updates))
@@ -281,8 +295,8 @@ class Trainer:
         self.progress, self.speed, self.validate_seconds = 0.0, 0.0, 0.0
         self.best_nll, self.best_step, self.best_params = np.inf, 0, self.state.params
         self.warm = False
-        self.first_rows: np.ndarray | None = None
-        self.last_rows: np.ndarray | None = None
+        # Log-densities of the validation rows: at the start, at the best, and now.
+        self.first_rows = self.best_rows = self.last_rows = np.zeros(0)
         self.history, self.worse_in_a_row, self.started = History(), 0, time.perf_counter()
 
     def flow(self, params: PyTree) -> Transformed:
@@ -352,6 +366,12 @@ class Trainer:
         self._record(float("nan"), segment)
         self._check(segment)
 
+    def expected_steps(self) -> float:
+        """Return the number of steps of the whole training; measures the speed if it has to."""
+        while self.budget.deadline is not None and not self.speed:
+            self.train_towards(1.0)
+        return 1 / self.budget.rate(0.0, self.speed, 0.0)
+
     def validate(self) -> float:
         """Measure the exact NLL of the averaged weights; keep them if they are the best so far.
 
@@ -361,13 +381,13 @@ class Trainer:
         rows = self.validate_fn(self.flow(self.state.average))
         self.validate_seconds = time.perf_counter() - before
         self.last_rows, nll = rows, -float(np.mean(rows))
-        if self.first_rows is None:
-            self.first_rows = rows
+        if not self.first_rows.size:
+            self.first_rows = self.best_rows = rows
         better = nll < self.best_nll if self.best_step else clearly_better(rows, self.first_rows)
         if better or not np.isfinite(self.best_nll):
             self.best_nll, self.best_step, self.best_params = nll, int(self.state.step), self.state.average
-            self.worse_in_a_row = 0
-        else:
+            self.best_rows, self.worse_in_a_row = rows, 0
+        elif clearly_better(self.best_rows, rows):
             self.worse_in_a_row += 1
         self._record(nll)
         return nll
@@ -386,15 +406,19 @@ class Trainer:
     def restore(self, arrays: dict[str, np.ndarray], facts: dict) -> None:
         """Take up what `save` wrote, as ``checkpoint.read`` returns it."""
         own = facts["trainer"]
-        self.first_rows = np.zeros_like(arrays["first_rows"])
+        self.first_rows, self.best_rows = arrays["first_rows"], arrays["best_rows"]
         filled = checkpoint.fill(self._arrays(), arrays)
-        self.state, self.best_params, self.first_rows = filled["state"], filled["best"], filled["first_rows"]
+        self.state, self.best_params = filled["state"], filled["best_params"]
         self.progress, self.best_nll, self.best_step = own["progress"], own["best_nll"], own["best_step"]
         self.worse_in_a_row, self.history = own["worse_in_a_row"], History(own["history"])
 
     def _arrays(self) -> PyTree:
-        first_rows = np.zeros(0) if self.first_rows is None else self.first_rows
-        return {"state": self.state, "best": self.best_params, "first_rows": first_rows}
+        return {
+            "state": self.state,
+            "best_params": self.best_params,
+            "first_rows": self.first_rows,
+            "best_rows": self.best_rows,
+        }
 
     def _record(self, nll: float, segment: Segment | None = None) -> None:
         last = {name: values[-1] if values else float("nan") for name, values in self.history.items()}

@@ -28,7 +28,7 @@ class Standardize(AbstractBijection):
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
-    cond_shape: None = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     loc: np.ndarray
     scale: np.ndarray
 
@@ -54,7 +54,7 @@ class Standardize(AbstractBijection):
         self, z: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, Scalar]:
         """Return ``loc + scale * z`` and the sum of the log-scales."""
-        return self.loc + self.scale * z, namespace(self.scale).log(self.scale).sum() + 0 * z[..., 0]
+        return self.loc + self.scale * z, namespace(self.scale).log(self.scale).sum() + 0 * z[..., 0]  # pyright: ignore[reportReturnType]
 
     def inverse_and_log_det(
         self, x: Point, condition: Condition = None, *, key: Key | None = None
@@ -86,7 +86,7 @@ class Whiten(AbstractBijection):
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
-    cond_shape: None = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     loc: np.ndarray
     axes: np.ndarray
     scale: np.ndarray
@@ -116,7 +116,7 @@ class Whiten(AbstractBijection):
     ) -> tuple[Point, Scalar]:
         """Return ``loc + factor @ z`` and half the covariance's log-determinant."""
         x = self.loc + (self.scale * z) @ self.axes.T
-        return x, namespace(self.scale).log(self.scale).sum() + 0 * z[..., 0]
+        return x, namespace(self.scale).log(self.scale).sum() + 0 * z[..., 0]  # pyright: ignore[reportReturnType]
 
     def inverse_and_log_det(
         self, x: Point, condition: Condition = None, *, key: Key | None = None

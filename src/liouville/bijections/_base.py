@@ -43,7 +43,7 @@ class Report(eqx.Module):
             num_rejected=a.num_rejected + b.num_rejected,
             num_evaluations=a.num_evaluations + b.num_evaluations,
         )
-        return Report(self.variance + other.variance, penalties, info)
+        return Report(self.variance + other.variance, penalties, info)  # pyright: ignore[reportArgumentType]
 
 
 class AbstractBijection(eqx.Module):
@@ -106,6 +106,9 @@ class Invert(AbstractBijection):
     """
 
     bijection: AbstractBijection
+
+    def __init__(self, bijection: AbstractBijection):
+        self.bijection = bijection
 
     @property
     def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -214,7 +217,7 @@ class Chain(AbstractBijection):
         for link, link_key in zip(self.links, self._keys(key), strict=True):
             z, change, said = link.transform_and_report(z, condition, key=link_key)
             log_det, report = log_det + change, report + said
-        return z, log_det, report
+        return z, log_det, report  # pyright: ignore[reportReturnType]
 
     def inverse_and_report(
         self, x: Point, condition: Condition = None, *, key: Key | None = None
@@ -224,7 +227,7 @@ class Chain(AbstractBijection):
         for link, link_key in zip(self.links[::-1], self._keys(key), strict=True):
             x, change, said = link.inverse_and_report(x, condition, key=link_key)
             log_det, report = log_det + change, report + said
-        return x, log_det, report
+        return x, log_det, report  # pyright: ignore[reportReturnType]
 
     def _keys(self, key: Key | None):
         return [None] * len(self.links) if key is None else jax.random.split(key, len(self.links))

@@ -1,5 +1,7 @@
 """The continuous normalizing flow: a bijection that is the solution of an ODE."""
 
+from typing import cast
+
 import equinox as eqx
 from jaxtyping import Array, Float
 
@@ -23,9 +25,9 @@ class CNF(AbstractBijection):
     vector_field
         The field ``v(t, x, condition)``.
     divergence
-        How its divergence is computed.
+        How its divergence is computed; None means `Exact`.
     integrator
-        Solver, step control and adjoint.
+        Solver, step control and adjoint; None means ``Integrator()``.
     regularizers
         Penalties integrated along the path and reported; maximum likelihood adds them to its loss.
     t0, t1
@@ -43,11 +45,25 @@ class CNF(AbstractBijection):
     """
 
     vector_field: AbstractVectorField
-    divergence: AbstractDivergence = Exact()
-    integrator: Integrator = Integrator()
-    regularizers: tuple[AbstractRegularizer, ...] = ()
-    t0: float = eqx.field(default=0.0, static=True)
-    t1: float = eqx.field(default=1.0, static=True)
+    divergence: AbstractDivergence
+    integrator: Integrator
+    regularizers: tuple[AbstractRegularizer, ...]
+    t0: float = eqx.field(static=True)
+    t1: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        vector_field: AbstractVectorField,
+        divergence: AbstractDivergence | None = None,
+        integrator: Integrator | None = None,
+        regularizers: tuple[AbstractRegularizer, ...] = (),
+        t0: float = 0.0,
+        t1: float = 1.0,
+    ):
+        self.vector_field = vector_field
+        self.divergence = Exact() if divergence is None else divergence
+        self.integrator = Integrator() if integrator is None else integrator
+        self.regularizers, self.t0, self.t1 = regularizers, t0, t1
 
     @property
     def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -125,5 +141,6 @@ class CNF(AbstractBijection):
             regularizers=self.regularizers,
         )
         penalties = {r.name: r.weight * solution.penalties[r.name] for r in self.regularizers}
-        report = Report(solution.log_det_std_error**2, penalties, solution.info)
-        return solution.x, solution.log_det, report
+        # With a divergence the solution has both; without one, neither.
+        log_det, std_error = cast(Scalar, solution.log_det), cast(Scalar, solution.log_det_std_error)
+        return solution.x, log_det, Report(std_error**2, penalties, solution.info)

@@ -58,7 +58,7 @@ class Preconditioned(AbstractVectorField):
         return rate * x + scale * value, rate * math.prod(self.shape) + scale**2 * divergence
 
 
-def gaussian_rate(t: Time) -> tuple[Scalar, Scalar]:
+def gaussian_rate(t: Time) -> tuple[Time, Scalar]:
     """Return the rate of the Gaussian field and one over the standard deviation of ``x_t``."""
     variance = (1 - t) ** 2 + t**2
     return (2 * t - 1) / variance, 1 / jnp.sqrt(variance)

@@ -1,0 +1,213 @@
+"""Fields with closed-form solutions, registries of constructors, and the checkers that tests share.
+
+A checker raises AssertionError where the part it is given is wrong. The tests run it on the real parts,
+`test_planted_bugs.py` on broken ones: there it must raise.
+"""
+
+import functools
+from collections.abc import Callable
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from scipy import linalg
+
+from liouville.bijections import CNF, Chain, GaussianMargins, GaussianRadius, Invert, Standardize, Whiten
+from liouville.distributions import Normal, Transformed
+from liouville.integrate import Integrator
+from liouville.vector_fields import MLP, AbstractVectorField, ConcatSquash, Preconditioned
+
+
+class LinearField(AbstractVectorField):
+    """``A x``, whose flow over time T is ``expm(T A)``, with log-determinant ``T trace(A)``."""
+
+    matrix: Array
+
+    @property
+    def shape(self):
+        return self.matrix.shape[:1]
+
+    @property
+    def cond_shape(self):
+        return None
+
+    def __call__(self, t, x, condition=None):
+        return self.matrix @ x
+
+
+class TanhField(AbstractVectorField):
+    """A nonlinear field that depends on time; `rate` scales time, so that one compilation serves all step sizes."""
+
+    matrix: Array
+    rate: Array | float = 1.0
+
+    @property
+    def shape(self):
+        return self.matrix.shape[:1]
+
+    @property
+    def cond_shape(self):
+        return None
+
+    def __call__(self, t, x, condition=None):
+        return self.rate * (jnp.tanh(self.matrix @ x) + jnp.sin(3 * self.rate * t))
+
+
+class ShiftField(AbstractVectorField):
+    """The condition itself: the flow over unit time adds it."""
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    @property
+    def cond_shape(self):
+        return self.shape
+
+    def __call__(self, t, x, condition=None):
+        return condition + 0 * x
+
+
+def randomize(field: AbstractVectorField, seed: int, scale: float = 0.5) -> AbstractVectorField:
+    """Give an MLP's output layer random weights: it starts at zero, where most tests would be blind."""
+    if isinstance(field, Preconditioned):
+        return Preconditioned(randomize(field.rest, seed, scale))
+    if not isinstance(field, MLP):
+        return field
+    weight = scale * np.random.default_rng(seed).normal(size=field.outer.weight.shape)
+    weight = jnp.asarray(weight, field.outer.weight.dtype)
+    return eqx.tree_at(lambda f: (f.outer.weight, f.outer.bias), field, (weight, weight[:, 0]))
+
+
+FIELDS: dict[str, Callable] = {
+    "mlp": lambda shape, **kwargs: MLP(shape, width=8, depth=1, **kwargs),
+    "concat_squash_0": lambda shape, **kwargs: ConcatSquash(shape, depth=0, **kwargs),
+    "concat_squash_2": lambda shape, **kwargs: ConcatSquash(shape, width=8, depth=2, **kwargs),
+    "preconditioned": lambda shape, **kwargs: Preconditioned(MLP(shape, width=8, depth=1, **kwargs)),
+}
+
+
+@functools.cache
+def make_field(name: str, shape=(3,), cond_shape=None) -> AbstractVectorField:
+    """Return a field of the registry, its weights random throughout."""
+    return randomize(FIELDS[name](shape, cond_shape=cond_shape, key=jax.random.key(0)), seed=1)
+
+
+def random_cnf(size: int, *, integrator: Integrator | None = None, scale: float = 0.5) -> CNF:
+    """Return a flow of a preconditioned MLP with random weights."""
+    field = Preconditioned(MLP((size,), width=8, depth=1, key=jax.random.key(3)))
+    integrator = Integrator.constant(20) if integrator is None else integrator
+    return CNF(randomize(field, 4, scale), integrator=integrator)
+
+
+def odd_table(rows: int = 400, size: int = 3, seed: int = 0) -> np.ndarray:
+    """Return a table with heavy tails, correlations, and columns of unlike scale."""
+    rng = np.random.default_rng(seed)
+    mixing = np.eye(size) + 0.5 * np.tri(size, k=-1)
+    return rng.standard_t(4, size=(rows, size)) @ mixing * 10.0 ** np.arange(size) + 3.0
+
+
+def _fit(cls, rows=None):
+    rows = odd_table() if rows is None else rows
+    return cls.fit(rows, np.ones(len(rows)))
+
+
+def _chain() -> Chain:
+    rows = odd_table()
+    standardize = _fit(Standardize, rows)
+    rows = standardize.inverse(rows)
+    margins = _fit(GaussianMargins, rows)
+    rows = margins.inverse(rows)
+    return Chain([_fit(GaussianRadius, _fit(Whiten, rows).inverse(rows)), _fit(Whiten, rows), margins, standardize])
+
+
+CLOSED_FORMS: dict[str, Callable] = {
+    "standardize": lambda: _fit(Standardize),
+    "whiten": lambda: _fit(Whiten),
+    "gaussian_margins": lambda: _fit(GaussianMargins),
+    "gaussian_radius": lambda: _fit(GaussianRadius),
+    "chain": _chain,
+    "invert": lambda: Invert(_chain()),
+}
+# Forward mode compiles in a third of the time, and is as good an oracle.
+FORWARD = Integrator.constant(60, adjoint=diffrax.ForwardMode())
+BIJECTIONS: dict[str, Callable] = {**CLOSED_FORMS, "cnf": lambda: random_cnf(3, integrator=FORWARD)}
+
+
+def check_log_det(bijection, points, atol: float) -> None:
+    """Both maps undo each other, and their log-determinants are those of the autodiff Jacobians."""
+
+    def there_and_back(z):
+        x, up = bijection.transform_and_log_det(z)
+        back, down = bijection.inverse_and_log_det(x)
+        return x, back, up, down, jax.jacfwd(bijection.transform)(z), jax.jacfwd(bijection.inverse)(x)
+
+    x, back, up, down, jacobian, inverse_jacobian = eqx.filter_jit(jax.vmap(there_and_back))(points)
+    np.testing.assert_allclose(back, points, atol=atol, rtol=atol)
+    np.testing.assert_allclose(up, np.linalg.slogdet(jacobian)[1], atol=atol)
+    np.testing.assert_allclose(down, np.linalg.slogdet(inverse_jacobian)[1], atol=atol)
+    # A map that is no map at all would pass what is above.
+    assert np.all(np.isfinite(x)) and np.ptp(x) > 0
+
+
+MATRIX = np.array([[0.3, -1.1, 0.2], [0.9, 0.4, 0.1], [-0.2, 0.5, -0.2]])
+
+
+def check_linear_flow(cnf_type: type[CNF], atol: float = 1e-6, integrator: Integrator | None = None) -> None:
+    """The flow of a linear field is the matrix exponential, from base to data and back."""
+    integrator = Integrator.constant(40) if integrator is None else integrator
+    cnf = cnf_type(LinearField(jnp.asarray(MATRIX)), integrator=integrator)
+    z = jnp.array([0.5, -1.0, 2.0])
+
+    @eqx.filter_jit
+    def both(cnf, z):
+        return cnf.transform_and_log_det(z), cnf.inverse_and_log_det(z)
+
+    (x, log_det), (base, base_log_det) = both(cnf, z)
+    np.testing.assert_allclose(x, linalg.expm(MATRIX) @ z, atol=atol)
+    np.testing.assert_allclose(base, linalg.expm(-MATRIX) @ z, atol=atol)
+    np.testing.assert_allclose(log_det, np.trace(MATRIX), atol=atol)
+    np.testing.assert_allclose(base_log_det, -np.trace(MATRIX), atol=atol)
+
+
+def check_hutchinson(divergence, num_probes: int, num_keys: int = 20_000) -> None:
+    """The mean is the trace; the variance is the closed form's share of one in `num_probes`."""
+    x = jnp.array([0.2, -0.4, 1.0])
+    keys = jax.random.split(jax.random.key(5), num_keys)
+    draw = lambda key: divergence(lambda x: jnp.asarray(MATRIX) @ x, x, divergence.init(x, key))[1]  # noqa: E731
+    values = np.asarray(jax.jit(jax.vmap(draw))(keys), np.float64)
+    std_error = values.std() / np.sqrt(num_keys)
+    assert abs(values.mean() - np.trace(MATRIX)) < 5 * std_error
+    # Variance of e' J e, in the symmetric part S of J: 2 |S|^2 for normal probes, without S's diagonal for signs.
+    symmetric = (MATRIX + MATRIX.T) / 2
+    if divergence.noise == "rademacher":
+        symmetric = symmetric - np.diag(np.diag(symmetric))
+    expected = 2 * np.sum(symmetric**2) / num_probes
+    variance_error = np.std((values - values.mean()) ** 2) / np.sqrt(num_keys)
+    assert abs(values.var() - expected) < 5 * variance_error
+
+
+def check_condition(flow_of: Callable[[CNF], Transformed]) -> None:
+    """A flow that shifts by its condition has the shifted normal density, and samples around its condition."""
+    flow = flow_of(CNF(ShiftField((1,)), integrator=Integrator.constant(4, diffrax.Euler())))
+    x, condition = jnp.array([[0.3], [0.3], [-1.0]]), jnp.array([[0.0], [2.0], [-5.0]])
+    log_prob, samples = eqx.filter_jit(
+        lambda flow: (flow.log_prob(x, condition), flow.sample(jax.random.key(0), (400,), jnp.array([7.0])))
+    )(flow)
+    expected = -0.5 * np.asarray(x - condition)[:, 0] ** 2 - 0.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(log_prob, expected, atol=1e-5)
+    assert abs(np.mean(samples) - 7.0) < 5 / np.sqrt(400)
+
+
+def check_mass(flow: Transformed, centre: float, scale: float, atol: float = 1e-3) -> None:
+    """A density on the line integrates to 1, in the units of the data."""
+    grid = np.linspace(centre - 12 * scale, centre + 12 * scale, 1201)
+    log_prob = eqx.filter_jit(lambda flow, x: flow.log_prob(x))(flow, grid[:, None])
+    np.testing.assert_allclose(np.trapezoid(np.exp(np.asarray(log_prob)), grid), 1.0, atol=atol)
+
+
+def scaled_flow(standardize_type: type[Standardize]) -> Transformed:
+    """Return a random flow behind a change of units."""
+    bijection = Chain([random_cnf(1), standardize_type([1e3], [50.0])])
+    return Transformed(Normal.standard((1,)), bijection)

@@ -1,0 +1,110 @@
+"""Distributions: densities that integrate to one, samples that follow them, rows that do not mind their mates."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from checks import check_condition, check_mass, random_cnf, scaled_flow
+from liouville._types import is_parameter
+from liouville.bijections import CNF, Chain, Standardize, Whiten
+from liouville.distributions import Normal, Transformed
+from liouville.integrate import Integrator
+from liouville.vector_fields import MLP
+
+
+@eqx.filter_jit
+def log_prob(flow, x):
+    return flow.log_prob(x)
+
+
+def flow_2d(integrator=None) -> Transformed:
+    """Return a random flow behind a whitening of correlated data."""
+    rows = np.random.default_rng(0).normal(size=(500, 2)) @ np.array([[2.0, 1.0], [0.0, 0.1]])
+    bijection = Chain([random_cnf(2, integrator=integrator), Whiten.fit(rows, np.ones(500))])
+    return Transformed(Normal.standard((2,)), bijection)
+
+
+def test_integrates_to_one_on_the_line():
+    check_mass(scaled_flow(Standardize), centre=1e3, scale=50.0)
+
+
+def test_integrates_to_one_in_the_plane():
+    # The grid is spanned in whitened coordinates: there the density is round, and the area of a cell is known.
+    flow, axis = flow_2d(), np.linspace(-8, 8, 161)
+    whiten = flow.bijection.links[1]
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    cell = (axis[1] - axis[0]) ** 2 * np.prod(whiten.scale)
+    mass = np.sum(np.exp(np.asarray(log_prob(flow, whiten.transform(grid)), np.float64))) * cell
+    np.testing.assert_allclose(mass, 1.0, atol=1e-3)
+    # Not the base's density by chance: the weights are random.
+    assert np.abs(log_prob(flow, whiten.transform(grid[:10])) - stats.norm.logpdf(grid[:10]).sum(1)).max() > 0.1
+
+
+def test_samples_carry_their_log_density(x64):
+    flow = flow_2d(Integrator.constant(40))
+    draw = eqx.filter_jit(lambda flow, key: flow.sample_and_log_prob(key, (3, 2)))
+    x, claimed = draw(flow, jax.random.key(0))
+    assert x.shape == (3, 2, 2) and claimed.shape == (3, 2)
+    np.testing.assert_allclose(claimed, log_prob(flow, x), atol=1e-5)
+
+
+def test_samples_follow_the_density():
+    flow = scaled_flow(Standardize)
+    x = np.asarray(eqx.filter_jit(lambda flow: flow.sample(jax.random.key(1), (3000,)))(flow))[:, 0]
+    grid = np.linspace(400, 1600, 2401)
+    mass = np.exp(np.asarray(log_prob(flow, grid[:, None]), np.float64))
+    cdf = np.cumsum(mass) * (grid[1] - grid[0])
+    # 1.95 / sqrt(n) is Kolmogorov's bound with probability 0.999.
+    assert stats.kstest(x, lambda q: np.interp(q, grid, cdf)).statistic < 1.95 / np.sqrt(3000)
+
+
+def test_a_row_does_not_mind_its_mates_nor_its_place(x64):
+    """Adaptive steps are each row's own: with a shared step a hard row would move its mates."""
+    flow = flow_2d(Integrator.adaptive(1e-5, 1e-5))
+    rows = np.random.default_rng(1).normal(size=(5, 2)) * np.linspace(0.1, 6, 5)[:, None]
+    together = log_prob(flow, rows)
+    alone = [log_prob(flow, row[None])[0] for row in rows]
+    np.testing.assert_allclose(together, alone, rtol=1e-7)
+    np.testing.assert_allclose(log_prob(flow, rows[::-1])[::-1], together, rtol=1e-7)
+
+
+def test_normal_is_scipys():
+    x = np.random.default_rng(0).normal(size=(4, 2, 3))
+    loc, scale = np.array([0.0, 1.0, -2.0]), np.array([1.0, 0.1, 5.0])
+    value = Normal(loc, scale).log_prob(x)
+    np.testing.assert_allclose(value, stats.norm.logpdf(x, loc, scale).sum(-1), rtol=1e-4)
+    draws = np.asarray(Normal(loc, scale).sample(jax.random.key(0), (4000,)))
+    assert np.all(np.abs(draws.mean(0) - loc) < 5 * scale / np.sqrt(4000))
+    assert np.all(np.abs(draws.std(0) / scale - 1) < 5 / np.sqrt(2 * 4000))
+
+
+def test_a_trainable_normal_has_parameters_and_a_fixed_one_none():
+    parameters = lambda d: jax.tree.leaves(eqx.filter(d, is_parameter))  # noqa: E731
+    assert parameters(Normal.standard((2,))) == []
+    assert [leaf.shape for leaf in parameters(Normal(np.zeros(2), np.ones(2), trainable=True))] == [(2,), (2,)]
+
+
+@pytest.mark.parametrize("shape", [(3,), (), (2, 3)])
+def test_points_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"Expected points of shape \(\.\.\., 2,\), got .*; try"):
+        Normal.standard((2,)).log_prob(np.zeros(shape))
+
+
+def test_leading_axes_are_kept():
+    x = np.zeros((4, 5, 2))
+    assert Normal.standard((2,)).log_prob(x).shape == (4, 5)
+    assert Normal.standard((2,)).log_prob(x[0, 0]).shape == ()
+    assert Normal.standard((2,)).sample(jax.random.key(0)).shape == (2,)
+
+
+def test_a_conditional_flow_uses_its_condition():
+    check_condition(lambda cnf: Transformed(Normal.standard((1,)), cnf))
+
+
+def test_shapes_come_from_the_bijection():
+    field = MLP((2,), width=4, depth=0, cond_shape=(3,), key=jax.random.key(0))
+    flow = Transformed(Normal.standard((2,)), Chain([CNF(field), Standardize(jnp.zeros(2), jnp.ones(2))]))
+    assert flow.shape == (2,) and flow.cond_shape == (3,)

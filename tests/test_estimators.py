@@ -1,0 +1,356 @@
+"""The estimator: scikit-learn's contract, and what its users would notice."""
+
+import json
+
+import jax
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from scipy import integrate
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+from liouville import CheckpointError, DataError, FlowDensity, SolveError
+from liouville.training import Trainer
+
+FAST = {"max_iter": 40, "width": 16, "depth": 1, "preprocess": "whiten", "random_state": 0}
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(600, 3)) @ np.array([[1, 0.5, 0], [0, 1, 0.2], [0, 0, 100.0]]) + [5, -3, 1000]
+
+
+@pytest.fixture(scope="module")
+def fitted(table):
+    return FlowDensity(**FAST).fit(table)
+
+
+@pytest.fixture(scope="module")
+def two_modes():
+    """A fitted flow that is not its Gaussian start: two well separated modes, on a curved ridge."""
+    rng = np.random.default_rng(1)
+    x = np.where(rng.random(3000) < 0.5, -2.0, 2.0) + 0.5 * rng.normal(size=3000)
+    X = np.stack([x, 0.3 * x**2 + 0.4 * rng.normal(size=3000)], axis=1)
+    density = FlowDensity(max_iter=400, width=32, depth=2, preprocess="standardize", random_state=0).fit(X)
+    assert density.facts_["best_step"] > 0
+    return density, X
+
+
+EXPECTED_FAILURES = {
+    "check_sample_weight_equivalence_on_dense_data": "batches are drawn at random: equal in distribution, not bit for bit",
+}
+
+
+def test_check_estimator():
+    fast = FlowDensity(max_iter=2, width=8, depth=0, preprocess="standardize", random_state=0)
+    check_estimator(fast, expected_failed_checks=EXPECTED_FAILURES)
+
+
+def test_gaussian_log_density_in_own_units(fitted, table):
+    covariance = np.cov(table.T)
+    entropy = 0.5 * np.log(np.linalg.det(2 * np.pi * np.e * covariance))
+    assert abs(fitted.score(table) + entropy) < 0.1
+
+
+def test_integrates_to_one_in_two_dimensions(two_modes):
+    density, X = two_modes
+    low, high = X.min(0) - 2.0, X.max(0) + 2.0
+    axes = [np.linspace(a, b, 161) for a, b in zip(low, high, strict=True)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+    values = np.exp(density.score_samples(grid)).reshape(161, 161)
+    mass = integrate.simpson(integrate.simpson(values, x=axes[1]), x=axes[0])
+    assert abs(mass - 1) < 1e-3
+
+
+@pytest.mark.parametrize("preprocess", ["standardize", "gaussian_margins"])
+def test_integrates_to_one_in_one_dimension(preprocess):
+    rng = np.random.default_rng(2)
+    X = np.concatenate([rng.normal(-3, 0.4, 1500), rng.normal(1, 1.0, 1500)])[:, None]
+    density = FlowDensity(**{**FAST, "max_iter": 200, "preprocess": preprocess}).fit(X)
+    grid = np.linspace(-12, 12, 6001)
+    assert abs(integrate.simpson(np.exp(density.score_samples(grid[:, None])), x=grid) - 1) < 1e-3
+
+
+def test_learns_two_modes(two_modes):
+    """Between the modes the truth is far below the modes: a Gaussian fit would be highest there."""
+    density, _ = two_modes
+    middle, mode = density.score_samples(np.array([[0.0, 0.6], [2.0, 1.2]]))
+    assert mode - middle > 3
+
+
+def test_samples_have_the_density(two_modes):
+    """Mean log-density of samples equals minus the entropy that the data give, within standard errors."""
+    density, X = two_modes
+    rows, log_prob = density.sample_with_log_prob(4000, random_state=0)
+    assert np.array_equal(rows, density.sample(4000, random_state=0))
+    assert np.allclose(log_prob, density.score_samples(rows))
+    ours, data = log_prob, density.score_samples(X)
+    error = np.sqrt(ours.var() / len(ours) + data.var() / len(data))
+    assert abs(ours.mean() - data.mean()) < 5 * error + 0.05
+
+
+def test_score_gradient_equals_finite_differences(two_modes):
+    density, X = two_modes
+    rows, step = X[:20], 1e-2
+    numeric = [
+        (density.score_samples(rows + step * e) - density.score_samples(rows - step * e)) / (2 * step) for e in np.eye(2)
+    ]
+    assert np.allclose(density.score_gradient(rows), np.stack(numeric, 1), rtol=2e-2, atol=3e-2)
+
+
+def test_log_prob_fn_is_pure_and_agrees(two_modes):
+    density, X = two_modes
+    log_prob = density.log_prob_fn()
+    rows = X[:16].astype(np.float32)
+    assert np.allclose(jax.jit(log_prob)(rows), density.score_samples(X[:16]), atol=2e-3)
+    gradient = jax.vmap(jax.grad(log_prob))(rows)
+    assert np.allclose(gradient, density.score_gradient(X[:16]), atol=2e-2)
+
+
+def test_trajectory_runs_from_base_to_rows(two_modes):
+    density, X = two_modes
+    path = density.trajectory(X[:5], num_times=7)
+    assert path.shape == (7, 5, 2)
+    assert np.allclose(path[-1], X[:5], atol=1e-4)
+    assert np.allclose(path[0], density.inverse_transform(density.transform(X[:5])) * 0 + path[0])
+    base = (path[0] - X.mean(0)) / X.std(0)
+    assert np.allclose(base, density.transform(X[:5]), atol=0.1)
+
+
+def test_certify_bounds_the_error_against_a_tight_solve(two_modes):
+    density, X = two_modes
+    certificate = density.certify(X, num_rows=100)
+    assert certificate.num_rows == 100 and certificate.num_failed == 0
+    assert 0 < certificate.max_shift < 1e-2
+    loose = clone(density).set_params(rtol=1e-2, atol=1e-2).fit(X).certify(X, num_rows=100)
+    assert loose.mean_shift > 3 * certificate.mean_shift
+
+
+def test_hutchinson_scores_are_seeded_and_within_their_errors(two_modes):
+    density, X = two_modes
+    exact = density.score_samples(X[:300])
+    estimate, info = density.score_samples(X[:300], return_info=True, num_probes=8, random_state=3)
+    again = density.score_samples(X[:300], num_probes=8, random_state=3)
+    assert np.array_equal(estimate, again)
+    z = (estimate - exact) / info.std_error
+    # Student's t with 7 degrees of freedom: standard deviation 1.18.
+    assert 0.9 < z.std() < 1.6 and abs(z.mean()) < 0.4
+
+
+def test_info_counts_and_statuses(fitted, table):
+    log_prob, info = fitted.score_samples(table, return_info=True)
+    assert np.isfinite(log_prob).all() and (info.status == 0).all()
+    assert (info.num_evaluations >= 6 * (info.num_accepted + info.num_rejected)).all()
+    assert set(info.messages) == {"solved"}
+
+
+def test_a_row_that_hits_the_cap_is_flagged(table):
+    density = FlowDensity(**{**FAST, "rtol": 1e-12, "atol": 1e-12}).fit(table)
+    with pytest.warns(RuntimeWarning, match="row 0"):
+        log_prob, info = density.score_samples(table[:3], return_info=True)
+    assert np.isnan(log_prob).all() and (info.status == 1).all() and "max_steps" in info.messages[0]
+
+
+def test_same_seed_same_model_bit_for_bit(fitted, table):
+    again = FlowDensity(**FAST).fit(table)
+    assert np.array_equal(again.score_samples(table), fitted.score_samples(table))
+    other = FlowDensity(**{**FAST, "random_state": 1}).fit(table)
+    assert not np.array_equal(other.score_samples(table), fitted.score_samples(table))
+
+
+def test_auto_is_repeatable_and_chooses_the_margins_where_they_help():
+    rng = np.random.default_rng(3)
+    X = np.exp(2 * rng.normal(size=(1500, 2)))
+    one, two = (FlowDensity(max_iter=120, width=16, depth=1, random_state=0).fit(X) for _ in range(2))
+    assert one.facts_["preprocess"] == "gaussian_margins"
+    assert np.array_equal(one.score_samples(X), two.score_samples(X))
+
+
+def test_auto_chooses_the_radius_on_rows_of_changing_scale():
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(2000, 6)) * np.exp(1.5 * rng.normal(size=(2000, 1)))
+    assert FlowDensity(max_iter=120, width=16, depth=1, random_state=0).fit(X).facts_["preprocess"] == "gaussian_radius"
+
+
+def test_few_compilations_whatever_the_number_of_rows():
+    seen = []
+    listen = lambda event, duration, **kwargs: seen.append(event) if event.endswith("backend_compile_duration") else None  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    rng = np.random.default_rng(5)
+    density = FlowDensity(max_iter=30, width=24, depth=1, random_state=0).fit(rng.normal(size=(1500, 2)))
+    for n in (1, 7, 700, 3001):
+        density.score_samples(rng.normal(size=(n, 2)))
+        density.sample(n, random_state=0)
+    assert 0 < len(seen) <= 6
+
+
+def test_save_and_load(tmp_path, fitted, table):
+    path = tmp_path / "m.safetensors"
+    fitted.save(path)
+    loaded = FlowDensity.load(path)
+    assert np.array_equal(loaded.score_samples(table), fitted.score_samples(table))
+    assert loaded.get_params() == fitted.get_params() and loaded.facts_ == fitted.facts_
+    header = json.loads(path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")])
+    assert json.loads(header["__metadata__"]["liouville"])["parameters"]["max_iter"] == 40
+
+
+@pytest.mark.parametrize("kind", ["standardize", "gaussian_margins", "gaussian_radius"])
+def test_every_kind_survives_a_file(tmp_path, kind):
+    X = np.random.default_rng(6).standard_t(3, size=(400, 2))
+    density = FlowDensity(**{**FAST, "preprocess": kind, "max_iter": 5}).fit(X)
+    density.save(tmp_path / "m")
+    assert np.array_equal(FlowDensity.load(tmp_path / "m").score_samples(X), density.score_samples(X))
+
+
+def test_names_travel(tmp_path, table):
+    names = ["a", "b", "c"]
+    for frame in (pd.DataFrame(table, columns=names), pl.DataFrame(table, schema=names), pa.table(dict(zip(names, table.T, strict=True)))):
+        density = FlowDensity(**{**FAST, "max_iter": 2}).fit(frame)
+        assert list(density.feature_names_in_) == names
+        assert density.score_samples(frame).shape == (600,)
+    density.save(tmp_path / "m")
+    assert list(FlowDensity.load(tmp_path / "m").feature_names_in_) == names
+    with pytest.raises(ValueError, match="feature names"):
+        density.score_samples(pa.table(dict(zip(["b", "a", "c"], table.T, strict=True))))
+
+
+class Killed(Exception):
+    pass
+
+
+def test_resume_equals_uninterrupted(tmp_path, table, monkeypatch):
+    whole = FlowDensity(**FAST).fit(table)
+    path = tmp_path / "c"
+    save, calls = Trainer.save, []
+
+    def save_then_die(self, *args):
+        save(self, *args)
+        calls.append(1)
+        if len(calls) == 3:
+            raise Killed
+
+    monkeypatch.setattr(Trainer, "save", save_then_die)
+    with pytest.raises(Killed):
+        FlowDensity(**FAST, checkpoint=str(path)).fit(table)
+    monkeypatch.setattr(Trainer, "save", save)
+    with pytest.raises(CheckpointError, match="another"):
+        FlowDensity(**{**FAST, "width": 8}, checkpoint=str(path)).fit(table)
+    resumed = FlowDensity(**FAST, checkpoint=str(path)).fit(table)
+    assert np.array_equal(resumed.score_samples(table), whole.score_samples(table))
+    assert resumed.history_["step"][-1] == whole.history_["step"][-1]
+    assert not path.exists()
+
+
+def test_max_seconds_is_kept(table):
+    density = FlowDensity(max_seconds=4, width=16, depth=1, random_state=0).fit(table)
+    assert density.facts_["seconds"] < 6
+
+
+def test_zero_weights_leave_rows_out(table):
+    far = np.concatenate([table, table + 1e4])
+    weight = np.repeat([1.0, 0.0], len(table))
+    density = FlowDensity(**FAST).fit(far, sample_weight=weight)
+    assert np.abs(density.sample(500, random_state=0).mean(0) - table.mean(0)).max() < 0.3 * table.std(0).max()
+
+
+def test_weights_move_the_density():
+    X = np.random.default_rng(7).normal(size=(4000, 1))
+    density = FlowDensity(**FAST).fit(X, sample_weight=np.where(X[:, 0] > 0, 3.0, 1.0))
+    rows = density.sample(4000, random_state=0)
+    # The weighted mean is (3 - 1) / 4 times the mean of |x|.
+    assert abs(rows.mean() - 0.5 * np.sqrt(2 / np.pi)) < 0.08
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_scales_and_offsets_shift_log_p_alone(fitted, table, scale, offset):
+    moved = (table + offset) * scale
+    density = FlowDensity(**FAST).fit(moved)
+    shift = fitted.score_samples(table) - density.score_samples(moved)
+    assert np.allclose(shift, 3 * np.log(scale), atol=2e-2)
+
+
+def test_heavy_tails_are_fitted():
+    X = np.random.default_rng(8).standard_cauchy(size=(2000, 2))
+    density = FlowDensity(max_iter=100, width=16, depth=1, random_state=0).fit(X)
+    log_prob = density.score_samples(X)
+    # The entropy of a Cauchy variable is log(4 pi).
+    assert np.isfinite(log_prob).all() and log_prob.mean() > -2 * np.log(4 * np.pi) - 0.5
+
+
+def bad(change):
+    X = np.random.default_rng(9).normal(size=(60, 3))
+    return change(X)
+
+
+def put(X, row, column, value):
+    X[row, column] = value
+    return X
+
+
+BAD = {
+    "nan": (lambda X: put(X, 17, 2, np.nan), "NaN in row 17, column 2"),
+    "inf": (lambda X: put(X, 5, 1, np.inf), "infinity in row 5, column 1"),
+    "empty": (lambda X: X[:0], "0 sample"),
+    "one row": (lambda X: X[:1], "1 sample|n_samples=1|n_samples = 1|minimum of 2"),
+    "few rows": (lambda X: X[:3], "more rows than columns"),
+    "constant": (lambda X: np.c_[X, np.ones(60)], "constant column 3"),
+    "duplicated": (lambda X: np.c_[X, X[:, 1]], "collinear columns 1, 3"),
+    "collinear": (lambda X: np.c_[X, X @ [1, 2, 0]], "collinear columns 0, 1, 3"),
+    "one dimension": (lambda X: X[:, 0], "2D array"),
+    "text": (lambda X: X.astype(str), "Expected numbers"),
+    "frame of text": (lambda X: pd.DataFrame({"a": X[:, 0], "b": ["x"] * 60}), "column 'b'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_tables_are_named(name):
+    change, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
+        FlowDensity(**FAST).fit(bad(change))
+
+
+def test_wrong_width_is_named(fitted, table):
+    with pytest.raises(ValueError, match="2 features.*3 features"):
+        fitted.score_samples(table[:, :2])
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"objective": "no"}, {"solver": "no"}, {"width": 0}, {"width": "wide"}, {"rtol": -1.0}, {"validation_fraction": 2}],
+)
+def test_bad_parameters_are_named(params, table):
+    with pytest.raises((ValueError, TypeError), match=f"(?s)Expected.*{next(iter(params))}"):
+        FlowDensity(**{**FAST, **params}).fit(table)
+
+
+def test_training_that_cannot_recover_says_why(table):
+    density = FlowDensity(**{**FAST, "max_iter": 200, "objective": "likelihood", "rtol": 1e-12, "atol": 1e-12})
+    with pytest.raises(SolveError, match="solves did not arrive"):
+        density.fit(table)
+
+
+@pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
+def test_likelihood_objective_learns(divergence, two_modes):
+    _, X = two_modes
+    density = FlowDensity(
+        objective="likelihood", divergence=divergence, solver="rk4", max_iter=60, width=16, depth=1,
+        preprocess="standardize", batch_size=128, learning_rate=1e-2, random_state=0,
+    ).fit(X)  # fmt: skip
+    nll = [value for value in density.history_["nll"] if np.isfinite(value)]
+    assert density.facts_["best_nll" if "best_nll" in density.facts_ else "validation_nll"] < nll[0] - 0.1
+    assert max(density.history_["evaluations"][2:]) == 80
+
+
+def test_grid_search_and_pipeline(table):
+    search = GridSearchCV(FlowDensity(**{**FAST, "max_iter": 5}), {"width": [8, 16]}, cv=2).fit(table)
+    assert search.best_params_["width"] in (8, 16)
+    piped = make_pipeline(StandardScaler(), FlowDensity(**{**FAST, "max_iter": 5})).fit(table)
+    assert piped.score_samples(table).shape == (600,)

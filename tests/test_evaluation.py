@@ -1,0 +1,146 @@
+"""Evaluation: chunks that nobody notices, failures that everybody does."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from checks import random_cnf
+from conftest import enable_x64
+from liouville import evaluation
+from liouville.bijections import CNF, Chain, Whiten
+from liouville.distributions import Normal, Transformed
+from liouville.divergences import Hutchinson
+from liouville.integrate import STATUS, Integrator
+from test_integrate import Blowup
+
+MIXING = np.array([[100.0, 20.0], [0.0, 0.01]])
+CHUNK = evaluation.chunk_rows((2,))
+
+
+def rows_like_data(rows: int) -> np.ndarray:
+    return 1e3 + np.random.default_rng(0).normal(size=(rows, 2)) @ MIXING
+
+
+@functools.cache
+def make_flow(num_probes: int = 0) -> Transformed:
+    """Return a random flow behind a whitening; exact, or with a stochastic divergence."""
+    fitted = rows_like_data(500)
+    # Whichever test asks first, the weights are those of float32.
+    with enable_x64(False):
+        cnf = random_cnf(2, integrator=Integrator.constant(10))
+    if num_probes:
+        cnf = eqx.tree_at(lambda c: c.divergence, cnf, Hutchinson(num_probes=num_probes))
+    return Transformed(Normal.standard((2,)), Chain([cnf, Whiten.fit(fitted, np.ones(500))]))
+
+
+@functools.cache
+def scores() -> np.ndarray:
+    with enable_x64(False):
+        return evaluation.score(make_flow(), rows_like_data(3 * CHUNK + 5))[0]
+
+
+def test_score_is_the_log_density_of_the_flow(x64):
+    rows = rows_like_data(CHUNK + 20)
+    expected = eqx.filter_jit(lambda flow, x: flow.log_prob(x))(make_flow(), rows)
+    # Rows beyond the first chunk are scored in other threads: the precision asked for holds there, too.
+    np.testing.assert_allclose(evaluation.score(make_flow(), rows)[0], expected, atol=1e-10)
+
+
+def test_float32_keeps_the_digits_of_the_table(x64):
+    """The flow alone runs in float32; whitening 1e3 +- 0.01 in float32 would lose everything."""
+    exact = evaluation.score(make_flow(), rows_like_data(50))[0]
+    with enable_x64(False):
+        np.testing.assert_allclose(evaluation.score(make_flow(), rows_like_data(50))[0], exact, atol=1e-4)
+
+
+@pytest.mark.parametrize("num", [1, CHUNK, CHUNK + 1])
+def test_a_row_does_not_mind_how_many_it_comes_with(num):
+    log_prob, info = evaluation.score(make_flow(), rows_like_data(3 * CHUNK + 5)[:num])
+    assert log_prob.dtype == np.float64
+    np.testing.assert_array_equal(log_prob, scores()[:num])
+    assert all(len(part) == num for part in info)
+    assert np.all(info.status == 0) and np.all(info.num_accepted == 10) and np.all(info.num_evaluations == 40)
+    assert set(info.messages) == {STATUS[0]} and np.all(info.std_error == 0)
+
+
+def test_order_does_not_matter():
+    rows = rows_like_data(3 * CHUNK + 5)
+    order = np.random.default_rng(1).permutation(len(rows))
+    np.testing.assert_array_equal(evaluation.score(make_flow(), rows[order])[0], scores()[order])
+
+
+def test_failed_rows_are_flagged_and_leave_the_others_alone():
+    """Backwards in time ``x^2`` leaves every bound from x = -2, and not from 0.5."""
+    flow = Transformed(Normal.standard((1,)), CNF(Blowup(), integrator=Integrator.adaptive(1e-5, 1e-5, max_steps=200)))
+    rows = np.array([[0.5], [-2.0], [0.5], [np.nan]])
+    log_prob, info = evaluation.score(flow, rows)
+    np.testing.assert_array_equal(np.isnan(log_prob), [False, True, False, True])
+    np.testing.assert_array_equal(info.status != 0, [False, True, False, True])
+    assert info.messages[0] == STATUS[0] and info.messages[1] in STATUS[1:]
+    # x(1) = z / (1 - z): z = 1/3 goes to 0.5, and dz/dx = (1 - z)^2.
+    np.testing.assert_allclose(log_prob[0], stats.norm.logpdf(1 / 3) + 2 * np.log(2 / 3), atol=1e-3)
+    assert log_prob[0] == log_prob[2]
+
+
+def test_samples_are_reproducible_and_the_first_stay_the_first():
+    few, info = evaluation.sample(make_flow(), 7, seed=3)
+    many, _ = evaluation.sample(make_flow(), CHUNK + 9, seed=3)
+    assert few.shape == (7, 2) and few.dtype == np.float64
+    np.testing.assert_array_equal(few, many[:7])
+    np.testing.assert_array_equal(many, evaluation.sample(make_flow(), CHUNK + 9, seed=3)[0])
+    assert not np.any(few == evaluation.sample(make_flow(), 7, seed=4)[0])
+    assert len(np.unique(many, axis=0)) == len(many)
+    assert np.all(info.status == 0)
+
+
+def test_samples_follow_the_base_through_the_flow():
+    points, _ = evaluation.sample(make_flow(), 1000, seed=0)
+    back = evaluation.to_base(make_flow(), points)
+    for column in back.T:
+        assert stats.kstest(column, "norm").statistic < 1.95 / np.sqrt(1000)
+
+
+def test_to_base_and_back():
+    rows = rows_like_data(CHUNK + 3)
+    base = evaluation.to_base(make_flow(), rows)
+    assert base.shape == rows.shape and np.abs(base).max() < 30
+    error = (evaluation.from_base(make_flow(), base) - rows) / rows.std(0)
+    assert np.abs(error).max() < 1e-2
+
+
+def test_paths_end_at_the_rows_and_start_in_the_base():
+    rows = rows_like_data(20)
+    paths = evaluation.paths(make_flow(), rows, 5)
+    assert paths.shape == (5, 20, 2)
+    np.testing.assert_allclose(paths[-1], rows, rtol=1e-4)
+    whiten = make_flow().bijection.links[1]
+    np.testing.assert_allclose(whiten.inverse(paths[0]), evaluation.to_base(make_flow(), rows), atol=1e-2)
+
+
+def test_a_stochastic_divergence_is_seeded_and_tells_its_error():
+    rows = rows_like_data(200)
+    (first, info), (again, _), (other, _) = (evaluation.score(make_flow(8), rows, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.mean(first != other) > 0.5
+    # Eight products of signs may happen to agree; seldom do.
+    told = info.std_error > 1e-4
+    assert np.mean(told) > 0.95
+    # Errors in standard errors over eight probes follow Student's law with 7 degrees of freedom: variance 7 / 5.
+    error = (first - scores()[:200])[told] / info.std_error[told]
+    assert 0.8 < np.mean(error**2) < 2.4
+
+
+def test_a_flow_without_cnf_is_refused():
+    flow = Transformed(Normal.standard((2,)), Chain([make_flow().bijection.links[1]]))
+    with pytest.raises(TypeError, match="Expected a flow built on a CNF, got Whiten; try"):
+        evaluation.to_base(flow, rows_like_data(3))
+
+
+def test_chunks_have_room_for_wide_rows():
+    assert 64 <= evaluation.chunk_rows((3000,)) <= evaluation.chunk_rows((63,)) <= evaluation.chunk_rows((1,)) == 1024
+    assert jnp.result_type(float) == jnp.float32 and jax.config.jax_enable_x64 is False

@@ -1,0 +1,118 @@
+"""Objectives: known minima, known derivatives, and what they say of a batch."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from checks import LinearField, random_cnf
+from liouville._types import is_parameter
+from liouville.bijections import CNF, Chain, Standardize
+from liouville.couplings import ExactOT
+from liouville.distributions import Normal, Transformed
+from liouville.integrate import Integrator
+from liouville.objectives import Batch, FlowMatching, MaximumLikelihood
+from liouville.regularizers import KineticEnergy
+from liouville.vector_fields import MLP, Preconditioned
+
+
+def normal_flow(size=2, t1=1.0) -> Transformed:
+    """Return the flow whose field is the best one for standard normal data."""
+    field = Preconditioned(MLP((size,), width=4, depth=0, key=jax.random.key(0)))
+    return Transformed(Normal.standard((size,)), CNF(field, t1=t1))
+
+
+@pytest.mark.parametrize("time_skew", [1.0, 3.0])
+def test_loss_of_the_best_field_is_the_variance_that_no_field_explains(time_skew):
+    """For normal data ``Var(x1 - x0 | x_t) = 1 / ((1 - t)^2 + t^2)``, averaged over the times drawn."""
+    objective, flow = FlowMatching(time_skew=time_skew), normal_flow()
+    keys = jax.random.split(jax.random.key(0), 200)
+    rows = jax.random.normal(jax.random.key(1), (200, 256, 2))
+    losses = jax.jit(jax.vmap(lambda x, key: objective(flow, Batch(x), key=key)[0]))(rows, keys)
+    t = 1 - (1 - (np.arange(100_000) + 0.5) / 100_000) ** time_skew
+    expected = np.mean(1 / ((1 - t) ** 2 + t**2))
+    assert abs(np.mean(losses) - expected) < 5 * np.std(losses) / np.sqrt(200)
+
+
+def test_times_are_stratified_and_skewed():
+    times = np.asarray(FlowMatching().times(jax.random.key(0), 64))
+    np.testing.assert_array_equal(np.floor(times * 64), np.arange(64))
+    skewed = np.asarray(FlowMatching(time_skew=3.0).times(jax.random.key(0), 20_000))
+    assert np.all((skewed > 0) & (skewed <= 1))
+    # P(t < s) = 1 - (1 - s)^(1/3): half of the times lie above 0.875.
+    assert abs(np.median(skewed) - 0.875) < 0.01
+
+
+def test_matching_maps_times_to_those_of_the_flow():
+    """A flow over [0, 2] has half the velocity: a field at rest has the same loss, a unit field counts double."""
+    rows, key = jnp.zeros((64, 1)) + 5.0, jax.random.key(0)
+    matrix = jnp.ones((1, 1))
+    short, long = (
+        Transformed(Normal.standard((1,)), CNF(LinearField(m), t1=t1)) for m, t1 in ((matrix, 1.0), (matrix / 2, 2.0))
+    )
+    losses = [FlowMatching()(flow, Batch(rows), key=key)[0] for flow in (short, long)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_optimal_transport_explains_more():
+    """Straight pairs leave less variance to a field that is far from best: the one at rest."""
+    flow = Transformed(Normal.standard((2,)), CNF(MLP((2,), width=4, depth=0, key=jax.random.key(0))))
+    rows = Batch(jax.random.normal(jax.random.key(1), (64, 2)))
+    independent, paired = (
+        o(flow, rows, key=jax.random.key(2))[0] for o in (FlowMatching(), FlowMatching(coupling=ExactOT()))
+    )
+    assert paired < 0.5 * independent
+
+
+def test_matching_refuses_what_is_no_cnf():
+    flow = Transformed(Normal.standard((1,)), Chain([Standardize([0.0], [1.0])]))
+    with pytest.raises(TypeError, match="Expected a flow whose bijection is a CNF, got Chain; try"):
+        FlowMatching()(flow, Batch(jnp.zeros((4, 1))), key=jax.random.key(0))
+
+
+def linear_flow(regularizers=()) -> Transformed:
+    """Return the flow ``x = e^a z``, whose density and energy are known."""
+    cnf = CNF(LinearField(jnp.array([[0.7]])), integrator=Integrator.constant(20), regularizers=regularizers)
+    return Transformed(Normal.standard((1,)), cnf)
+
+
+def test_maximum_likelihood_is_the_mean_nll_plus_weighted_penalties():
+    x = np.array([[0.5], [-1.0], [2.0]], np.float32)
+    flow = linear_flow((KineticEnergy(weight=0.3),))
+    loss, aux = eqx.filter_jit(MaximumLikelihood())(flow, Batch(x), key=jax.random.key(0))
+    nll = -np.mean(stats.norm.logpdf(x, scale=np.exp(0.7)))
+    # v = a x along x(t) = x(1) e^(a (t - 1)): the energy is a / 4 x(1)^2 (1 - e^(-2 a)).
+    energy = np.mean(0.7 / 4 * x**2 * (1 - np.exp(-1.4)))
+    np.testing.assert_allclose(aux["kinetic_energy"], 0.3 * energy, rtol=1e-4)
+    np.testing.assert_allclose(loss, nll + 0.3 * energy, rtol=1e-4)
+    assert aux["evaluations"] == 4 * 20 and aux["failed"] == 0
+
+
+def test_failed_solves_are_counted_and_spoil_the_loss():
+    cnf = CNF(LinearField(jnp.array([[0.7]])), integrator=Integrator.adaptive(1e-6, 1e-6, max_steps=1))
+    flow = Transformed(Normal.standard((1,)), cnf)
+    loss, aux = eqx.filter_jit(MaximumLikelihood())(flow, Batch(jnp.array([[0.5], [2.0]])), key=jax.random.key(0))
+    assert np.isnan(loss) and aux["failed"] == 1
+
+
+@pytest.mark.parametrize("objective", [FlowMatching(time_skew=2.0), MaximumLikelihood()])
+def test_gradient_agrees_with_finite_differences(x64, objective):
+    cnf = random_cnf(2, integrator=Integrator.constant(4, diffrax.Heun()))
+    params, static = eqx.partition(Transformed(Normal.standard((2,)), cnf), is_parameter)
+    batch = Batch(jnp.asarray(np.random.default_rng(0).normal(size=(8, 2))))
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
+    direction = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape)), params)
+
+    @jax.jit
+    def along(step):
+        moved = jax.tree.map(lambda p, d: p + step * d, params, direction)
+        return objective(eqx.combine(moved, static), batch, key=jax.random.key(2))[0]
+
+    slope = jax.jit(jax.grad(along))(0.0)
+    step = 1e-5
+    np.testing.assert_allclose(slope, (along(step) - along(-step)) / (2 * step), rtol=1e-6)
+    assert abs(slope) > 1e-3
