@@ -17,7 +17,7 @@ help:  ## say what can be made
 
 setup: $(STAMP)  ## create .venv and install the package with its tools (the others do it too)
 
-demo: $(STAMP)  ## run the demonstration; its results go to demo/
+demo: $(STAMP)  ## fit six Gaussians and a real table; pictures go to demo/
 	$(BIN)/liouville demo -o demo
 
 test: $(STAMP)  ## run the tests

@@ -83,7 +83,8 @@ def test_error_falls_with_the_tolerance(x64):
 
 
 ORDERS = {
-    "euler": (1, 32), "heun": (2, 32), "bosh3": (3, 16), "rk4": (4, 16), "tsit5": (5, 32), "dopri5": (5, 32), "dopri8": (8, 4),
+    "euler": (1, 32), "heun": (2, 32), "bosh3": (3, 16), "rk4": (4, 16),
+    "tsit5": (5, 32), "dopri5": (5, 32), "dopri8": (8, 4),
 }  # fmt: skip
 
 

@@ -108,7 +108,8 @@ def test_import_is_light_and_changes_no_setting():
     heavy = ("sklearn", "matplotlib", "typer", "pyarrow")
     loaded = f"[name for name in {heavy} if name in sys.modules]"
     settings = "{name: value for name, value in jax.config.values.items()}"
-    code = f"import sys, jax; before = {settings}; import liouville; print({loaded}, before == {settings}, jax.config.jax_enable_x64)"
+    unchanged = f"before == {settings}, jax.config.jax_enable_x64"
+    code = f"import sys, jax; before = {settings}; import liouville; print({loaded}, {unchanged})"
     assert run_python(code) == "[] True False"
 
 

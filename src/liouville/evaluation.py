@@ -229,7 +229,6 @@ def _in_chunks(one_chunk: Callable, rows: Rows, size: int) -> list[np.ndarray]:
 
     Two chunks are in flight at a time: the host prepares one while the device computes the other.
     """
-
     # A precision that is set for this thread alone would not hold in the threads of the pool.
     x64 = _dtype() == np.float64
 

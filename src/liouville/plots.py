@@ -1,128 +1,189 @@
 """Pictures of a density. Every function returns a Matplotlib figure and shows nothing."""
 
 import os
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from .data._files import replacing
+from .data._tabular import Table, default_names
 
 if TYPE_CHECKING:
     from .estimators import FlowDensity
 
-DATA, MODEL, BASE = "#3b6ea5", "#d1622b", "#8a8a8a"
-MAP = "magma"
-MOST_COLUMNS = 6
+# Two colours that the colour-blind tell apart (Okabe and Ito), and maps that are as even in grey.
+DATA, SAMPLES, QUIET = "#0072B2", "#D55E00", "#6b6b6b"
+DENSITY_MAP, TIME_MAP = "magma", "viridis"
+MOST_COLUMNS = 8
 MOST_POINTS = 4000
+# The map ends this far below its top: what is rarer than one in 160,000 needs no colours.
+DEPTH = 12.0
+FORMATS = ("png", "pdf", "svg")
 
 
 def plot_density(estimator: "FlowDensity", data: np.ndarray | None = None, num: int = 160) -> Figure:
-    """Draw a density on one or two columns: a curve over a histogram, or data, samples and the map.
+    """Draw a density of one or two columns: a curve over a histogram, or data, samples and a map.
 
     Parameters
     ----------
     estimator
         A fitted density of one or two columns.
     data
-        Rows to draw beside it, or None.
+        Rows of shape ``(n, d)`` to draw beside it, or None.
     num
-        Points per axis.
+        Points per axis of the map; the curve has four times as many.
+
+    Returns
+    -------
+    Figure
+        Densities of the curve per unit of the column; log-densities of the map in nats.
 
     Raises
     ------
     ValueError
         Where there are more than two columns.
     """
-    if estimator.n_features_in_ == 1:
-        return _curve(estimator, data, num)
-    if estimator.n_features_in_ == 2:
-        return _map(estimator, data, num)
-    raise ValueError(f"Expected one or two columns, got {estimator.n_features_in_}; try plot_corner.")
+    if estimator.n_features_in_ > 2:
+        raise ValueError(f"Expected one or two columns, got {estimator.n_features_in_}; try plot_corner.")
+    return (_curve if estimator.n_features_in_ == 1 else _map)(estimator, data, num)
 
 
 def _curve(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    rows = estimator.sample(MOST_POINTS, random_state=0) if data is None else data
+    name, rows, colour = _clouds(estimator, data)[0]
     low, high = _range(rows[:, 0])
     grid = np.linspace(low, high, 4 * num)
-    axes.hist(rows[:, 0], bins=80, range=(low, high), density=True, color=BASE, alpha=0.4, label=_name_of(data))
-    axes.plot(grid, np.exp(estimator.score_samples(grid[:, None])), color=MODEL, lw=2, label="density")
+    axes.hist(rows[:, 0], bins=80, range=(low, high), density=True, color=colour, alpha=0.3, label=name)
+    axes.plot(
+        grid, np.exp(estimator.score_samples(as_fitted(estimator, grid[:, None]))), color=SAMPLES, lw=2, label="density"
+    )
     axes.set(xlabel=column_names(estimator)[0], ylabel="density", xlim=(low, high))
     axes.legend(frameon=False)
+    _open(axes)
     return figure
 
 
 def _map(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> Figure:
-    samples = estimator.sample(MOST_POINTS, random_state=0)
-    clouds = {"samples": (samples, MODEL)} if data is None else {"data": (data, DATA), "samples": (samples, MODEL)}
-    figure = Figure(figsize=(4.2 * (len(clouds) + 1) + 0.6, 4.2), layout="constrained")
+    clouds, names = _clouds(estimator, data), column_names(estimator)
+    ranges = [_range(column) for column in clouds[0][1].T]
+    figure = Figure(figsize=(3.7 * (len(clouds) + 1) + 0.8, 3.9), layout="constrained")
     panels = figure.subplots(1, len(clouds) + 1, sharex=True, sharey=True)
-    reference = samples if data is None else data
-    ranges = [_range(column) for column in reference.T[:2]]
-    x, y = (np.linspace(low, high, num) for low, high in ranges)
-    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    log_prob = estimator.score_samples(grid).reshape(num, num)
-    for axes, (name, (rows, colour)) in zip(panels, clouds.items(), strict=False):
-        rows = rows[:MOST_POINTS]
-        axes.scatter(rows[:, 0], rows[:, 1], s=2, alpha=0.4, color=colour, linewidths=0, rasterized=True)
+    for axes, (name, rows, colour) in zip(panels, clouds, strict=False):
+        axes.scatter(*rows[:MOST_POINTS].T, s=3, alpha=0.35, color=colour, linewidths=0, rasterized=True)
         axes.set_title(name)
+    x, y, log_prob = _on_grid(estimator, ranges, num)
     top = np.nanmax(log_prob)
-    image = panels[-1].pcolormesh(x, y, log_prob, cmap=MAP, vmin=top - 12, vmax=top, shading="gouraud", rasterized=True)
+    # What could not be solved stays grey: it is neither dense nor empty.
+    panels[-1].set(title="log-density", facecolor="0.7")
+    image = panels[-1].imshow(
+        log_prob,
+        origin="lower",
+        extent=(x[0], x[-1], y[0], y[-1]),
+        aspect="auto",
+        interpolation="bilinear",
+        cmap=DENSITY_MAP,
+        vmin=top - DEPTH,
+        vmax=top,
+    )
     figure.colorbar(image, ax=panels[-1], label="log-density (nats)", extend="min")
-    panels[-1].set_title("density")
     for axes in panels:
-        axes.set(xlim=ranges[0], ylim=ranges[1], xlabel=column_names(estimator)[0])
-    panels[0].set_ylabel(column_names(estimator)[1])
+        axes.set(xlim=ranges[0], ylim=ranges[1], xlabel=names[0], box_aspect=1)
+    panels[0].set_ylabel(names[1])
     return figure
 
 
-def plot_corner(estimator: "FlowDensity", data: np.ndarray | None = None) -> Figure:
-    """Draw each column, and each pair of columns, of samples against data; at most the first six columns.
+def _on_grid(estimator: "FlowDensity", ranges: list[tuple[float, float]], num: int):
+    x, y = (np.linspace(low, high, num) for low, high in ranges)
+    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    return x, y, estimator.score_samples(as_fitted(estimator, grid)).reshape(num, num)
+
+
+def plot_corner(
+    estimator: "FlowDensity", data: np.ndarray | None = None, columns: Sequence[str] | None = None
+) -> Figure:
+    """Draw samples against data: a histogram of each column, and each pair of columns.
 
     Parameters
     ----------
     estimator
-        A fitted density of two or more columns.
+        A fitted density.
     data
-        Rows to draw beside the samples, or None.
+        Rows of shape ``(n, d)`` to draw with the samples, or None.
+    columns
+        Names of the columns to draw; the first eight where left out.
+
+    Raises
+    ------
+    ValueError
+        Where a name is none of the density's columns, or there are more than eight.
     """
-    size = min(estimator.n_features_in_, MOST_COLUMNS)
-    samples = estimator.sample(MOST_POINTS, random_state=0)
-    clouds = [("samples", samples, MODEL)] if data is None else [("data", data[:MOST_POINTS], DATA), ("samples", samples, MODEL)]
-    ranges = [_range(clouds[0][1][:, j]) for j in range(size)]
     names = column_names(estimator)
-    figure = Figure(figsize=(1.7 * size + 0.6, 1.7 * size + 0.6), layout="constrained")
-    panels = figure.subplots(size, size, sharex="col", squeeze=False)
-    for i in range(size):
-        for j in range(size):
-            axes = panels[i, j]
-            if j > i:
-                axes.set_axis_off()
-                continue
-            _corner_panel(axes, clouds, ranges, i, j)
-            axes.set(xlim=ranges[j], xlabel=names[j] if i == size - 1 else "", ylabel=names[i] if j == 0 < i else "")
-            axes.tick_params(labelsize=7, labelleft=j == 0 < i)
-            if i == size - 1:
-                axes.tick_params(axis="x", labelrotation=45)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper right", frameon=False)
+    chosen = _chosen(names, columns)
+    size, clouds = len(chosen), _clouds(estimator, data)
+    clouds = [(name, rows[:MOST_POINTS, chosen], colour) for name, rows, colour in clouds]
+    ranges = [_range(column) for column in clouds[0][1].T]
+    figure = Figure(figsize=(1.75 * size + 0.7, 1.75 * size + 0.7), layout="constrained")
+    panels = figure.subplots(size, size, squeeze=False)
+    for i, j in np.ndindex(size, size):
+        if j > i:
+            panels[i, j].set_axis_off()
+            continue
+        _corner_panel(panels[i, j], clouds, ranges, i, j)
+        _corner_labels(panels[i, j], [names[k] for k in chosen], i, j)
+    figure.align_labels()
+    handles = [Line2D([], [], marker="o", ls="", color=colour, label=name) for name, _, colour in clouds]
+    figure.legend(handles=handles, loc="upper right", frameon=False, fontsize=12)
     return figure
 
 
-def _corner_panel(axes, clouds: list, ranges: list, i: int, j: int) -> None:
-    for name, rows, colour in clouds:
-        if i == j:
-            axes.hist(rows[:, i], bins=40, range=ranges[i], density=True, histtype="step", color=colour, lw=1.5, label=name)
-            axes.set_yticks([])
-        else:
-            axes.scatter(rows[:, j], rows[:, i], s=1.5, alpha=0.25, color=colour, linewidths=0, rasterized=True)
-            axes.set_ylim(ranges[i])
+def _chosen(names: list[str], columns: Sequence[str] | None) -> list[int]:
+    if columns is None:
+        return list(range(min(len(names), MOST_COLUMNS)))
+    unknown = [name for name in columns if name not in names]
+    if unknown or not 1 <= len(columns) <= MOST_COLUMNS:
+        raise ValueError(f"Expected 1 to {MOST_COLUMNS} columns among {names}, got {list(columns)}; try {names[:2]}.")
+    return [names.index(name) for name in columns]
+
+
+def _corner_panel(axes: Axes, clouds: list, ranges: list, i: int, j: int) -> None:
+    axes.set(xlim=ranges[j])
+    if i == j:
+        for _, rows, colour in clouds:
+            # As many bins as the fewer rows bear: bars of a handful of rows show noise, not shape.
+            bins = int(np.clip(np.sqrt(len(clouds[0][1])), 8, 40))
+            axes.hist(rows[:, i], bins, ranges[i], density=True, histtype="step", color=colour, lw=1.5)
+        return
+    # As many of each, in mixed order: neither cloud is denser than the other, or lies on top of it.
+    num = min(len(rows) for _, rows, _ in clouds)
+    points = np.concatenate([rows[:num, [j, i]] for _, rows, _ in clouds])
+    colours = np.repeat([colour for _, _, colour in clouds], num)
+    order = np.random.default_rng(0).permutation(len(points))
+    marks = {"s": float(np.clip(4000 / num, 1.5, 9)), "alpha": 0.45, "linewidths": 0, "rasterized": True}
+    axes.scatter(*points[order].T, color=colours[order], **marks)
+    axes.set(ylim=ranges[i])
+
+
+def _corner_labels(axes: Axes, names: list[str], i: int, j: int) -> None:
+    bottom, left = i == len(names) - 1, j == 0 < i
+    axes.set(xlabel=_wrapped(names[j]) if bottom else "", ylabel=_wrapped(names[i]) if left else "")
+    axes.tick_params(labelsize=8, labelbottom=bottom, labelleft=left)
+    axes.locator_params(nbins=3, axis="x")
+    axes.locator_params(nbins=3, axis="y")
+    if i == j:
+        axes.set_yticks([])
+        _open(axes, left=False)
 
 
 def plot_trajectories(estimator: "FlowDensity", num: int = 300, num_times: int = 60) -> Figure:
-    """Draw the paths of samples from base to data: in the first two columns, or one column against time.
+    """Draw the paths of samples from base to data: one column against time, or the first two columns.
 
     Parameters
     ----------
@@ -131,43 +192,75 @@ def plot_trajectories(estimator: "FlowDensity", num: int = 300, num_times: int =
     num, num_times
         Number of paths, and of points on each.
     """
-    paths = estimator.trajectory(estimator.sample(num, random_state=0), num_times=num_times)
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.subplots()
-    names = column_names(estimator)
+    samples = _finite(estimator.sample(num, random_state=0))
+    paths = estimator.trajectory(as_fitted(estimator, samples), num_times=num_times)
+    times, names = np.linspace(0, 1, num_times), column_names(estimator)
     if estimator.n_features_in_ == 1:
-        times = np.linspace(0, 1, num_times)
-        axes.plot(times, paths[:, :, 0], color=BASE, lw=0.5, alpha=0.4)
-        start, end = (np.zeros(num), paths[0, :, 0]), (np.ones(num), paths[-1, :, 0])
-        axes.set(xlabel="time", ylabel=names[0])
-    else:
-        axes.plot(paths[:, :, 0], paths[:, :, 1], color=BASE, lw=0.5, alpha=0.4)
-        start, end = paths[0, :, :2].T, paths[-1, :, :2].T
-        axes.set(xlabel=names[0], ylabel=names[1])
-    axes.scatter(*start, s=9, color="black", linewidths=0, zorder=3, label="base, t = 0")
-    axes.scatter(*end, s=9, color=MODEL, linewidths=0, zorder=3, label="data, t = 1")
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        paths = np.stack([np.broadcast_to(times[:, None], paths.shape[:2]), paths[..., 0]], axis=-1)
+        names = ["time t", names[0]]
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    axes = figure.subplots()
+    lines = _coloured_by_time(paths[..., :2], times)
+    axes.add_collection(lines)
+    for mark, colour, points, label in (
+        ("o", "0.15", paths[0], "base, t = 0"),
+        ("o", SAMPLES, paths[-1], "data, t = 1"),
+    ):
+        axes.scatter(*points[:, :2].T, s=10, marker=mark, color=colour, linewidths=0, zorder=3, label=label)
+    axes.set(xlabel=names[0], ylabel=names[1])
+    axes.margins(0.04)
+    _open(axes)
+    # A bar of its own: that of the lines would be as pale as they are.
+    figure.colorbar(ScalarMappable(lines.norm, TIME_MAP), ax=axes, label="time t, from base to data")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, markerscale=2)
     return figure
 
 
-def plot_training(history: dict[str, list]) -> Figure:
-    """Draw the training loss and the validation NLL against seconds.
+def _coloured_by_time(paths: np.ndarray, times: np.ndarray) -> LineCollection:
+    """Return paths of shape ``(times, rows, 2)`` as short lines, each of the colour of its time."""
+    pieces = np.stack([paths[:-1], paths[1:]], axis=2)
+    middles = np.repeat((times[1:] + times[:-1]) / 2, paths.shape[1])
+    lines = LineCollection(list(pieces.reshape(-1, 2, 2)), cmap=TIME_MAP, lw=0.7, alpha=0.5, rasterized=True)
+    lines.set_array(middles)
+    lines.set_clim(0, 1)
+    return lines
+
+
+def plot_training(history: dict[str, list], against: str = "seconds") -> Figure:
+    """Draw the validation NLL, the least of it marked, over the training loss.
 
     Parameters
     ----------
     history
         The attribute ``history_`` of a fitted density.
+    against
+        ``"seconds"`` or ``"step"``.
+
+    Raises
+    ------
+    ValueError
+        Where `against` is neither.
     """
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    seconds, loss, nll = (np.asarray(history[name], float) for name in ("seconds", "loss", "nll"))
-    validated = np.isfinite(nll)
-    axes.plot(seconds[validated], nll[validated], "o-", color=MODEL, lw=2, ms=4)
-    axes.set_xlabel("seconds")
-    axes.set_ylabel("validation NLL (nats)", color=MODEL)
-    right = axes.twinx()
-    right.plot(seconds, loss, color=DATA, lw=1)
-    right.set_ylabel("training loss", color=DATA)
+    if against not in ("seconds", "step"):
+        raise ValueError(f"Expected against among ['seconds', 'step'], got {against!r}; try 'seconds'.")
+    x, loss, nll = (np.asarray(history[name], float) for name in (against, "loss", "nll"))
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    validated, trained = np.isfinite(nll), np.isfinite(loss)
+    upper.plot(x[validated], nll[validated], "o-", color=SAMPLES, lw=2, ms=5)
+    if validated.any():
+        best = np.flatnonzero(validated)[np.argmin(nll[validated])]
+        upper.axhline(nll[best], color=QUIET, lw=0.8, ls=":")
+        upper.annotate(
+            f"best: {nll[best]:.3f}", (x[best], nll[best]), (0, 8), textcoords="offset points", ha="right", color=QUIET
+        )
+    lower.plot(x[trained], loss[trained], color=DATA, lw=1.2)
+    upper.set_ylabel("validation NLL (nats)")
+    lower.set(ylabel="training loss", xlabel="training step" if against == "step" else "seconds")
+    figure.align_ylabels()
+    for axes in (upper, lower):
+        _open(axes)
+        axes.grid(axis="y", color="0.92")
     return figure
 
 
@@ -180,34 +273,56 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
         The figure.
     path
         The file; its suffix says the format.
+
+    Raises
+    ------
+    ValueError
+        Where the suffix is none of these.
     """
+    check_format(path)
+    with replacing(path) as file:
+        figure.savefig(file, format=Path(path).suffix.lower().lstrip("."), dpi=150)
+
+
+def check_format(path: str | os.PathLike) -> None:
+    """Raise ``ValueError`` for a file that a figure cannot be written to, before it is drawn."""
     path = Path(path)
-    kind = path.suffix.lower().lstrip(".")
-    if kind not in ("png", "pdf", "svg"):
+    if path.suffix.lower().lstrip(".") not in FORMATS:
         raise ValueError(f"Expected a file that ends in .png, .pdf or .svg, got {path}; try {path.stem}.png.")
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            figure.savefig(file, format=kind, dpi=150)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def column_names(estimator: "FlowDensity") -> list[str]:
     """Return the names of a density's columns, made up where the table had none."""
     names = getattr(estimator, "feature_names_in_", None)
-    return [f"x{j}" for j in range(estimator.n_features_in_)] if names is None else [str(name) for name in names]
+    return default_names(estimator.n_features_in_) if names is None else [str(name) for name in names]
+
+
+def as_fitted(estimator: "FlowDensity", rows: np.ndarray):
+    """Return rows in the form that a density was fitted on: a frame where its columns have names."""
+    return Table(rows, column_names(estimator)).frame() if hasattr(estimator, "feature_names_in_") else rows
+
+
+def _clouds(estimator: "FlowDensity", data: np.ndarray | None) -> list[tuple[str, np.ndarray, str]]:
+    """Return what there is to draw, data first, each with its name and colour."""
+    samples = ("samples", _finite(estimator.sample(MOST_POINTS, random_state=0)), SAMPLES)
+    return [samples] if data is None else [("data", _finite(np.asarray(data, float)), DATA), samples]
+
+
+def _finite(rows: np.ndarray) -> np.ndarray:
+    return rows[np.isfinite(rows).all(axis=1)]
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
     """Return a range that holds nearly all values, so that a few far ones do not squeeze the rest."""
-    low, high = np.nanquantile(values, [0.002, 0.998])
+    low, high = np.quantile(values, [0.002, 0.998])
     margin = 0.12 * (high - low)
     return low - margin, high + margin
 
 
-def _name_of(data: np.ndarray | None) -> str:
-    return "samples" if data is None else "data"
+def _open(axes: Axes, left: bool = True) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines["left"].set_visible(left)
+
+
+def _wrapped(name: str) -> str:
+    return name if len(name) <= 16 else name.replace("_", " ").replace(" ", "\n", 1)

@@ -1,6 +1,8 @@
 """Data: toy targets whose density is known, and tables from files."""
 
 from ._tabular import Table as Table
+from ._tabular import check_output as check_output
+from ._tabular import default_names as default_names
 from ._tabular import read_table as read_table
 from ._tabular import write_table as write_table
 from ._toy import Target as Target

@@ -1,0 +1,37 @@
+"""The command line: one file per command. Data go to standard output, all else to standard error."""
+
+import sys
+import warnings
+
+import typer
+
+from . import _demo, _evaluate, _fit, _info, _plot, _sample, _score
+from ._common import guarded, say
+
+app = typer.Typer(
+    name="liouville",
+    help="Density estimation with continuous normalizing flows.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (
+    _fit.run_fit,
+    _score.run_score,
+    _sample.run_sample,
+    _info.run_info,
+    _evaluate.run_evaluate,
+    _plot.run_plot,
+    _demo.run_demo,
+):
+    app.command(command.__name__.removeprefix("run_"))(guarded(command))
+
+
+def main() -> None:
+    """Run the command line; exit 0, 1 (failed: one line says what), 2 (usage) or 130 (interrupted)."""
+    warnings.showwarning = lambda message, *args, **kwargs: say(f"liouville: warning: {message}")
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,58 @@
+"""``liouville evaluate``: how good a density is, beside what anybody has at hand."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ._common import Data, Model, load, rows_for, say
+
+if TYPE_CHECKING:
+    from ..metrics import Likelihood
+
+
+def run_evaluate(
+    model: Model,
+    data: Data,
+    train: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="Table to fit the baselines on, for example that of the fit.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split and of the baselines.")] = 0,
+) -> None:
+    """Print the NLL of a table beside that of a Gaussian, a Gaussian mixture and a kernel density.
+
+    DATA should be rows that the fit has not seen. Without --train the baselines are fitted on a random
+    half of DATA, and everything is scored on the other half.
+    """
+    import numpy as np
+
+    from ..metrics import evaluate_baselines, likelihood
+    from ..plots import as_fitted
+
+    estimator = load(model)
+    rows = rows_for(estimator, data)
+    if train is None:
+        order = np.random.default_rng(seed).permutation(len(rows))
+        fitted, rows = rows[order[: len(rows) // 2]], rows[order[len(rows) // 2 :]]
+        say(f"baselines fitted on a random half of {data} ({len(fitted)} rows); all scored on the others ({len(rows)})")
+    else:
+        fitted = rows_for(estimator, train)
+        say(f"baselines fitted on {train} ({len(fitted)} rows); all scored on {data} ({len(rows)} rows)")
+    if len(fitted) <= rows.shape[1] or len(rows) < 2:
+        raise ValueError(
+            f"Expected more rows than columns for the baselines and 2 to score, got {len(fitted)} and {len(rows)} "
+            f"rows of {rows.shape[1]} columns; try more rows."
+        )
+    flow = likelihood("flow", estimator.score_samples(as_fitted(estimator, rows)))
+    typer.echo(table_of([flow, *evaluate_baselines(fitted, rows, seed)], rows.shape[1]))
+
+
+def table_of(likelihoods: "list[Likelihood]", size: int) -> str:
+    """Return lines with each NLL in nats and in bits per column, and their standard errors."""
+    from ..metrics import bits_per_dim
+
+    lines = [f"{'density':24}{'NLL (nats)':>12} {'std. error':>11}{'bits/dim':>11} {'std. error':>11}"]
+    for name, nll, error in likelihoods:
+        bits = [bits_per_dim(number, size) for number in (nll, error)]
+        lines.append(f"{name:24}{nll:12.3f} {error:11.3f}{bits[0]:11.3f} {bits[1]:11.3f}")
+    return "\n".join(lines)
