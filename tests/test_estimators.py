@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from liouville import CheckpointError, DataError, FlowDensity, SolveError
+from liouville import CheckpointError, FlowDensity, SolveError
 from liouville.training import Trainer
 
 FAST = {"max_iter": 40, "width": 16, "depth": 1, "preprocess": "whiten", "random_state": 0}
@@ -44,7 +44,7 @@ def two_modes():
 
 
 EXPECTED_FAILURES = {
-    "check_sample_weight_equivalence_on_dense_data": "batches are drawn at random: equal in distribution, not bit for bit",
+    "check_sample_weight_equivalence_on_dense_data": "batches are drawn at random: equal in distribution only",
 }
 
 
@@ -100,7 +100,8 @@ def test_score_gradient_equals_finite_differences(two_modes):
     density, X = two_modes
     rows, step = X[:20], 1e-2
     numeric = [
-        (density.score_samples(rows + step * e) - density.score_samples(rows - step * e)) / (2 * step) for e in np.eye(2)
+        (density.score_samples(rows + step * e) - density.score_samples(rows - step * e)) / (2 * step)
+        for e in np.eye(2)
     ]
     assert np.allclose(density.score_gradient(rows), np.stack(numeric, 1), rtol=2e-2, atol=3e-2)
 
@@ -181,7 +182,11 @@ def test_auto_chooses_the_radius_on_rows_of_changing_scale():
 
 def test_few_compilations_whatever_the_number_of_rows():
     seen = []
-    listen = lambda event, duration, **kwargs: seen.append(event) if event.endswith("backend_compile_duration") else None  # noqa: E731
+
+    def listen(event, duration, **kwargs):
+        if event.endswith("backend_compile_duration"):
+            seen.append(event)
+
     jax.monitoring.register_event_duration_secs_listener(listen)
     rng = np.random.default_rng(5)
     density = FlowDensity(max_iter=30, width=24, depth=1, random_state=0).fit(rng.normal(size=(1500, 2)))
@@ -211,7 +216,11 @@ def test_every_kind_survives_a_file(tmp_path, kind):
 
 def test_names_travel(tmp_path, table):
     names = ["a", "b", "c"]
-    for frame in (pd.DataFrame(table, columns=names), pl.DataFrame(table, schema=names), pa.table(dict(zip(names, table.T, strict=True)))):
+    for frame in (
+        pd.DataFrame(table, columns=names),
+        pl.DataFrame(table, schema=names),
+        pa.table(dict(zip(names, table.T, strict=True))),
+    ):
         density = FlowDensity(**{**FAST, "max_iter": 2}).fit(frame)
         assert list(density.feature_names_in_) == names
         assert density.score_samples(frame).shape == (600,)
@@ -324,7 +333,14 @@ def test_wrong_width_is_named(fitted, table):
 
 @pytest.mark.parametrize(
     "params",
-    [{"objective": "no"}, {"solver": "no"}, {"width": 0}, {"width": "wide"}, {"rtol": -1.0}, {"validation_fraction": 2}],
+    [
+        {"objective": "no"},
+        {"solver": "no"},
+        {"width": 0},
+        {"width": "wide"},
+        {"rtol": -1.0},
+        {"validation_fraction": 2},
+    ],
 )
 def test_bad_parameters_are_named(params, table):
     with pytest.raises((ValueError, TypeError), match=f"(?s)Expected.*{next(iter(params))}"):

@@ -36,7 +36,13 @@ _MODULES = (
     "training",
     "vector_fields",
 )
-__all__ = ["CheckpointError", "DataError", "FlowDensity", "SolveError", *_MODULES]
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
+    "CheckpointError",
+    "DataError",
+    "FlowDensity",
+    "SolveError",
+    *_MODULES,
+]
 
 
 def __getattr__(name: str):

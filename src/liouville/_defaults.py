@@ -2,6 +2,7 @@
 
 import dataclasses
 import numbers
+import time
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from .evaluation import chunk_rows
 from .flows import DIVERGENCES, VECTOR_FIELDS, FlowRecipe
 from .integrate import SOLVERS
+from .objectives import AbstractObjective, FlowMatching, MaximumLikelihood
 from .preprocessing import PREPROCESSORS
 
 CHOICES = {
@@ -22,6 +24,8 @@ POSITIVE = ("width", "batch_size", "max_iter", "max_seconds", "learning_rate", "
 INTEGERS = ("width", "depth", "batch_size", "max_iter")
 VALIDATION_FLOPS = 3e10
 SOLVE_EVALUATIONS = 50
+# Shares of the schedule at which training is validated; late ones are the likeliest to be the best.
+GOALS = (0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +57,8 @@ def check_parameters(estimator: Any) -> None:
             raise ValueError(f"Expected a positive {name}, got {value!r}; try leaving it out.")
     if not 0 <= params["validation_fraction"] < 1:
         raise ValueError(
-            f"Expected validation_fraction in [0, 1), got {params['validation_fraction']!r}; try validation_fraction=0.1."
+            f"Expected validation_fraction in [0, 1), got {params['validation_fraction']!r}; "
+            "try validation_fraction=0.1."
         )
 
 
@@ -99,6 +104,21 @@ def affordable_validation_rows(recipe: FlowRecipe) -> int:
     weights = 2 * recipe.depth * recipe.width**2 + 2 * recipe.size * recipe.width
     flops = 2 * weights * (recipe.size + 1) * SOLVE_EVALUATIONS
     return int(np.clip(VALIDATION_FLOPS / flops, chunk_rows((recipe.size,)), 4096))
+
+
+def make_objective(settings: Settings) -> AbstractObjective:
+    """Return the objective that the settings name."""
+    if settings.objective == "likelihood":
+        return MaximumLikelihood()
+    return FlowMatching(time_skew=settings.time_skew)
+
+
+def validation_goals(validate_seconds: float, deadline: float | None) -> tuple[float, ...]:
+    """Return when to validate: fewer times where validations would eat more than a tenth of the time left."""
+    if deadline is None or not validate_seconds:
+        return GOALS
+    affordable = int(0.1 * (deadline - time.perf_counter()) / validate_seconds)
+    return GOALS[-max(2, min(affordable, len(GOALS))) :]
 
 
 def _or(value, default):

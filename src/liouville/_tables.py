@@ -1,5 +1,7 @@
 """Checks at the public boundary: tables in, float arrays out, and errors that name row and column."""
 
+from typing import Any
+
 import narwhals as nw
 import numpy as np
 from sklearn.utils.validation import _check_sample_weight, validate_data
@@ -14,23 +16,24 @@ COLLINEAR = 1e-13
 def check_frame(X, estimator, *, reset: bool) -> Rows:
     """Return a table as floats; check its columns against those of the fit, or take note of them."""
     frame = nw.from_native(X, eager_only=True, pass_through=True)
-    names = None
     if isinstance(frame, nw.DataFrame):
         for name, dtype in frame.schema.items():
             if not (dtype.is_numeric() or dtype == nw.Boolean):
-                raise DataError(f"Expected numbers, got {dtype} in column {name!r}; try leaving it out, or encoding it.")
-        if not hasattr(X, "__dataframe__") or not hasattr(X, "iloc"):
-            names = np.asarray(frame.columns, dtype=object)
-            X = frame.to_numpy()
+                raise DataError(
+                    f"Expected numbers, got {dtype} in column {name!r}; try leaving it out, or encoding it."
+                )
     elif getattr(getattr(X, "dtype", None), "kind", "f") in "USTMm":
         raise DataError(f"Expected numbers, got an array of {X.dtype}; try X.astype(float).")
-    X = validate_data(
-        estimator, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=False, ensure_min_samples=2 if reset else 1
+    rows: Any = validate_data(
+        estimator,
+        X,
+        reset=reset,
+        dtype=[np.float64, np.float32],
+        ensure_all_finite=False,
+        ensure_min_samples=2 if reset else 1,
     )
-    if names is not None:
-        _check_names(estimator, names, reset)
-    _check_finite(X, getattr(estimator, "feature_names_in_", None))
-    return X
+    _check_finite(rows, getattr(estimator, "feature_names_in_", None))
+    return rows
 
 
 def check_points(Z, columns: int) -> Rows:
@@ -95,16 +98,6 @@ def split_rows(X: Rows, weight: np.ndarray, fraction: float, most: int, seed: in
     return Split(X[train], scaled(train), X[chosen], scaled(chosen))
 
 
-def _check_names(estimator, names: np.ndarray, reset: bool) -> None:
-    if reset:
-        estimator.feature_names_in_ = names
-    elif hasattr(estimator, "feature_names_in_") and list(names) != list(estimator.feature_names_in_):
-        raise DataError(
-            f"Expected columns {list(estimator.feature_names_in_)}, got {list(names)}; the feature names should match "
-            "those that were passed during fit; try selecting them in that order."
-        )
-
-
 def _check_finite(X: Rows, names) -> None:
     # One pass without a mask of the whole table: a sum is finite unless an entry is not (or overflows).
     with np.errstate(over="ignore", invalid="ignore"):
@@ -115,4 +108,6 @@ def _check_finite(X: Rows, names) -> None:
         row, column = bad[0]
         found = "NaN" if np.isnan(X[row, column]) else "infinity"
         where = f"{column}" if names is None else f"{column} ({names[column]!r})"
-        raise DataError(f"Expected finite numbers, got {found} in row {row}, column {where}; try dropping or imputing the row.")
+        raise DataError(
+            f"Expected finite numbers, got {found} in row {row}, column {where}; try dropping or imputing the row."
+        )

@@ -18,6 +18,7 @@ Time: TypeAlias = Scalar | float
 Point: TypeAlias = Float[Array, "*shape"]
 Condition: TypeAlias = Float[Array, "*cond_shape"] | None
 Key: TypeAlias = PRNGKeyArray
+AnyArray: TypeAlias = Array | np.ndarray
 Rows: TypeAlias = Shaped[np.ndarray, "rows columns"]
 
 

@@ -79,15 +79,22 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarray], dic
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # safetensors raises its own class, OSError or UnicodeDecodeError
-        raise CheckpointError(f"Expected a liouville {kind} file, got {path}, which is cut or foreign ({error}); try another file.") from None
+        raise CheckpointError(
+            f"Expected a liouville {kind} file, got {path}, which is cut or foreign ({error}); try another file."
+        ) from None
     if HEADER not in metadata or DIGEST not in metadata:
-        raise CheckpointError(f"Expected a liouville {kind} file, got {path}, a safetensors file of another program; try another file.")
+        raise CheckpointError(
+            f"Expected a liouville {kind} file, got {path}, a safetensors file of another program; try another file."
+        )
     if metadata[DIGEST] != _digest(metadata[HEADER], arrays):
-        raise CheckpointError(f"Expected an undamaged {kind} file, got {path}, whose content does not match its digest; try a fresh copy.")
+        raise CheckpointError(
+            f"Expected an undamaged {kind} file, got {path}, whose content does not match its digest; try a fresh copy."
+        )
     facts = json.loads(metadata[HEADER])
     if facts["format_version"] > FORMAT_VERSION:
         raise CheckpointError(
-            f"Expected format version {FORMAT_VERSION} or older, got {facts['format_version']} in {path}; try a newer liouville."
+            f"Expected format version {FORMAT_VERSION} or older, got {facts['format_version']} in {path}; "
+            "try a newer liouville."
         )
     if facts["kind"] != kind:
         raise CheckpointError(f"Expected a {kind} file, got {path}, a {facts['kind']} file; try another file.")
@@ -111,14 +118,18 @@ def fill(tree: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
     wanted = named_arrays(tree)
     if set(wanted) != set(arrays):
         odd = sorted(set(wanted) ^ set(arrays))[0]
-        raise CheckpointError(f"Expected the arrays of this flow, got a file that differs in {odd!r}; try the version that wrote it.")
+        raise CheckpointError(
+            f"Expected the arrays of this flow, got a file that differs in {odd!r}; try the version that wrote it."
+        )
 
     def replace(path, leaf):
         if not _is_array(leaf):
             return leaf
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if arrays[name].shape != leaf.shape:
-            raise CheckpointError(f"Expected shape {leaf.shape} for {name!r}, got {arrays[name].shape}; try the version that wrote it.")
+            raise CheckpointError(
+                f"Expected shape {leaf.shape} for {name!r}, got {arrays[name].shape}; try the version that wrote it."
+            )
         return arrays[name] if isinstance(leaf, np.ndarray) else jnp.asarray(arrays[name], jnp.result_type(leaf))
 
     return jax.tree_util.tree_map_with_path(replace, tree)

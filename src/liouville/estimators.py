@@ -4,7 +4,7 @@ import dataclasses
 import os
 import time
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, Literal, overload
 
 import equinox as eqx
 import jax
@@ -14,41 +14,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from . import checkpoint, evaluation, flows
-from ._defaults import Settings, check_parameters, resolve
+from ._defaults import Settings, check_parameters, make_objective, resolve, validation_goals
 from ._progress import progress_bar
-from .bijections import Chain
 from ._tables import check_frame, check_points, check_varied, check_weight, split_rows
+from .bijections import Chain
 from .distributions import AbstractDistribution, Transformed
 from .divergences import Exact, Hutchinson
-from .objectives import AbstractObjective, FlowMatching, MaximumLikelihood
 from .preprocessing import PREPROCESSORS, candidates
 from .selection import Runner, Split, enter, race
 from .training import Budget, Options, Trainer, TrainingData
-
-GOALS = (0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0)
-
-
-class Certificate(NamedTuple):
-    """How far the log-densities of a subsample move when its ODEs are solved at a tenth of the tolerance.
-
-    Attributes
-    ----------
-    num_rows
-        Rows that were solved again.
-    mean_shift, max_shift
-        Mean and largest absolute shift of the log-density, in nats.
-    num_failed
-        Rows of the subsample whose solve failed, at either tolerance.
-    rtol, atol
-        The tolerances that are certified.
-    """
-
-    num_rows: int
-    mean_shift: float
-    max_shift: float
-    num_failed: int
-    rtol: float
-    atol: float
 
 
 class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
@@ -116,6 +90,9 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
     >>> print(abs(density.score(X) + 1.42) < 0.1)
     True
     """
+
+    n_features_in_: int
+    feature_names_in_: np.ndarray
 
     def __init__(
         self,
@@ -201,18 +178,27 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
 
         def make_trainer(data: TrainingData, validate) -> Trainer:
             return Trainer(
-                settings.recipe, objective(settings), data, validate, options=options, budget=budget, seed=seed, watch=watch
+                settings.recipe,
+                make_objective(settings),
+                data,
+                validate,
+                options=options,
+                budget=budget,
+                seed=seed,
+                watch=watch,
             )
 
         enter_kind = lambda kind: enter(kind, split, make_trainer)  # noqa: E731
         identity = {"parameters": self._portable_params(), "rows": len(split.rows), "seed": seed}
         found = self._find_checkpoint(identity)
         if found is None:
-            runner = race(candidates(settings.recipe.size) if self.preprocess == "auto" else [self.preprocess], enter_kind)
+            runner = race(
+                candidates(settings.recipe.size) if self.preprocess == "auto" else [self.preprocess], enter_kind
+            )
         else:
             runner = enter_kind(found[1]["preprocess"])
             runner.trainer.restore(*found)
-        goals = affordable_goals(runner.trainer, deadline)
+        goals = validation_goals(runner.trainer.validate_seconds, deadline)
         if self.checkpoint is None:
             runner.trainer.run(goals)
         else:
@@ -226,8 +212,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         arrays, facts = checkpoint.read(self.checkpoint, "training")
         if any(facts[name] != value for name, value in identity.items()):
             raise checkpoint.CheckpointError(
-                f"Expected a checkpoint of these parameters, this table and this seed, got another in {self.checkpoint}; "
-                "try deleting it, or another path."
+                "Expected a checkpoint of these parameters, this table and this seed, got another in "
+                f"{self.checkpoint}; try deleting it, or another path."
             )
         return arrays, facts
 
@@ -252,6 +238,14 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
             "seed": seed,
         }
 
+    @overload
+    def score_samples(
+        self, X, *, return_info: Literal[False] = False, num_probes: int | None = None, random_state=0
+    ) -> np.ndarray: ...
+    @overload
+    def score_samples(
+        self, X, *, return_info: Literal[True], num_probes: int | None = None, random_state=0
+    ) -> tuple[np.ndarray, evaluation.EvaluationInfo]: ...
     def score_samples(self, X, *, return_info: bool = False, num_probes: int | None = None, random_state=0):
         """Return the log-density of each row, in nats, in the data's own units.
 
@@ -284,7 +278,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         _warn_of_failures(info)
         return (log_prob, info) if return_info else log_prob
 
-    def score(self, X, y=None) -> float:
+    def score(self, X, y=None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the mean log-density of the rows, in nats.
 
         Parameters
@@ -382,7 +376,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         X = self._check_rows(X)
         return evaluation.gradient(self._fitted_flow(), X)
 
-    def certify(self, X, num_rows: int = 200, random_state=0) -> Certificate:
+    def certify(self, X, num_rows: int = 200, random_state=0) -> evaluation.Certificate:
         """Solve a subsample again at a tenth of the tolerance, and say how far its log-densities move.
 
         Parameters
@@ -398,14 +392,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         chosen = check_random_state(random_state).permutation(len(X))[:num_rows]
         core, links = evaluation.split(flow)
         tight = flows.with_tolerance(core, 0.1)
-        before, _ = evaluation.score(flow, X[chosen])
-        after, _ = evaluation.score(Transformed(core.base, Chain([tight.bijection, *links])), X[chosen])
-        shift = np.abs(after - before)
-        solved = np.isfinite(shift)
-        if not solved.any():
-            return Certificate(len(chosen), np.nan, np.nan, len(chosen), self.rtol, self.atol)
-        mean, largest = float(shift[solved].mean()), float(shift[solved].max())
-        return Certificate(len(chosen), mean, largest, int((~solved).sum()), self.rtol, self.atol)
+        return evaluation.certify(flow, Transformed(core.base, Chain([tight.bijection, *links])), X[chosen])
 
     def log_prob_fn(self):
         """Return the log-density as a pure JAX function of an array of shape ``(..., d)``.
@@ -483,21 +470,6 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
     @property
     def _n_features_out(self) -> int:
         return self.n_features_in_
-
-
-def objective(settings: Settings) -> AbstractObjective:
-    """Return the objective that the settings name."""
-    if settings.objective == "likelihood":
-        return MaximumLikelihood()
-    return FlowMatching(time_skew=settings.time_skew)
-
-
-def affordable_goals(trainer: Trainer, deadline: float | None) -> tuple[float, ...]:
-    """Return when to validate: fewer times where validations would eat more than a tenth of the time left."""
-    if deadline is None or not trainer.validate_seconds:
-        return GOALS
-    affordable = int(0.1 * (deadline - time.perf_counter()) / trainer.validate_seconds)
-    return GOALS[-max(2, min(affordable, len(GOALS))) :]
 
 
 def _seed(random_state) -> int:

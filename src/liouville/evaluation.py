@@ -12,17 +12,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from ._types import Rows
+from ._types import AnyArray, Rows
 from .bijections import CNF, AbstractBijection, Chain, Standardize
 from .distributions import Transformed
 from .integrate import STATUS, SolveInfo
-
-try:
-    from jax import enable_x64
-except ImportError:  # before JAX 0.8
-    from jax.experimental import enable_x64
 
 CHUNK_ENTRIES = 2**13
 
@@ -52,6 +47,25 @@ class EvaluationInfo(NamedTuple):
         return [STATUS[status] for status in self.status]
 
 
+class Certificate(NamedTuple):
+    """How far the log-densities of rows move when their ODEs are solved at a tighter tolerance.
+
+    Attributes
+    ----------
+    num_rows
+        Rows that were solved again.
+    mean_shift, max_shift
+        Mean and largest absolute shift of the log-density, in nats.
+    num_failed
+        Rows whose solve failed, at either tolerance.
+    """
+
+    num_rows: int
+    mean_shift: float
+    max_shift: float
+    num_failed: int
+
+
 def chunk_rows(shape: tuple[int, ...]) -> int:
     """Return the number of rows that are evaluated together."""
     size = int(np.prod(shape))
@@ -59,14 +73,14 @@ def chunk_rows(shape: tuple[int, ...]) -> int:
 
 
 @eqx.filter_jit
-def _score_chunk(core: Transformed, rows: Float[Array, "chunk *shape"], index: Int[Array, " chunk"], seed):
+def _score_chunk(core: Transformed, rows: Float[AnyArray, "chunk *shape"], index: Int[AnyArray, " chunk"], seed):
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
     log_prob, report = jax.vmap(lambda x, key: core._log_prob_and_report(x, None, key))(rows, keys)
     return log_prob, jnp.sqrt(report.variance), report.info
 
 
 @eqx.filter_jit
-def _sample_chunk(core: Transformed, index: Int[Array, " chunk"], seed):
+def _sample_chunk(core: Transformed, index: Int[AnyArray, " chunk"], seed):
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
     cnf = _cnf(core)
     solution = jax.vmap(lambda key: cnf.move(core.base._sample(key, None), cnf.t0, cnf.t1))(keys)
@@ -74,19 +88,21 @@ def _sample_chunk(core: Transformed, index: Int[Array, " chunk"], seed):
 
 
 @eqx.filter_jit
-def _move_chunk(core: Transformed, rows: Float[Array, "chunk *shape"], start, end, times):
+def _move_chunk(core: Transformed, rows: Float[AnyArray, "chunk *shape"], start, end, times):
     solution = jax.vmap(lambda x: _cnf(core).move(x, start, end, save_times=times))(rows)
     return solution.x, solution.path, solution.info
 
 
 @eqx.filter_jit
-def _gradient_chunk(flow: Transformed, rows: Float[Array, "chunk *shape"]):
+def _gradient_chunk(flow: Transformed, rows: Float[AnyArray, "chunk *shape"]):
     return jax.vmap(jax.grad(lambda x: flow._log_prob(x, None, None)))(rows)
 
 
 def _cnf(core: Transformed) -> CNF:
     if not isinstance(core.bijection, CNF):
-        raise TypeError(f"Expected a flow built on a CNF, got {type(core.bijection).__name__}; try Chain([CNF(...), ...]).")
+        raise TypeError(
+            f"Expected a flow built on a CNF, got {type(core.bijection).__name__}; try Chain([CNF(...), ...])."
+        )
     return core.bijection
 
 
@@ -130,6 +146,14 @@ def score(flow: Transformed, rows: Rows, *, seed: int = 0) -> tuple[np.ndarray, 
 
     log_prob, std_error, *info = _in_chunks(one_chunk, rows, chunk_rows(flow.shape))
     return log_prob, EvaluationInfo(*info, std_error=std_error)
+
+
+def certify(flow: Transformed, tight: Transformed, rows: Rows) -> Certificate:
+    """Compare a flow's log-densities with those of the same flow, solved at a tighter tolerance."""
+    shift = np.abs(score(tight, rows)[0] - score(flow, rows)[0])
+    solved = shift[np.isfinite(shift)]
+    mean, largest = (float(solved.mean()), float(solved.max())) if solved.size else (np.nan, np.nan)
+    return Certificate(len(rows), mean, largest, len(rows) - solved.size)
 
 
 def sample(flow: Transformed, num: int, *, seed: int) -> tuple[np.ndarray, EvaluationInfo]:
@@ -188,7 +212,9 @@ def gradient(flow: Transformed, rows: Rows) -> np.ndarray:
     inner = Transformed(core.base, Chain([core.bijection, *links[:-1]]))
     scale = outer[0].scale if outer and isinstance(outer[0], Standardize) else 1.0
     if outer and not isinstance(outer[0], Standardize):
-        raise TypeError(f"Expected Standardize as the last link, got {type(outer[0]).__name__}; try grad of flow.log_prob.")
+        raise TypeError(
+            f"Expected Standardize as the last link, got {type(outer[0]).__name__}; try grad of flow.log_prob."
+        )
 
     def one_chunk(chunk: Rows, index: np.ndarray):
         return (np.asarray(_gradient_chunk(inner, _on_device(to_core(outer, chunk)[0])), np.float64) / scale,)
@@ -238,7 +264,7 @@ def _in_chunks(one_chunk: Callable, rows: Rows, size: int) -> list[np.ndarray]:
         # Padding repeats a row that is there: it takes no longer than that row.
         padded = np.concatenate([chunk, np.broadcast_to(chunk[-1:], (padding, *chunk.shape[1:]))])
         index = np.arange(start, start + size, dtype=np.uint32)
-        with enable_x64(x64):
+        with jax.enable_x64(x64):  # pyright: ignore[reportPrivateImportUsage]
             return [np.asarray(part)[: len(chunk)] for part in one_chunk(padded, index)]
 
     starts = range(0, len(rows), size)

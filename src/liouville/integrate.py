@@ -174,7 +174,10 @@ class Integrator(eqx.Module):
 
     @staticmethod
     def adaptive(
-        rtol: float = 1e-5, atol: float = 1e-5, solver: diffrax.AbstractSolver | None = None, **kwargs
+        rtol: float | np.ndarray = 1e-5,
+        atol: float | np.ndarray = 1e-5,
+        solver: diffrax.AbstractSolver | None = None,
+        **kwargs,
     ) -> "Integrator":
         """Return an integrator with adaptive steps, each sample its own."""
         controller = diffrax.PIDController(rtol=rtol, atol=atol, norm=flow_norm)

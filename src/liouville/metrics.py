@@ -13,6 +13,7 @@ from sklearn.neighbors import KernelDensity
 
 from ._types import Rows
 from .bijections import Standardize
+from .evaluation import to_core
 
 MIXTURE_SIZES = (1, 2, 4, 6, 8, 12, 16, 20)
 MOST_MIXTURE_ROWS = 10_000
@@ -101,11 +102,11 @@ def evaluate_baselines(train: Rows, test: Rows, seed: int = 0) -> list[Likelihoo
         Nats per row, in the data's own units.
     """
     scale = Standardize.fit(train, np.ones(len(train)))
-    rows, _ = scale.inverse_and_log_det(train)
-    points, log_det = scale.inverse_and_log_det(test)
-    rows = np.asarray(rows)[np.random.default_rng(seed).permutation(len(train))]
+    rows, _ = to_core([scale], train)
+    points, log_det = to_core([scale], test)
+    rows = rows[np.random.default_rng(seed).permutation(len(train))]
     models = {"Gaussian": fit_gaussian, "Gaussian mixture (BIC)": fit_mixture, "kernel density (CV)": fit_kernel}
-    return [likelihood(name, fit(rows, seed)(np.asarray(points)) + log_det) for name, fit in models.items()]
+    return [likelihood(name, fit(rows, seed)(points) + log_det) for name, fit in models.items()]
 
 
 def fit_gaussian(rows: Rows, seed: int = 0) -> Callable[[Rows], np.ndarray]:

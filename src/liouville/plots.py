@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .data._files import replacing
-from .data._tabular import Table, default_names
+from .data._tabular import as_fitted, column_names
 
 if TYPE_CHECKING:
     from .estimators import FlowDensity
@@ -131,7 +131,7 @@ def plot_corner(
     clouds = [(name, rows[:MOST_POINTS, chosen], colour) for name, rows, colour in clouds]
     ranges = [_range(column) for column in clouds[0][1].T]
     figure = Figure(figsize=(1.75 * size + 0.7, 1.75 * size + 0.7), layout="constrained")
-    panels = figure.subplots(size, size, squeeze=False)
+    panels: Any = figure.subplots(size, size, squeeze=False)
     for i, j in np.ndindex(size, size):
         if j > i:
             panels[i, j].set_axis_off()
@@ -159,7 +159,7 @@ def _corner_panel(axes: Axes, clouds: list, ranges: list, i: int, j: int) -> Non
         for _, rows, colour in clouds:
             # As many bins as the fewer rows bear: bars of a handful of rows show noise, not shape.
             bins = int(np.clip(np.sqrt(len(clouds[0][1])), 8, 40))
-            axes.hist(rows[:, i], bins, ranges[i], density=True, histtype="step", color=colour, lw=1.5)
+            axes.hist(rows[:, i], bins, range=ranges[i], density=True, histtype="step", color=colour, lw=1.5)
         return
     # As many of each, in mixed order: neither cloud is denser than the other, or lies on top of it.
     num = min(len(rows) for _, rows, _ in clouds)
@@ -289,17 +289,6 @@ def check_format(path: str | os.PathLike) -> None:
     path = Path(path)
     if path.suffix.lower().lstrip(".") not in FORMATS:
         raise ValueError(f"Expected a file that ends in .png, .pdf or .svg, got {path}; try {path.stem}.png.")
-
-
-def column_names(estimator: "FlowDensity") -> list[str]:
-    """Return the names of a density's columns, made up where the table had none."""
-    names = getattr(estimator, "feature_names_in_", None)
-    return default_names(estimator.n_features_in_) if names is None else [str(name) for name in names]
-
-
-def as_fitted(estimator: "FlowDensity", rows: np.ndarray):
-    """Return rows in the form that a density was fitted on: a frame where its columns have names."""
-    return Table(rows, column_names(estimator)).frame() if hasattr(estimator, "feature_names_in_") else rows
 
 
 def _clouds(estimator: "FlowDensity", data: np.ndarray | None) -> list[tuple[str, np.ndarray, str]]:

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from . import checkpoint
 from ._errors import SolveError
-from ._types import Key, Scalar, is_parameter
+from ._types import AnyArray, Key, Scalar, is_parameter
 from .distributions import Transformed
 from .objectives import AbstractObjective, Batch
 
@@ -117,7 +117,9 @@ class Segment(eqx.Module):
     failed: Scalar
 
 
-def init_state(build: Callable[[Key], Transformed], seed: Int[Array, ""], options: Options) -> tuple[TrainState, PyTree]:
+def init_state(
+    build: Callable[[Key], Transformed], seed: Int[AnyArray, ""], options: Options
+) -> tuple[TrainState, PyTree]:
     """Build the flow from a seed; return its training state and its static part."""
     kept = []
 
@@ -132,7 +134,7 @@ def init_state(build: Callable[[Key], Transformed], seed: Int[Array, ""], option
 
 
 @eqx.filter_jit
-def _init_arrays(build: Callable[[Key], Transformed], seed: Int[Array, ""], options: Options) -> TrainState:
+def _init_arrays(build: Callable[[Key], Transformed], seed: Int[AnyArray, ""], options: Options) -> TrainState:
     init_key, key = jax.random.split(jax.random.key(seed))
     params = eqx.filter(build(init_key), is_parameter)
     zero = jnp.zeros((), jnp.int32)
@@ -184,9 +186,9 @@ def advance(
     objective: AbstractObjective,
     options: Options,
     data: TrainingData,
-    count: Int[Array, ""],
-    offset: Scalar,
-    rate: Scalar,
+    count: Int[AnyArray, ""],
+    offset: Float[AnyArray, ""],
+    rate: Float[AnyArray, ""],
 ) -> tuple[TrainState, Segment]:
     """Do `count` steps on the device; progress through the schedule is ``offset + rate * step``."""
     step = make_step(static, objective, options)
@@ -291,7 +293,7 @@ class Trainer:
     ):
         self.objective, self.data, self.options, self.budget = objective, data, options, budget
         self.validate_fn, self.watch = validate, watch
-        self.state, self.static = init_state(build, np.int32(seed), options)
+        self.state, self.static = init_state(build, np.asarray(seed, np.int32), options)
         self.progress, self.speed, self.validate_seconds = 0.0, 0.0, 0.0
         self.best_nll, self.best_step, self.best_params = np.inf, 0, self.state.params
         self.warm = False
@@ -308,7 +310,11 @@ class Trainer:
         return self.flow(self.best_params)
 
     def run(
-        self, goals: Iterable[float], patience: int = 3, save_to: str | os.PathLike | None = None, facts: dict | None = None
+        self,
+        goals: Iterable[float],
+        patience: int = 3,
+        save_to: str | os.PathLike | None = None,
+        facts: dict | None = None,
     ) -> "Trainer":
         """Train to each progress of `goals` in turn, and validate there; stop early when it gets worse.
 
@@ -354,7 +360,7 @@ class Trainer:
         before = time.perf_counter()
         self.state, segment = advance(
             self.state, self.static, self.objective, self.options, self.data,
-            np.int32(count), np.float32(offset), np.float32(rate),
+            np.asarray(count, np.int32), np.asarray(offset, np.float32), np.asarray(rate, np.float32),
         )  # fmt: skip
         jax.block_until_ready(self.state.step)
         seconds = time.perf_counter() - before
@@ -444,4 +450,6 @@ class Trainer:
             if failed > 0
             else "the loss or its gradient is not finite; try a smaller learning rate"
         )
-        raise SolveError(f"Training cannot recover: {row} steps in a row up to step {int(self.state.step)} failed: {cause}.")
+        raise SolveError(
+            f"Training cannot recover: {row} steps in a row up to step {int(self.state.step)} failed: {cause}."
+        )

@@ -61,8 +61,7 @@ def rows_for(estimator: "FlowDensity", path: Path) -> "np.ndarray":
     They are found by name, whatever else there is; where file or model has no names, by position.
     """
     from .._errors import DataError
-    from ..data import default_names, read_table
-    from ..plots import column_names
+    from ..data import column_names, default_names, read_table
 
     table, names = read_table(path), column_names(estimator)
     nameless = [columns == default_names(len(columns)) for columns in (table.columns, names)]

@@ -1,7 +1,7 @@
 """``liouville demo``: a target whose truth is known, and a real table, with figures and pictures."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from ._evaluate import table_of
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..estimators import FlowDensity
     from ..metrics import Likelihood
 
 # Of the tables that ship with scikit-learn, breast cancer is the one with continuous columns, few repeated
@@ -65,7 +66,7 @@ def real_table(output: Path, seed: int) -> list[Path]:
 
     from .. import plots
 
-    table = load_breast_cancer()
+    table: Any = load_breast_cancer()
     names = [f"mean {name}" for name in COLUMNS]
     rows = table.data[:, [list(table.feature_names).index(name) for name in names]]
     rows = rows[np.random.default_rng(seed).permutation(len(rows))]
@@ -85,12 +86,11 @@ def real_table(output: Path, seed: int) -> list[Path]:
 
 def fit_and_score(
     train: "np.ndarray", test: "np.ndarray", names: list[str] | None, seed: int
-) -> tuple[object, "np.ndarray", "list[Likelihood]"]:
+) -> tuple["FlowDensity", "np.ndarray", "list[Likelihood]"]:
     """Return a fitted density, its log-densities of the test rows in nats, and the baselines' likelihoods."""
-    from ..data import Table
+    from ..data import Table, as_fitted
     from ..estimators import FlowDensity
     from ..metrics import evaluate_baselines
-    from ..plots import as_fitted
 
     estimator = FlowDensity(random_state=seed, verbose=1)
     estimator.fit(train if names is None else Table(train, names).frame())
@@ -98,7 +98,7 @@ def fit_and_score(
     return estimator, log_prob, evaluate_baselines(train, test, seed)
 
 
-def report(title: str, estimator, num_test: int) -> None:
+def report(title: str, estimator: "FlowDensity", num_test: int) -> None:
     """Print what was fitted, above its table."""
     facts = estimator.facts_
     typer.echo(f"\n{title}, fitted in {facts['seconds']:.0f} s (preprocess {facts['preprocess']})")

@@ -26,8 +26,8 @@ def run_evaluate(
     """
     import numpy as np
 
+    from ..data import as_fitted
     from ..metrics import evaluate_baselines, likelihood
-    from ..plots import as_fitted
 
     estimator = load(model)
     rows = rows_for(estimator, data)

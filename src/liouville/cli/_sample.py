@@ -14,8 +14,7 @@ def run_sample(
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same rows.")] = None,
 ) -> None:
     """Draw rows, under the names of the columns that the model was fitted on."""
-    from ..data import check_output, write_table
-    from ..plots import column_names
+    from ..data import check_output, column_names, write_table
 
     check_output(output)
     estimator = load(model)

@@ -14,8 +14,7 @@ def run_score(model: Model, data: Data, output: Output = None) -> None:
     """
     import numpy as np
 
-    from ..data import check_output, write_table
-    from ..plots import as_fitted
+    from ..data import as_fitted, check_output, write_table
 
     check_output(output)
     estimator = load(model)

@@ -1,7 +1,9 @@
 """Data: toy targets whose density is known, and tables from files."""
 
 from ._tabular import Table as Table
+from ._tabular import as_fitted as as_fitted
 from ._tabular import check_output as check_output
+from ._tabular import column_names as column_names
 from ._tabular import default_names as default_names
 from ._tabular import read_table as read_table
 from ._tabular import write_table as write_table

@@ -6,7 +6,7 @@ import sys
 import zipfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +42,17 @@ class Table(NamedTuple):
 def default_names(size: int) -> list[str]:
     """Return the names of columns that have none: x0, x1, and so on."""
     return [f"x{j}" for j in range(size)]
+
+
+def column_names(estimator: Any) -> list[str]:
+    """Return the names of a fitted density's columns, made up where its table had none."""
+    names = getattr(estimator, "feature_names_in_", None)
+    return default_names(estimator.n_features_in_) if names is None else [str(name) for name in names]
+
+
+def as_fitted(estimator: Any, rows: np.ndarray) -> Any:
+    """Return rows in the form that a density was fitted on: a frame where its columns have names."""
+    return Table(rows, column_names(estimator)).frame() if hasattr(estimator, "feature_names_in_") else rows
 
 
 def read_table(path: str | os.PathLike) -> Table:
