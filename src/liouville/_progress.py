@@ -1,6 +1,7 @@
 """The progress bar, on standard error."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
@@ -20,10 +21,10 @@ def progress_bar(verbose: int) -> Iterator[Callable[[Trainer, dict[str, float]],
         def watch(trainer: Trainer, numbers: dict[str, float]) -> None:
             # In a race several trainers start over: the bar never runs backwards.
             bar.n = max(bar.n, min(100, int(100 * trainer.progress)))
-            shown = {"step": int(numbers["step"]), "loss": f"{numbers['loss']:.3f}", "nll": f"{numbers['nll']:.3f}"}
-            shown["evaluations"] = f"{numbers['evaluations']:.0f}"
-            if numbers["skipped"]:
-                shown["skipped"] = int(numbers["skipped"])
-            bar.set_postfix(shown)
+            digits = {"step": 0, "loss": 3, "nll": 3, "evaluations": 0, "skipped": 0}
+            known = {name: numbers[name] for name in digits if math.isfinite(numbers[name])}
+            if not known["skipped"]:
+                del known["skipped"]
+            bar.set_postfix({name: f"{value:.{digits[name]}f}" for name, value in known.items()})
 
         yield watch

@@ -13,8 +13,8 @@ from .preprocessing import fit_links
 from .training import Budget, Trainer, TrainingData, clearly_better
 
 RACE_PROGRESS = 0.06
-RACE_STEPS = 300
-RACE_MOST = 0.2
+RACE_STEPS = 1600
+RACE_MOST = 0.8
 
 
 @dataclasses.dataclass
@@ -61,7 +61,7 @@ def race(kinds: list[str], enter_kind: Callable[[str], Runner]) -> Runner:
         runner = enter_kind(kind)
         runner.trainer.validate()
         if len(kinds) > 1:
-            run_leg(runner.trainer, runners[0].trainer if runners else None)
+            run_leg(runner.trainer, len(kinds), runners[0].trainer if runners else None)
         runners.append(runner)
     best = runners[0]
     for runner in runners[1:]:
@@ -70,11 +70,11 @@ def race(kinds: list[str], enter_kind: Callable[[str], Runner]) -> Runner:
     return best
 
 
-def run_leg(trainer: Trainer, pace: Trainer | None) -> None:
+def run_leg(trainer: Trainer, num_kinds: int, pace: Trainer | None) -> None:
     """Run a trainer through the race's part of its schedule, in as many steps as `pace` took for it."""
     own = trainer.budget
     if pace is None:
-        goal = leg_goal(trainer)
+        goal = leg_goal(trainer, num_kinds)
     else:
         goal = pace.progress
         trainer.budget = Budget(max_iter=max(1, round(int(pace.state.step) / goal)))
@@ -84,10 +84,11 @@ def run_leg(trainer: Trainer, pace: Trainer | None) -> None:
     trainer.validate()
 
 
-def leg_goal(trainer: Trainer) -> float:
+def leg_goal(trainer: Trainer, num_kinds: int) -> float:
     """Return the share of the schedule that the race runs over.
 
-    Closed forms start ahead: a leg must be long enough, in steps, for a field to make up for them.
+    Closed forms start ahead: a leg must be long enough, in steps, for a field to make up for them. So the
+    race has a number of steps, which the kinds share, where it is not too much of the whole.
     """
     total = trainer.expected_steps()
-    return min(max(RACE_PROGRESS, RACE_STEPS / total), RACE_MOST)
+    return min(max(RACE_PROGRESS, RACE_STEPS / num_kinds / total), RACE_MOST / num_kinds)

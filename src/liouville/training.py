@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from . import checkpoint
 from ._errors import SolveError
@@ -26,7 +26,7 @@ from .objectives import AbstractObjective, Batch
 
 SEGMENT_SECONDS = 0.5
 FIRST_SEGMENT = 20
-MAX_SKIPPED = 50
+MAX_SKIPPED = 20
 WARMUP_STEPS = 100
 
 
@@ -193,8 +193,8 @@ def advance(
     """Do `count` steps on the device; progress through the schedule is ``offset + rate * step``."""
     step = make_step(static, objective, options)
 
-    def body(i: Int[Array, ""], carry: tuple[TrainState, Segment]) -> tuple[TrainState, Segment]:
-        state, total = carry
+    def body(carry: tuple[TrainState, Segment, Int[Array, ""]]) -> tuple[TrainState, Segment, Int[Array, ""]]:
+        state, total, done = carry
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
         row_key, key = jax.random.split(key)
         batch = Batch(data.draw(row_key, options.batch_size))
@@ -202,13 +202,17 @@ def advance(
         finite = jnp.isfinite(loss)
         add = lambda total, value: total + jnp.where(finite, value, 0.0)  # noqa: E731
         failed = total.failed + aux.get("failed", jnp.zeros(()))
-        return state, Segment(add(total.loss, loss), add(total.evaluations, aux["evaluations"]), failed)
+        return state, Segment(add(total.loss, loss), add(total.evaluations, aux["evaluations"]), failed), done + 1
+
+    def goes_on(carry: tuple[TrainState, Segment, Int[Array, ""]]) -> Bool[Array, ""]:
+        state, _, done = carry
+        return (done < count) & (state.skipped_in_a_row < MAX_SKIPPED)
 
     zero = jnp.zeros(())
     skipped = state.skipped
-    state, total = jax.lax.fori_loop(0, count, body, (state, Segment(zero, zero, zero)))
-    counted = jnp.maximum(count - (state.skipped - skipped), 1)
-    return state, Segment(total.loss / counted, total.evaluations / counted, total.failed / count)
+    state, total, done = jax.lax.while_loop(goes_on, body, (state, Segment(zero, zero, zero), jnp.zeros((), jnp.int32)))
+    counted = jnp.maximum(done - (state.skipped - skipped), 1)
+    return state, Segment(total.loss / counted, total.evaluations / counted, total.failed / jnp.maximum(done, 1))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -147,7 +147,9 @@ def _write(file: BinaryIO, suffix: str, values: np.ndarray, columns: list[str]) 
     elif suffix == ".parquet":
         pyarrow.parquet.write_table(Table(values, columns).frame(), file)
     else:
-        options = pyarrow.csv.WriteOptions(quoting_style="needed", quoting_header="needed")
+        # Where Arrow may quote, it quotes every name: it is let only where one of them needs it.
+        special = any(mark in name for name in columns for mark in ',"\r\n')
+        options = pyarrow.csv.WriteOptions(quoting_header="needed" if special else "none")
         pyarrow.csv.write_csv(Table(values, columns).frame(), file, options)
 
 
