@@ -140,9 +140,12 @@ def test_hutchinson_scores_are_seeded_and_within_their_errors(two_modes):
     estimate, info = density.score_samples(X[:300], return_info=True, num_probes=8, random_state=3)
     again = density.score_samples(X[:300], num_probes=8, random_state=3)
     assert np.array_equal(estimate, again)
-    z = (estimate - exact) / info.std_error
-    # Student's t with 7 degrees of freedom: standard deviation 1.18.
-    assert 0.9 < z.std() < 1.6 and abs(z.mean()) < 0.4
+    # In two dimensions a Rademacher estimate takes two values only: now and then all probes agree, and a row's
+    # standard error is zero. Over many rows the squares of errors and of standard errors have one mean.
+    error = estimate - exact
+    gap = error**2 - info.std_error**2
+    assert abs(gap.mean()) < 4 * gap.std() / np.sqrt(len(gap))
+    assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(error))
 
 
 def test_info_counts_and_statuses(fitted, table):
@@ -348,8 +351,8 @@ def test_bad_parameters_are_named(params, table):
 
 
 def test_training_that_cannot_recover_says_why(table):
-    density = FlowDensity(**{**FAST, "max_iter": 200, "objective": "likelihood", "rtol": 1e-12, "atol": 1e-12})
-    with pytest.raises(SolveError, match="solves did not arrive"):
+    density = FlowDensity(**{**FAST, "max_iter": 200, "objective": "likelihood", "batch_size": 8, "learning_rate": 1e4})
+    with pytest.raises(SolveError, match="Training cannot recover: 20 steps in a row"):
         density.fit(table)
 
 

@@ -236,7 +236,7 @@ def test_one_probe_tells_no_standard_error():
 
 
 def test_norm_does_not_hide_the_log_determinant():
-    """One entry of 3 beside a hundred zeros has a root mean square of 0.3 over all, of 3 by parts."""
-    state = FlowState(jnp.zeros(100), jnp.array([3.0]), {"kinetic_energy": jnp.asarray(1.0)})
+    """The log-determinant is a part of its own, counted per dimension."""
+    state = FlowState(jnp.zeros(100), jnp.array([300.0]), {"kinetic_energy": jnp.asarray(1.0)})
     np.testing.assert_allclose(flow_norm(state), 3.0)
     np.testing.assert_allclose(flow_norm(FlowState(jnp.full(100, 2.0), None, {})), 2.0)

@@ -17,7 +17,7 @@ CHOICES = {
     "objective": ("flow_matching", "likelihood"),
     "vector_field": tuple(VECTOR_FIELDS),
     "divergence": tuple(DIVERGENCES),
-    "solver": tuple(SOLVERS),
+    "solver": (None, *SOLVERS),
     "preprocess": ("auto", *PREPROCESSORS),
 }
 POSITIVE = ("width", "batch_size", "max_iter", "max_seconds", "learning_rate", "rtol", "atol")
@@ -47,7 +47,9 @@ def check_parameters(estimator: Any) -> None:
     params = estimator.get_params()
     for name, choices in CHOICES.items():
         if params[name] not in choices:
-            raise ValueError(f"Expected {name} among {list(choices)}, got {params[name]!r}; try {choices[0]!r}.")
+            raise ValueError(
+                f"Expected {name} among {list(choices)}, got {params[name]!r}; try {next(filter(None, choices))!r}."
+            )
     for name in {*POSITIVE, *INTEGERS}:
         value = params[name]
         kind = numbers.Integral if name in INTEGERS else numbers.Real
@@ -74,7 +76,8 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
         width=_or(estimator.width, width),
         depth=_or(estimator.depth, depth),
         preconditioned=matching,
-        solver=estimator.solver,
+        # Where many columns make the divergence rough, small steps of a low order take fewer evaluations.
+        solver=_or(estimator.solver, "dopri5" if columns < 24 else "bosh3"),
         divergence=estimator.divergence,
         rtol=estimator.rtol,
         atol=estimator.atol,

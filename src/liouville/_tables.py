@@ -73,7 +73,7 @@ def check_varied(X: Rows, weight: np.ndarray, names) -> None:
     z = z / np.sqrt(np.average(z**2, axis=0, weights=weight))
     values, vectors = np.linalg.eigh((z * weight[:, None]).T @ z / weight.sum())
     if values[0] < COLLINEAR * columns:
-        involved = np.flatnonzero(np.abs(vectors[:, 0]) > 0.5 * np.abs(vectors[:, 0]).max())
+        involved = np.flatnonzero(np.abs(vectors[:, 0]) > 0.1 * np.abs(vectors[:, 0]).max())
         listed = ", ".join(name(j) for j in involved[:8])
         raise DataError(
             f"Expected columns that are no combination of each other, got collinear columns {listed}; try leaving one "

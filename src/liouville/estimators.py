@@ -43,7 +43,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         ``"exact"`` or ``"hutchinson"``, in training by likelihood; evaluation is exact.
     solver
         ``"dopri5"``, ``"tsit5"``, ``"dopri8"``, ``"bosh3"``, ``"heun"`` (adaptive), ``"rk4"`` or ``"euler"``
-        (20 constant steps).
+        (20 constant steps); None is ``"dopri5"``, on 24 columns and more ``"bosh3"``.
     rtol, atol
         Tolerances of the adaptive solvers.
     preprocess
@@ -102,7 +102,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         width: int | None = None,
         depth: int | None = None,
         divergence: str = "exact",
-        solver: str = "dopri5",
+        solver: str | None = None,
         rtol: float = 1e-5,
         atol: float = 1e-5,
         preprocess: str = "auto",

@@ -28,6 +28,7 @@ SEGMENT_SECONDS = 0.5
 FIRST_SEGMENT = 20
 MAX_SKIPPED = 20
 WARMUP_STEPS = 100
+WARMUP_SHARE = 0.1
 
 
 class Options(eqx.Module):
@@ -36,7 +37,8 @@ class Options(eqx.Module):
     Parameters
     ----------
     learning_rate
-        Peak of the schedule: a linear warm-up of 100 steps, then half a cosine down to zero.
+        Peak of the schedule: a linear warm-up over 100 steps, or a tenth of the whole where that is less, under
+        half a cosine down to zero.
     weight_decay
         Decoupled weight decay.
     clip_norm
@@ -174,8 +176,9 @@ def make_step(static: PyTree, objective: AbstractObjective, options: Options) ->
 
 
 def learning_rate_factor(step: Int[Array, ""], progress: Scalar) -> Scalar:
-    """Return the schedule's factor: linear warm-up in steps, half a cosine in progress (0 to 1)."""
-    warmup = jnp.minimum(1.0, (step + 1) / WARMUP_STEPS)
+    """Return the schedule's factor: a warm-up of 100 steps or a tenth of the whole, then half a cosine."""
+    # A short training cannot spend all of itself on warming up.
+    warmup = jnp.minimum(1.0, jnp.maximum((step + 1) / WARMUP_STEPS, progress / WARMUP_SHARE))
     return warmup * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
 
 
