@@ -3,11 +3,11 @@
 That the real parts pass the same checkers is for the other files to show.
 """
 
+import jax
 import jax.numpy as jnp
 import pytest
 
 from checks import check_condition, check_hutchinson, check_linear_flow, check_log_det, check_mass, scaled_flow
-from conftest import enable_x64
 from liouville.bijections import CNF, Standardize
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Hutchinson
@@ -95,5 +95,5 @@ def test_a_dropped_condition_is_found(broken):
 def test_unscaled_data_are_found():
     with pytest.raises(AssertionError):
         check_mass(scaled_flow(Unscaled), centre=1e3, scale=50.0)
-    with pytest.raises(AssertionError), enable_x64(True):
+    with pytest.raises(AssertionError), jax.enable_x64(True):
         check_log_det(Unscaled([1.0, 2.0], [3.0, 4.0]), jnp.ones((2, 2)) * jnp.arange(1.0, 3.0)[:, None], atol=1e-6)

@@ -80,9 +80,8 @@ class Whiten(AbstractBijection):
     >>> import numpy as np
     >>> rows = np.random.default_rng(0).normal(size=(500, 2)) @ np.array([[1.0, 0.9], [0.0, 0.1]])
     >>> z, log_det = Whiten.fit(rows, np.ones(500)).inverse_and_log_det(rows)
-    >>> print(np.round(np.cov(z.T, ddof=0) + 0.0, 6))
-    [[1. 0.]
-     [0. 1.]]
+    >>> bool(np.allclose(np.cov(z.T, ddof=0), np.eye(2)))
+    True
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
