@@ -71,7 +71,7 @@ class Exact(AbstractDivergence):
 
 
 class Hutchinson(AbstractDivergence):
-    """The unbiased estimate ``e' J e`` (Hutchinson, 1990; for flows, FFJORD, 2019, eq. 7).
+    """The unbiased estimate ``e' J e`` (Hutchinson, 1990; for flows, FFJORD, 2019, section 3.1).
 
     Parameters
     ----------

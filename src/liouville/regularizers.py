@@ -28,7 +28,7 @@ class AbstractRegularizer(eqx.Module):
 
 
 class KineticEnergy(AbstractRegularizer):
-    """The kinetic energy ``mean(v^2) / 2`` per dimension (Finlay and others, RNODE, 2020, eq. 9).
+    """The kinetic energy ``mean(v^2) / 2`` per dimension (Finlay and others, RNODE, 2020).
 
     Examples
     --------
