@@ -36,7 +36,6 @@ class Settings:
     objective: str
     time_skew: float
     learning_rate: float
-    weight_decay: float
     batch_size: int
     max_iter: int | None
     validation_rows: int
@@ -88,7 +87,6 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
         objective=estimator.objective,
         time_skew=time_skew(columns),
         learning_rate=_or(estimator.learning_rate, learning_rate(columns)),
-        weight_decay=0.0,
         batch_size=_or(estimator.batch_size, 512),
         max_iter=None if unlimited else _or(estimator.max_iter, default_steps(rows, matching)),
         validation_rows=affordable_validation_rows(recipe),

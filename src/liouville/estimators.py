@@ -174,7 +174,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
     def _train(self, split: Split, settings: Settings, seed: int, started: float, watch) -> Runner:
         deadline = None if self.max_seconds is None else started + self.max_seconds
         budget = Budget(settings.max_iter, deadline)
-        options = Options(settings.learning_rate, settings.weight_decay, batch_size=settings.batch_size)
+        options = Options(settings.learning_rate, batch_size=settings.batch_size)
 
         def make_trainer(data: TrainingData, validate) -> Trainer:
             return Trainer(
@@ -228,6 +228,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
             "preprocess": runner.kind,
             "width": settings.recipe.width,
             "depth": settings.recipe.depth,
+            "solver": settings.recipe.solver,
             "batch_size": settings.batch_size,
             "learning_rate": settings.learning_rate,
             "steps": int(trainer.state.step),
@@ -439,7 +440,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         estimator = cls(**facts["parameters"])
         chosen = facts["facts"]
         recipe = resolve(estimator, chosen["rows"], chosen["columns"]).recipe
-        recipe = dataclasses.replace(recipe, width=chosen["width"], depth=chosen["depth"])
+        # What the defaults were at the fit: they may have changed since.
+        recipe = dataclasses.replace(recipe, **{name: chosen[name] for name in ("width", "depth", "solver")})
         core = eqx.filter_eval_shape(recipe, jax.random.key(0))
         core = flows.with_divergence(core, Exact())
         links = [kind.blank(recipe.size) for kind in PREPROCESSORS[chosen["preprocess"]]][::-1]
