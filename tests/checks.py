@@ -69,7 +69,7 @@ class ShiftField(AbstractVectorField):
         return condition + 0 * x
 
 
-def randomize(field: AbstractVectorField, seed: int, scale: float = 0.5) -> AbstractVectorField:
+def randomize(field: AbstractVectorField, seed: int, scale: float = 0.25) -> AbstractVectorField:
     """Give an MLP's output layer random weights: it starts at zero, where most tests would be blind."""
     if isinstance(field, Preconditioned):
         return Preconditioned(randomize(field.rest, seed, scale))
@@ -94,7 +94,7 @@ def make_field(name: str, shape=(3,), cond_shape=None) -> AbstractVectorField:
     return randomize(FIELDS[name](shape, cond_shape=cond_shape, key=jax.random.key(0)), seed=1)
 
 
-def random_cnf(size: int, *, integrator: Integrator | None = None, scale: float = 0.5) -> CNF:
+def random_cnf(size: int, *, integrator: Integrator | None = None, scale: float = 0.25) -> CNF:
     """Return a flow of a preconditioned MLP with random weights."""
     field = Preconditioned(MLP((size,), width=8, depth=1, key=jax.random.key(3)))
     integrator = Integrator.constant(20) if integrator is None else integrator

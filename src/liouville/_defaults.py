@@ -1,6 +1,7 @@
 """What the estimator's parameters mean: their legal values, and defaults by rows and columns."""
 
 import dataclasses
+import math
 import numbers
 import time
 from typing import Any
@@ -54,13 +55,12 @@ def check_parameters(estimator: Any) -> None:
         kind = numbers.Integral if name in INTEGERS else numbers.Real
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             raise TypeError(f"Expected a number for {name}, got {value!r}; try leaving it out.")
-        if value is not None and (value < 0 or (name in POSITIVE and value == 0)):
+        number = 1.0 if value is None else float(value)
+        if not math.isfinite(number) or number < 0 or (name in POSITIVE and number == 0):
             raise ValueError(f"Expected a positive {name}, got {value!r}; try leaving it out.")
-    if not 0 <= params["validation_fraction"] < 1:
-        raise ValueError(
-            f"Expected validation_fraction in [0, 1), got {params['validation_fraction']!r}; "
-            "try validation_fraction=0.1."
-        )
+    fraction = params["validation_fraction"]
+    if not isinstance(fraction, numbers.Real) or not 0 <= float(fraction) < 1:
+        raise ValueError(f"Expected validation_fraction in [0, 1), got {fraction!r}; try validation_fraction=0.1.")
 
 
 def resolve(estimator: Any, rows: int, columns: int) -> Settings:
@@ -109,7 +109,7 @@ def learning_rate(columns: int) -> float:
 
 def default_steps(rows: int, matching: bool) -> int:
     """Return the number of steps where neither steps nor seconds are set: more for longer tables."""
-    steps = int(np.clip(24 * np.sqrt(rows), 2000, 8000))
+    steps = int(np.clip(40 * np.sqrt(rows), 3000, 10_000))
     return steps if matching else steps // 8
 
 

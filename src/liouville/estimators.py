@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import checkpoint, evaluation, flows
 from ._defaults import Settings, check_parameters, make_objective, resolve, validation_goals
 from ._progress import progress_bar
-from ._tables import check_frame, check_points, check_varied, check_weight, split_rows
+from ._tables import FEWEST_ROWS, check_frame, check_points, check_varied, check_weight, split_rows
 from .bijections import Chain
 from .distributions import AbstractDistribution, Transformed
 from .divergences import Exact, Hutchinson
@@ -191,14 +191,14 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         enter_kind = lambda kind: enter(kind, split, make_trainer)  # noqa: E731
         identity = {"parameters": self._portable_params(), "rows": len(split.rows), "seed": seed}
         found = self._find_checkpoint(identity)
+        few = len(split.rows) < FEWEST_ROWS
         if found is None:
-            runner = race(
-                candidates(settings.recipe.size) if self.preprocess == "auto" else [self.preprocess], enter_kind
-            )
+            kinds = candidates(settings.recipe.size) if self.preprocess == "auto" else [self.preprocess]
+            runner = race(kinds[:1] if few else kinds, enter_kind)
         else:
             runner = enter_kind(found[1]["preprocess"])
             runner.trainer.restore(*found)
-        goals = validation_goals(runner.trainer.validate_seconds, deadline)
+        goals = () if few else validation_goals(runner.trainer.validate_seconds, deadline)
         if self.checkpoint is None:
             runner.trainer.run(goals)
         else:

@@ -12,9 +12,12 @@ from .distributions import Transformed
 from .preprocessing import fit_links
 from .training import Budget, Trainer, TrainingData, clearly_better
 
-RACE_PROGRESS = 0.06
+RACE_PROGRESS = 0.03
 RACE_STEPS = 1600
 RACE_MOST = 0.8
+FINAL_LENGTH = 3.0
+# Several kinds have their chances, at several validations: evidence against the simpler one must be strong.
+RACE_STD_ERRORS = 3.0
 
 
 @dataclasses.dataclass
@@ -51,44 +54,62 @@ def enter(kind: str, split: Split, make_trainer: Callable[[TrainingData, Callabl
 
 
 def race(kinds: list[str], enter_kind: Callable[[str], Runner]) -> Runner:
-    """Train each kind through the first part of its schedule; return the one with the least NLL.
+    """Train each kind through the first part of its schedule, the best two further; return the better one.
 
     A kind beats one that is named before it, and is simpler, only where it is clearly better. The winner
     goes on from where it is, so the race costs the time of the losers alone.
     """
-    runners: list[Runner] = []
-    for kind in kinds:
-        runner = enter_kind(kind)
-        runner.trainer.validate()
-        if len(kinds) > 1:
-            run_leg(runner.trainer, len(kinds), runners[0].trainer if runners else None)
-        runners.append(runner)
+    runners = [enter_kind(kinds[0])]
+    runners[0].trainer.validate()
+    if len(kinds) == 1:
+        return runners[0]
+    goal = leg_goal(runners[0].trainer, len(kinds))
+    run_leg(runners, goal)
+    for kind in kinds[1:]:
+        runners.append(enter_kind(kind))
+        runners[-1].trainer.validate()
+        run_leg([runners[-1]], goal, pace=runners[0].trainer)
+    runners = finalists(runners)
+    if len(runners) > 1:
+        run_leg(runners[:1], FINAL_LENGTH * goal)
+        run_leg(runners[1:], FINAL_LENGTH * goal, pace=runners[0].trainer)
     best = runners[0]
     for runner in runners[1:]:
-        if clearly_better(runner.trainer.last_rows, best.trainer.last_rows):
+        if clearly_better(runner.trainer.best_rows, best.trainer.best_rows, RACE_STD_ERRORS):
             best = runner
     return best
 
 
-def run_leg(trainer: Trainer, num_kinds: int, pace: Trainer | None) -> None:
-    """Run a trainer through the race's part of its schedule, in as many steps as `pace` took for it."""
-    own = trainer.budget
-    if pace is None:
-        goal = leg_goal(trainer, num_kinds)
-    else:
-        goal = pace.progress
-        trainer.budget = Budget(max_iter=max(1, round(int(pace.state.step) / goal)))
-    while trainer.progress < goal:
-        trainer.train_towards(goal)
-    trainer.budget = own
-    trainer.validate()
+def finalists(runners: list[Runner]) -> list[Runner]:
+    """Return the kinds that may still win, at most two, in the order of their simplicity.
+
+    A closed form that bends more starts ahead and may end behind: a field learns late what is hard. So a
+    kind goes on that lags by less than what it has gained since its start.
+    """
+    mean = lambda runner: float(np.mean(runner.trainer.best_rows))  # noqa: E731
+    best, *others = sorted(runners, key=mean, reverse=True)
+    gain = lambda runner: mean(runner) - float(np.mean(runner.trainer.first_rows))  # noqa: E731
+    able = [best, *[runner for runner in others if mean(best) - mean(runner) < gain(runner)][:1]]
+    return [runner for runner in runners if runner in able]
+
+
+def run_leg(runners: list[Runner], goal: float, pace: Trainer | None = None) -> None:
+    """Run kinds to a share of their schedules and validate them, in as many steps as `pace` took for it."""
+    for trainer in [runner.trainer for runner in runners]:
+        own = trainer.budget
+        if pace is not None:
+            trainer.budget = Budget(max_iter=max(1, round(int(pace.state.step) / pace.progress)))
+        while trainer.progress < goal:
+            trainer.train_towards(goal)
+        trainer.budget = own
+        trainer.validate()
 
 
 def leg_goal(trainer: Trainer, num_kinds: int) -> float:
-    """Return the share of the schedule that the race runs over.
+    """Return the share of the schedule that the race's first leg runs over.
 
     Closed forms start ahead: a leg must be long enough, in steps, for a field to make up for them. So the
     race has a number of steps, which the kinds share, where it is not too much of the whole.
     """
-    total = trainer.expected_steps()
-    return min(max(RACE_PROGRESS, RACE_STEPS / num_kinds / total), RACE_MOST / num_kinds)
+    share = max(RACE_PROGRESS, RACE_STEPS / num_kinds / trainer.expected_steps())
+    return min(share, RACE_MOST / FINAL_LENGTH / num_kinds)

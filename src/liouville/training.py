@@ -253,14 +253,14 @@ class History(dict):
             self[name].append(row[name])
 
 
-def clearly_better(rows: np.ndarray, than: np.ndarray) -> bool:
-    """Return True where log-densities are higher by more than a standard error of the mean difference.
+def clearly_better(rows: np.ndarray, than: np.ndarray, std_errors: float = 2.0) -> bool:
+    """Return True where log-densities are higher by more than some standard errors of the mean difference.
 
     Both are of the same rows, so the difference is known far better than either mean. On a small table
     chance alone makes one of several models look better: the simpler one stays until there is evidence.
     """
     gain = rows - than
-    return bool(np.mean(gain) > np.std(gain) / np.sqrt(len(gain)))
+    return bool(np.mean(gain) > std_errors * np.std(gain) / np.sqrt(len(gain)))
 
 
 class Trainer:
@@ -304,8 +304,8 @@ class Trainer:
         self.progress, self.speed, self.validate_seconds = 0.0, 0.0, 0.0
         self.best_nll, self.best_step, self.best_params = np.inf, 0, self.state.params
         self.warm = False
-        # Log-densities of the validation rows: at the start, at the best, and now.
-        self.first_rows = self.best_rows = self.last_rows = np.zeros(0)
+        # Log-densities of the validation rows: at the start, and at the best.
+        self.first_rows = self.best_rows = np.zeros(0)
         self.history, self.worse_in_a_row, self.started = History(), 0, time.perf_counter()
 
     def flow(self, params: PyTree) -> Transformed:
@@ -393,7 +393,7 @@ class Trainer:
         before = time.perf_counter()
         rows = self.validate_fn(self.flow(self.state.average))
         self.validate_seconds = time.perf_counter() - before
-        self.last_rows, nll = rows, -float(np.mean(rows))
+        nll = -float(np.mean(rows))
         if not self.first_rows.size:
             self.first_rows = self.best_rows = rows
         better = nll < self.best_nll if self.best_step else clearly_better(rows, self.first_rows)

@@ -85,7 +85,9 @@ class MLP(AbstractVectorField):
         size = math.prod(shape)
         self.shape, self.cond_shape = tuple(shape), cond_shape
         self.activation, self.num_frequencies = check_activation(activation), num_frequencies
-        self.inner = linear(size, width, key=keys[0])
+        # Data at unit scale make features at unit scale: smaller ones start out linear, and stay so for long.
+        inner = linear(size, width, key=keys[0])
+        self.inner = eqx.tree_at(lambda layer: layer.weight, inner, 2 * inner.weight)
         fan_in = 2 * num_frequencies + condition_size(cond_shape)
         self.embedding = linear(fan_in, width * (depth + 1), key=keys[1])
         self.blocks = tuple(ResidualBlock(width, self.activation, key=k) for k in keys[3:])

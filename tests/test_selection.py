@@ -1,0 +1,74 @@
+"""The race between kinds of preprocessing."""
+
+import types
+
+import numpy as np
+
+from liouville.selection import Runner, finalists, race
+from liouville.training import Budget
+
+
+class Racer:
+    """A trainer whose validation log-density follows a curve of the step, the same for all rows but for noise."""
+
+    def __init__(self, curve, seed=0):
+        self.curve, self.noise = curve, 0.01 * np.random.default_rng(seed).normal(size=400)
+        self.state, self.progress = types.SimpleNamespace(step=0), 0.0
+        self.budget = Budget(max_iter=10_000)
+        self.first_rows = self.best_rows = np.zeros(0)
+
+    def expected_steps(self):
+        return 10_000
+
+    def train_towards(self, goal):
+        self.state.step = round(goal * self.budget.max_iter)
+        self.progress = goal
+
+    def validate(self):
+        rows = self.curve(self.state.step) + self.noise
+        self.first_rows = self.first_rows if self.first_rows.size else rows
+        self.best_rows = rows
+
+
+def run_race(curves):
+    racers = {name: Racer(curve, seed) for seed, (name, curve) in enumerate(curves.items())}
+    winner = race(list(curves), lambda kind: Runner(kind, [], racers[kind]))
+    return winner.kind, {name: racer.state.step for name, racer in racers.items()}
+
+
+def test_a_kind_that_starts_behind_and_learns_wins():
+    winner, steps = run_race({"slow": lambda s: -2.5 + s / 600, "ahead": lambda s: -1.0 + 0 * s})
+    assert winner == "slow"
+    assert steps["slow"] == steps["ahead"] > 800
+
+
+def test_a_kind_that_lags_and_does_not_learn_is_not_trained_further():
+    winner, steps = run_race(
+        {"good": lambda s: s / 600, "bad": lambda s: -3.0 + 0 * s, "worse": lambda s: -4.0 + 0 * s}
+    )
+    assert winner == "good"
+    assert steps["good"] == steps["bad"] == steps["worse"]
+
+
+def test_at_most_two_kinds_are_in_the_final():
+    _, steps = run_race({name: lambda s, k=k: s / 600 + 0.01 * k for k, name in enumerate("abcd")})
+    assert sorted(steps.values())[1] < sorted(steps.values())[2] == sorted(steps.values())[3]
+
+
+def test_the_simpler_kind_stays_without_clear_evidence():
+    winner, _ = run_race({"simple": lambda s: s / 600, "bent": lambda s: s / 600 + 1e-4})
+    assert winner == "simple"
+
+
+def test_finalists_keep_the_order_of_simplicity():
+    runners = [Runner(name, [], Racer(lambda s, k=k: s + k)) for k, name in enumerate("ab")]
+    for runner in runners:
+        runner.trainer.validate()
+        runner.trainer.state.step = 5
+        runner.trainer.validate()
+    assert [runner.kind for runner in finalists(runners)] == ["a", "b"]
+
+
+def test_one_kind_runs_no_race():
+    winner, steps = run_race({"only": lambda s: s / 600})
+    assert winner == "only" and steps == {"only": 0}
