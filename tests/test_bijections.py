@@ -133,6 +133,15 @@ def test_ties_leave_an_invertible_map(cls):
     np.testing.assert_allclose(link.transform(z), x, rtol=1e-6, atol=1e-6)
 
 
+def test_knots_that_rounding_cannot_tell_apart_are_one():
+    """One row at 1e18 leaves the others, standardized, within the rounding of a single number."""
+    rows = np.full((200, 1), -0.07) + 1e-17 * np.arange(200)[:, None]
+    rows[0] = 14.0
+    with np.errstate(all="raise"):
+        z, log_det = GaussianMargins.fit(rows, np.ones(200)).inverse_and_log_det(rows)
+    assert np.isfinite(z).all() and np.isfinite(log_det).all()
+
+
 def test_radius_is_finite_at_the_centre():
     link = GaussianRadius.fit(odd_table(), np.ones(400))
     z, log_det = link.inverse_and_log_det(np.zeros((1, 3)))

@@ -67,6 +67,10 @@ def test_samples_carry_the_names_and_repeat_by_seed(folder, tmp_path):
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
+def test_version():
+    assert run("--version").stdout.startswith("liouville 0.")
+
+
 def test_info_in_words_and_in_json(folder):
     facts = json.loads(run("info", folder / "model.safetensors", "--json").stdout)
     assert facts["columns"] == NAMES
@@ -107,12 +111,15 @@ def test_plots_are_written(folder, tmp_path, kind):
         (["score", "model.safetensors", "other.csv"], 1, "got none called 'height'"),
         (["sample", "model.safetensors", "-n", "0"], 2, "greater than or equal to 1"),
         (["plot", "model.safetensors", "-o", "picture.txt"], 1, ".png, .pdf or .svg"),
+        (["fit", "ragged.csv", "-o", "m.safetensors"], 1, "got 1 in row 1"),
+        (["sample", "model.safetensors", "--seed", "-1"], 2, "greater than or equal to 0"),
         (["unknown"], 2, "unknown"),
     ],
 )
 def test_failures_are_one_line_and_a_code(folder, monkeypatch, arguments, code, words):
     monkeypatch.chdir(folder)
     (folder / "text.csv").write_text("height,weight\ntall,3\n")
+    (folder / "ragged.csv").write_text("height,weight\n1,2\n3\n4,5\n")
     (folder / "other.csv").write_text("age,weight\n1,3\n")
     result = run(*arguments, code=code)
     assert words in " ".join(result.stderr.replace("│", " ").split())

@@ -316,8 +316,13 @@ BAD = {
     "constant": (lambda X: np.c_[X, np.ones(60)], "constant column 3"),
     "duplicated": (lambda X: np.c_[X, X[:, 1]], "collinear columns 1, 3"),
     "collinear": (lambda X: np.c_[X, X @ [1, 2, 0]], "collinear columns 0, 1, 3"),
+    "a row far out": (lambda X: np.r_[X, np.full((1, 3), 1e9)], "row 60 so far out that columns"),
     "one dimension": (lambda X: X[:, 0], "2D array"),
     "text": (lambda X: X.astype(str), "Expected numbers"),
+    "a word": (lambda X: put(X.astype(object), 4, 1, "tall"), "'tall' in row 4, column 1"),
+    "a word in a frame": (lambda X: pd.DataFrame(put(X.astype(object), 4, 1, "tall")), "'tall' in row 4, column '?1"),
+    "complex": (lambda X: X + 1j, "Complex data not supported: expected real"),
+    "one name twice": (lambda X: pd.DataFrame(X, columns=["a", "b", "a"]), "'a' twice"),
     "frame of text": (lambda X: pd.DataFrame({"a": X[:, 0], "b": ["x"] * 60}), "column 'b'"),
 }
 
@@ -327,6 +332,24 @@ def test_bad_tables_are_named(name):
     change, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         FlowDensity(**FAST).fit(bad(change))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+def test_bad_weights_are_named(table, value):
+    weight = np.ones(len(table))
+    weight[17] = value
+    with pytest.raises(ValueError, match=f"got {value:g} in row 17"):
+        FlowDensity(**FAST).fit(table, sample_weight=weight)
+
+
+def test_rows_of_no_weight_do_not_count(table):
+    """A column that varies in them alone is constant, and they do not make up for columns."""
+    flat, weight = table.copy(), np.repeat([1.0, 0.0], len(table) // 2)
+    flat[: len(table) // 2, 1] = 5.0
+    with pytest.raises(ValueError, match="constant column 1"):
+        FlowDensity(**FAST).fit(flat, sample_weight=weight)
+    with pytest.raises(ValueError, match="got 3 samples of positive weight of 3 columns"):
+        FlowDensity(**FAST).fit(table, sample_weight=np.arange(len(table)) < 3)
 
 
 def test_wrong_width_is_named(fitted, table):
@@ -342,12 +365,21 @@ def test_wrong_width_is_named(fitted, table):
         {"width": 0},
         {"width": "wide"},
         {"rtol": -1.0},
+        {"rtol": float("nan")},
+        {"max_seconds": float("inf")},
         {"validation_fraction": 2},
+        {"validation_fraction": "a"},
     ],
 )
 def test_bad_parameters_are_named(params, table):
     with pytest.raises((ValueError, TypeError), match=f"(?s)Expected.*{next(iter(params))}"):
         FlowDensity(**{**FAST, **params}).fit(table)
+
+
+def test_a_handful_of_rows_is_a_gaussian_and_not_learned_by_heart():
+    density = FlowDensity(random_state=0).fit(np.random.default_rng(0).normal(size=(5, 1)))
+    assert density.n_iter_ == 0 and density.facts_["preprocess"] == "standardize"
+    assert -3 < density.score(np.zeros((1, 1))) < 0.5
 
 
 def test_training_that_cannot_recover_says_why(table):

@@ -51,6 +51,18 @@ def test_corner_has_a_panel_for_each_pair():
         plots.plot_density(density, rows)
 
 
+def test_the_legend_of_one_column_is_beside_its_panel(line):
+    figure = plots.plot_corner(*line)
+    figure.draw_without_rendering()
+    legend, panel = figure.legends[0].get_window_extent(), figure.axes[0].get_window_extent()
+    assert not legend.overlaps(panel)
+
+
+def test_long_names_are_broken():
+    lines = plots._wrapped("a_rather_long_name_of_a_column").split("\n")
+    assert len(lines) > 1 and max(map(len, lines)) <= 16
+
+
 @pytest.mark.parametrize("which", ["line", "plane"])
 def test_trajectories_end_at_the_samples(which, request):
     density, _ = request.getfixturevalue(which)

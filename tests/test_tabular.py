@@ -49,7 +49,7 @@ def test_a_first_line_of_numbers_is_no_header(tmp_path):
         ("", "cannot be read"),
         ("a,a\n1,2\n", "'a' twice"),
         ("a;b\n1;2\n", "commas between the cells"),
-        ("a,b\n1,2\n3\n", "cannot be read"),
+        ("a,b\n1,2\n3\n", "got 1 in row 1"),
     ],
 )
 def test_bad_csv_is_named(tmp_path, content, words):

@@ -86,19 +86,30 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarray], dic
         raise CheckpointError(
             f"Expected a liouville {kind} file, got {path}, a safetensors file of another program; try another file."
         )
-    if metadata[DIGEST] != _digest(metadata[HEADER], arrays):
-        raise CheckpointError(
-            f"Expected an undamaged {kind} file, got {path}, whose content does not match its digest; try a fresh copy."
-        )
-    facts = json.loads(metadata[HEADER])
-    if facts["format_version"] > FORMAT_VERSION:
+    facts = _facts(metadata[HEADER])
+    # Asked before the digest: what is newer may be digested in another way.
+    if facts.get("format_version", 0) > FORMAT_VERSION:
         raise CheckpointError(
             f"Expected format version {FORMAT_VERSION} or older, got {facts['format_version']} in {path}; "
             "try a newer liouville."
         )
+    if metadata[DIGEST] != _digest(metadata[HEADER], arrays):
+        raise CheckpointError(
+            f"Expected an undamaged {kind} file, got {path}, whose content does not match its digest; try a fresh copy."
+        )
     if facts["kind"] != kind:
         raise CheckpointError(f"Expected a {kind} file, got {path}, a {facts['kind']} file; try another file.")
     return arrays, facts
+
+
+def _facts(text: str) -> dict[str, Any]:
+    """Return a header's facts, none where it is damaged: the digest tells."""
+    try:
+        facts = json.loads(text)
+    except ValueError:
+        return {}
+    known = isinstance(facts, dict) and isinstance(facts.get("format_version"), int)
+    return facts if known else {}
 
 
 def named_arrays(tree: PyTree) -> dict[str, Any]:

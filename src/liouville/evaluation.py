@@ -244,7 +244,9 @@ def _dtype():
 
 
 def _on_device(rows: np.ndarray) -> np.ndarray:
-    return rows.astype(_dtype())
+    # Beyond float32 is infinity, whose solve fails and says so: that is warning enough.
+    with np.errstate(over="ignore"):
+        return rows.astype(_dtype())
 
 
 def _fields(info: SolveInfo) -> tuple:

@@ -1,6 +1,7 @@
 """Pictures of a density. Every function returns a Matplotlib figure and shows nothing."""
 
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ def plot_density(estimator: "FlowDensity", data: np.ndarray | None = None, num: 
         Where there are more than two columns.
     """
     if estimator.n_features_in_ > 2:
-        raise ValueError(f"Expected one or two columns, got {estimator.n_features_in_}; try plot_corner.")
+        raise ValueError(f"Expected one or two columns, got {estimator.n_features_in_}; try a corner plot.")
     return (_curve if estimator.n_features_in_ == 1 else _map)(estimator, data, num)
 
 
@@ -61,7 +62,9 @@ def _curve(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> Figur
     name, rows, colour = _clouds(estimator, data)[0]
     low, high = _range(rows[:, 0])
     grid = np.linspace(low, high, 4 * num)
-    axes.hist(rows[:, 0], bins=80, range=(low, high), density=True, color=colour, alpha=0.3, label=name)
+    axes.hist(
+        rows[:, 0], bins=_num_bins(len(rows), 80), range=(low, high), density=True, color=colour, alpha=0.3, label=name
+    )
     axes.plot(
         grid, np.exp(estimator.score_samples(as_fitted(estimator, grid[:, None]))), color=SAMPLES, lw=2, label="density"
     )
@@ -130,7 +133,8 @@ def plot_corner(
     size, clouds = len(chosen), _clouds(estimator, data)
     clouds = [(name, rows[:MOST_POINTS, chosen], colour) for name, rows, colour in clouds]
     ranges = [_range(column) for column in clouds[0][1].T]
-    figure = Figure(figsize=(1.75 * size + 0.7, 1.75 * size + 0.7), layout="constrained")
+    side = max(1.75 * size + 0.7, 4.0)
+    figure = Figure(figsize=(side, side), layout="constrained")
     panels: Any = figure.subplots(size, size, squeeze=False)
     for i, j in np.ndindex(size, size):
         if j > i:
@@ -140,7 +144,9 @@ def plot_corner(
         _corner_labels(panels[i, j], [names[k] for k in chosen], i, j)
     figure.align_labels()
     handles = [Line2D([], [], marker="o", ls="", color=colour, label=name) for name, _, colour in clouds]
-    figure.legend(handles=handles, loc="upper right", frameon=False, fontsize=12)
+    # The upper right is empty, unless there is one panel.
+    place: Any = {"loc": "upper right"} if size > 1 else {"loc": "outside upper right", "ncols": 2}
+    figure.legend(handles=handles, frameon=False, fontsize=12, **place)
     return figure
 
 
@@ -157,9 +163,16 @@ def _corner_panel(axes: Axes, clouds: list, ranges: list, i: int, j: int) -> Non
     axes.set(xlim=ranges[j])
     if i == j:
         for _, rows, colour in clouds:
-            # As many bins as the fewer rows bear: bars of a handful of rows show noise, not shape.
-            bins = int(np.clip(np.sqrt(len(clouds[0][1])), 8, 40))
-            axes.hist(rows[:, i], bins, range=ranges[i], density=True, histtype="step", color=colour, lw=1.5)
+            # As many as the data bear, for the samples too: what differs is then no matter of bins.
+            axes.hist(
+                rows[:, i],
+                _num_bins(len(clouds[0][1]), 40),
+                range=ranges[i],
+                density=True,
+                histtype="step",
+                color=colour,
+                lw=1.5,
+            )
         return
     # As many of each, in mixed order: neither cloud is denser than the other, or lies on top of it.
     num = min(len(rows) for _, rows, _ in clouds)
@@ -313,5 +326,10 @@ def _open(axes: Axes, left: bool = True) -> None:
     axes.spines["left"].set_visible(left)
 
 
+def _num_bins(rows: int, most: int) -> int:
+    """Return as many bins as rows bear: bars of a handful of rows show noise, not shape."""
+    return int(np.clip(np.sqrt(rows), 8, most))
+
+
 def _wrapped(name: str) -> str:
-    return name if len(name) <= 16 else name.replace("_", " ").replace(" ", "\n", 1)
+    return name if len(name) <= 16 else "\n".join(textwrap.wrap(name.replace("_", " "), 16)[:3])

@@ -38,6 +38,8 @@ def fit_knots(x: np.ndarray, y: np.ndarray, *, num_knots: int, min_gap: float) -
     ndarray of shape (3, num_knots)
         Knots, values, slopes; the slopes are floored, so that the curve can be inverted.
     """
+    # Knots that rounding cannot tell apart would have no slope between them.
+    min_gap = max(min_gap, 1e-12 * np.max(np.abs(x)))
     group = np.cumsum(np.concatenate([[0.0], np.diff(x) > min_gap])).astype(int)
     count = np.bincount(group)
     x, y = np.bincount(group, x) / count, np.bincount(group, y) / count

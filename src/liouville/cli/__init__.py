@@ -2,11 +2,22 @@
 
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
 from . import _demo, _evaluate, _fit, _info, _plot, _sample, _score
 from ._common import guarded, say
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"liouville {__version__}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="liouville",
@@ -26,6 +37,15 @@ for command in (
     _demo.run_demo,
 ):
     app.command(command.__name__.removeprefix("run_"))(guarded(command))
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Density estimation with continuous normalizing flows."""
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ def run_demo(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for pictures.")] = Path(
         "demo"
     ),
-    seed: Annotated[int, typer.Option(help="Seed of the data and of the fits.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the data and of the fits.")] = 0,
 ) -> None:
     """Fit six Gaussians and a real table; print NLLs beside truth and baselines; write pictures."""
     output.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ def run_evaluate(
     train: Annotated[
         Path | None, typer.Option(metavar="TABLE", help="Table to fit the baselines on, for example that of the fit.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the baselines.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the baselines.")] = 0,
 ) -> None:
     """Print the NLL of a table beside that of a Gaussian, a Gaussian mixture and a kernel density.
 

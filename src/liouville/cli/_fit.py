@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def run_fit(
     data: Data,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
     max_seconds: Annotated[float | None, typer.Option(help="Time for fitting.")] = None,
     objective: Annotated[str, typer.Option(help="flow_matching or likelihood.")] = "flow_matching",
     settings: Annotated[

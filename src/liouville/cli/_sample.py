@@ -11,7 +11,7 @@ def run_sample(
     model: Model,
     num: Annotated[int, typer.Option("--num", "-n", min=1, help="Number of rows.")] = 1000,
     output: Output = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed draws the same rows.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same seed draws the same rows.")] = None,
 ) -> None:
     """Draw rows, under the names of the columns that the model was fitted on."""
     from ..data import check_output, column_names, write_table

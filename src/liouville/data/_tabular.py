@@ -1,5 +1,6 @@
 """Tables from and to files: CSV, Parquet, NPY, NPZ."""
 
+import contextlib
 import csv
 import os
 import sys
@@ -160,8 +161,26 @@ def _read_csv(path: Path) -> Table:
         names = None if _is_header(first) else default_names(len(first))
         table = pyarrow.csv.read_csv(path, pyarrow.csv.ReadOptions(column_names=names))
     except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
+        if isinstance(error, pa.ArrowException):
+            _check_widths(path)
         raise _unreadable(path, error) from None
     return _from_arrow(table, path)
+
+
+def _check_widths(path: Path) -> None:
+    """Name the first row that is longer or shorter than the first line: Arrow, which reads in parallel, cannot."""
+    with (
+        contextlib.suppress(csv.Error, UnicodeDecodeError),
+        open(path, encoding="utf-8-sig", newline="") as file,
+    ):
+        lines = (cells for cells in csv.reader(file) if cells)
+        first = next(lines, [])
+        for row, cells in enumerate(lines, start=0 if _is_header(first) else 1):
+            if len(cells) != len(first):
+                raise DataError(
+                    f"Expected {len(first)} cells in every row of {path}, got {len(cells)} in row {row}; "
+                    "try filling in or dropping the row."
+                )
 
 
 def _is_header(cells: list[str]) -> bool:
