@@ -10,7 +10,7 @@ CANDIDATES := $(or $(PYTHON),python3.11 python3 python)
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean distclean
+.PHONY: help setup demo examples test lint format clean distclean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -19,6 +19,9 @@ setup: $(STAMP)  ## create .venv and install the package with its tools (the oth
 
 demo: $(STAMP)  ## fit six Gaussians and a real table; pictures go to demo/
 	$(BIN)/liouville demo -o demo
+
+examples: $(STAMP)  ## run every example and make examples/README.md anew (some 25 minutes)
+	$(BIN)/python examples/run_all.py
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest

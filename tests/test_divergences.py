@@ -33,12 +33,26 @@ def test_hutchinson_is_unbiased_and_its_variance_falls_with_the_probes(noise, nu
 def test_hutchinson_gives_one_estimate_per_probe_and_averages_them():
     x, divergence = jnp.array([0.3, -1.0, 0.5]), Hutchinson(num_probes=6)
     noise = divergence.init(x, jax.random.key(1))
-    value, estimates = divergence.estimates(swirl, x, noise)
+    local = divergence.linearize(swirl, x, noise)
+    value, estimates = local.value, local.estimates
     jacobian = np.asarray(jax.jacfwd(swirl)(x))
     by_hand = [e @ jacobian @ e for e in np.asarray(noise)]
     np.testing.assert_allclose(estimates, by_hand, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(divergence(swirl, x, noise)[1], np.mean(by_hand), rtol=1e-4)
     np.testing.assert_allclose(value, swirl(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("noise", ["rademacher", "gaussian"])
+def test_reverse_mode_estimates_the_same_number_from_the_transposed_jacobian(noise):
+    x = jnp.array([0.3, -1.0, 0.5])
+    forward, reverse = Hutchinson(noise, 5), Hutchinson(noise, 5, "reverse")
+    probes = forward.init(x, jax.random.key(2))
+    jacobian = np.asarray(jax.jacfwd(swirl)(x))
+    np.testing.assert_allclose(
+        reverse.linearize(swirl, x, probes).estimates, forward.linearize(swirl, x, probes).estimates, rtol=1e-4
+    )
+    np.testing.assert_allclose(forward.linearize(swirl, x, probes).products, probes @ jacobian.T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(reverse.linearize(swirl, x, probes).products, probes @ jacobian, rtol=1e-4, atol=1e-5)
 
 
 def test_signs_are_exact_where_the_jacobian_is_diagonal():
@@ -68,7 +82,7 @@ def test_hutchinson_needs_a_key_and_exact_none():
     assert Exact().init(jnp.zeros(2), None) is None
 
 
-@pytest.mark.parametrize("options", [{"noise": "uniform"}, {"num_probes": 0}])
+@pytest.mark.parametrize("options", [{"noise": "uniform"}, {"num_probes": 0}, {"mode": "sideways"}])
 def test_bad_options_are_refused(options):
     with pytest.raises(ValueError, match="Expected .* got .*; try"):
         Hutchinson(**options)

@@ -39,8 +39,8 @@ class SummedProbes(Hutchinson):
     """Estimates are summed over the probes, not averaged."""
 
     def __call__(self, fn, x, noise):
-        value, estimates = self.estimates(fn, x, noise)
-        return value, jnp.sum(estimates)
+        local = self.linearize(fn, x, noise)
+        return local.value, jnp.sum(local.estimates)
 
 
 class OneProbe(Hutchinson):

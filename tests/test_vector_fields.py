@@ -69,16 +69,18 @@ def test_depends_on_time_point_and_condition(name, cond_shape):
 def test_value_and_divergence_agree_with_the_call(name, cond_shape):
     """The preconditioned field adds its part in closed form: the oracle differentiates the whole field."""
     field = make_field(name, cond_shape=cond_shape)
-    estimate = lambda fn, x: Exact().estimates(fn, x, None)  # noqa: E731
+    estimate = lambda fn, x: Exact().linearize(fn, x, None)  # noqa: E731
 
     def one_row(t, x, c):
         jacobian = jax.jacfwd(lambda x: field(t, x, c))(x)
-        return field(t, x, c), jnp.trace(jacobian), field.value_and_divergence(t, x, c, estimate)
+        return field(t, x, c), jacobian, field.value_and_divergence(t, x, c, estimate)
 
     axes = (0, 0, None if cond_shape is None else 0)
-    expected, trace, (value, divergence) = jax.jit(jax.vmap(one_row, axes))(*inputs(cond_shape))
-    np.testing.assert_allclose(value, expected, atol=1e-6)
-    np.testing.assert_allclose(divergence[:, 0], trace, rtol=1e-4, atol=1e-5)
+    expected, jacobian, local = jax.jit(jax.vmap(one_row, axes))(*inputs(cond_shape))
+    np.testing.assert_allclose(local.value, expected, atol=1e-6)
+    np.testing.assert_allclose(local.estimates[:, 0], np.trace(jacobian, axis1=1, axis2=2), rtol=1e-4, atol=1e-5)
+    # The products with the basis, one per direction, are the columns of the Jacobian.
+    np.testing.assert_allclose(local.products, np.swapaxes(jacobian, 1, 2), rtol=1e-4, atol=1e-5)
 
 
 def test_points_may_have_any_shape():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ._types import Key, Point, Scalar
+from .vector_fields import Linearization
 
 
 class AbstractDivergence(eqx.Module):
@@ -33,13 +34,13 @@ class AbstractDivergence(eqx.Module):
         """
 
     @abc.abstractmethod
-    def estimates(self, fn: Callable[[Point], Point], x: Point, noise: PyTree) -> tuple[Point, Float[Array, " probes"]]:
-        """Return ``fn(x)`` and one estimate of its divergence per probe."""
+    def linearize(self, fn: Callable[[Point], Point], x: Point, noise: PyTree) -> Linearization:
+        """Return ``fn(x)``, its Jacobian along the probes, and the estimates of its divergence that they give."""
 
     def __call__(self, fn: Callable[[Point], Point], x: Point, noise: PyTree) -> tuple[Point, Scalar]:
         """Return ``fn(x)`` and its divergence: the mean of the estimates over the probes."""
-        value, estimates = self.estimates(fn, x, noise)
-        return value, jnp.mean(estimates)
+        local = self.linearize(fn, x, noise)
+        return local.value, jnp.mean(local.estimates)
 
 
 class Exact(AbstractDivergence):
@@ -62,12 +63,12 @@ class Exact(AbstractDivergence):
         """Return None: there is nothing to draw."""
         return None
 
-    def estimates(self, fn: Callable[[Point], Point], x: Point, noise: Any) -> tuple[Point, Float[Array, " probes"]]:
-        """Return ``fn(x)`` and the exact divergence, as an array of one entry."""
+    def linearize(self, fn: Callable[[Point], Point], x: Point, noise: Any) -> Linearization:
+        """Return ``fn(x)``, its whole Jacobian and its exact divergence, as an array of one entry."""
         value, product = jax.linearize(fn, x)
         basis = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
-        jacobian = jax.vmap(product)(basis).reshape(x.size, x.size)
-        return value, jnp.trace(jacobian)[None]
+        columns = jax.vmap(product)(basis)
+        return Linearization(value, basis, columns, jnp.trace(columns.reshape(x.size, x.size))[None])
 
 
 class Hutchinson(AbstractDivergence):
@@ -79,6 +80,9 @@ class Hutchinson(AbstractDivergence):
         ``"rademacher"`` (signs; exact where the Jacobian is diagonal) or ``"gaussian"``.
     num_probes
         Probes per solve; the standard error falls with the square root of their number.
+    mode
+        ``"forward"`` takes ``J e`` by forward differentiation, ``"reverse"`` ``J' e`` by backpropagation, as
+        FFJORD does. The estimate is the same number; what differs is cost.
 
     Examples
     --------
@@ -91,11 +95,14 @@ class Hutchinson(AbstractDivergence):
 
     noise: str = eqx.field(default="rademacher", static=True)
     num_probes: int = eqx.field(default=1, static=True)
+    mode: str = eqx.field(default="forward", static=True)
     is_exact: bool = eqx.field(default=False, static=True, init=False)
 
     def __check_init__(self):
         if self.noise not in ("rademacher", "gaussian"):
             raise ValueError(f"Expected noise 'rademacher' or 'gaussian', got {self.noise!r}; try 'rademacher'.")
+        if self.mode not in ("forward", "reverse"):
+            raise ValueError(f"Expected mode 'forward' or 'reverse', got {self.mode!r}; try 'forward'.")
         if self.num_probes < 1:
             raise ValueError(f"Expected num_probes of at least 1, got {self.num_probes}; try 1.")
 
@@ -106,9 +113,12 @@ class Hutchinson(AbstractDivergence):
         draw = jax.random.rademacher if self.noise == "rademacher" else jax.random.normal
         return draw(key, (self.num_probes, *x.shape), dtype=x.dtype)
 
-    def estimates(
-        self, fn: Callable[[Point], Point], x: Point, noise: Float[Array, "probes *shape"]
-    ) -> tuple[Point, Float[Array, " probes"]]:
-        """Return ``fn(x)`` and ``e' J e`` for every probe `e`."""
-        value, product = jax.linearize(fn, x)
-        return value, jax.vmap(lambda e: jnp.sum(e * product(e)))(noise)
+    def linearize(self, fn: Callable[[Point], Point], x: Point, noise: Float[Array, "probes *shape"]) -> Linearization:
+        """Return ``fn(x)``, the Jacobian's products with the probes, and ``e' J e`` for every probe `e`."""
+        if self.mode == "forward":
+            value, product = jax.linearize(fn, x)
+        else:
+            value, pull_back = jax.vjp(fn, x)
+            product = lambda e: pull_back(e)[0]  # noqa: E731
+        products = jax.vmap(product)(noise)
+        return Linearization(value, noise, products, jax.vmap(jnp.vdot)(noise, products))

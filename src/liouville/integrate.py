@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._types import Condition, Point, Scalar, Time, is_parameter
 from .divergences import AbstractDivergence
-from .regularizers import AbstractRegularizer
+from .regularizers import AbstractRegularizer, PathPoint
 from .vector_fields import AbstractVectorField
 
 STATUS = (
@@ -234,7 +234,8 @@ def integrate_flow(
     divergence, noise
         The divergence and the noise that its `init` drew; None skips the log-determinant.
     regularizers
-        Rates to be integrated beside the flow, over the length of time, whichever the direction.
+        Rates to be integrated beside the flow, over the length of time, whichever the direction. They use what the
+        divergence computes, so they need one.
     save_times
         Times at which the path is kept.
 
@@ -244,6 +245,8 @@ def integrate_flow(
         The end of the solve. Nothing is raised where a solve fails: the numbers are NaN and
         ``info.status`` says why.
     """
+    if regularizers and divergence is None:
+        raise ValueError("Expected a divergence for the regularizers, got None; try divergence=Exact().")
     sign = jnp.sign(jnp.asarray(t1 - t0, x.dtype))
 
     # Adjoints that solve backwards see no closure: all that gradients flow to is handed over, as a flat
@@ -256,12 +259,11 @@ def integrate_flow(
         parts = eqx.combine(jax.tree.unflatten(structure, args), constants)
         vector_field, condition, divergence, noise, regularizers = parts
         if divergence is None:
-            velocity, rate = vector_field(t, y.x, condition), None
-        else:
-            estimate = partial(divergence.estimates, noise=noise)
-            velocity, rate = vector_field.value_and_divergence(t, y.x, condition, estimate)
-        penalties = {r.name: sign * r(t, y.x, velocity) for r in regularizers}
-        return FlowState(velocity, rate, penalties)
+            return FlowState(vector_field(t, y.x, condition), None, {})
+        local = vector_field.value_and_divergence(t, y.x, condition, partial(divergence.linearize, noise=noise))
+        point = PathPoint(t, y.x, condition, vector_field, local, divergence.is_exact)
+        penalties = {r.name: sign * r(point) for r in regularizers}
+        return FlowState(local.value, local.estimates, penalties)
 
     start = FlowState(
         x=x,

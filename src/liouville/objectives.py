@@ -1,7 +1,7 @@
 """Objectives: what training makes small."""
 
 import abc
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -75,12 +75,7 @@ class FlowMatching(AbstractObjective):
 
     def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
         """Return the mean squared error of the field, per dimension."""
-        cnf = flow.bijection
-        if not isinstance(cnf, CNF):
-            raise TypeError(
-                f"Expected a flow whose bijection is a CNF, got {type(cnf).__name__}; try matching in the "
-                "coordinates of the CNF, with the data mapped back through the other bijections."
-            )
+        cnf = cnf_of(flow)
         base_key, pair_key, time_key = jax.random.split(key, 3)
         x0 = flow.base.sample(base_key, (batch.x.shape[0],))
         x0, x1 = self.coupling(x0, batch.x, key=pair_key)
@@ -127,3 +122,131 @@ class MaximumLikelihood(AbstractObjective):
         evaluations = jnp.mean(report.info.num_evaluations.astype(log_prob.dtype))
         failed = jnp.mean(report.info.failed.astype(log_prob.dtype))
         return loss, {"evaluations": evaluations, "failed": failed, **penalties}
+
+
+class WeightedSum(AbstractObjective):
+    """A weighted sum of objectives, for example of a likelihood and of penalties.
+
+    Parameters
+    ----------
+    terms
+        Pairs of a weight and an objective.
+
+    Examples
+    --------
+    >>> objective = WeightedSum([(1.0, MaximumLikelihood()), (0.1, TrajectoryPolynomial())])
+    >>> [weight for weight, _ in objective.terms]
+    [1.0, 0.1]
+    """
+
+    terms: tuple[tuple[float, AbstractObjective], ...]
+
+    def __init__(self, terms):
+        self.terms = tuple((float(weight), objective) for weight, objective in terms)
+
+    def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
+        """Return the weighted sum of the losses; what is worth watching is added up by name."""
+        total, watched = jnp.zeros(()), {}
+        for (weight, objective), term_key in zip(self.terms, jax.random.split(key, len(self.terms)), strict=True):
+            loss, aux = objective(flow, batch, key=term_key)
+            total = total + weight * loss
+            watched = {**watched, **{name: watched.get(name, 0.0) + value for name, value in aux.items()}}
+        return total, watched
+
+
+class RandomEndTime(AbstractObjective):
+    """An objective on the flow up to a random end time (Ghosh and others, STEER, 2020).
+
+    The end time is drawn uniformly from ``(t1 - width, t1 + width)``, once per batch. A field that must arrive at any
+    of these times is slow and smooth near the end, which takes fewer evaluations at `t1` itself.
+
+    Parameters
+    ----------
+    objective
+        What is made small, for example `MaximumLikelihood`.
+    width
+        Half the width of the interval, below the length of the flow.
+
+    Examples
+    --------
+    >>> RandomEndTime(MaximumLikelihood(), 0.25).width
+    0.25
+    """
+
+    objective: AbstractObjective
+    width: float = eqx.field(default=0.5, static=True)
+
+    def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
+        """Return the objective of the flow with another end time."""
+        key, time_key = jax.random.split(key)
+        shift = jax.random.uniform(time_key, minval=-self.width, maxval=self.width)
+        moved = eqx.tree_at(lambda f: f.bijection.t1, flow, cnf_of(flow).t1 + shift)
+        return self.objective(moved, batch, key=key)
+
+
+class TrajectoryPolynomial(AbstractObjective):
+    """How far paths are from a polynomial in time (Huang and others, TPR, 2020, equation 7): a penalty.
+
+    Points of each path at random times are projected onto the polynomials of a degree; the mean squared residual per
+    dimension is the loss. Solvers of that order follow such paths in few steps.
+
+    Parameters
+    ----------
+    degree
+        Degree of the polynomials.
+    num_times
+        Points on each path, more than ``degree + 1``.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from liouville.bijections import CNF
+    >>> from liouville.distributions import Normal, Transformed
+    >>> from liouville.vector_fields import MLP
+    >>> flow = Transformed(Normal.standard((2,)), CNF(MLP((2,), key=jax.random.key(0))))
+    >>> loss, _ = TrajectoryPolynomial()(flow, Batch(jnp.ones((8, 2))), key=jax.random.key(1))
+    >>> print(f"{loss:.4f}")
+    0.0000
+    """
+
+    degree: int = eqx.field(default=1, static=True)
+    num_times: int = eqx.field(default=4, static=True)
+
+    def __check_init__(self):
+        if self.num_times < self.degree + 2:
+            raise ValueError(
+                f"Expected num_times of at least {self.degree + 2} for degree {self.degree}, got {self.num_times}; "
+                f"try num_times={self.degree + 3}."
+            )
+
+    def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
+        """Return the mean squared distance of the paths from their polynomials."""
+        cnf = cnf_of(flow)
+        span = cnf.t1 - cnf.t0
+        # Stratified, so that no two times fall together: backwards, as the paths run from data to base.
+        share = (jnp.arange(self.num_times) + jax.random.uniform(key, (self.num_times,))) / self.num_times
+        axes = (0, None if batch.condition is None else 0)
+        move = lambda x, c: cnf.move(x, cnf.t1, cnf.t0, c, save_times=cnf.t1 - span * share)  # noqa: E731
+        solution = jax.vmap(move, axes)(batch.x, batch.condition)
+        basis = jnp.linalg.qr(share[:, None] ** jnp.arange(self.degree + 1))[0]
+        path = jnp.reshape(cast(Array, solution.path), (batch.x.shape[0], self.num_times, -1))
+        residual = path - jnp.einsum("ti,si,bsd->btd", basis, basis, path)
+        info = solution.info
+        evaluations = jnp.mean(info.num_evaluations.astype(path.dtype))
+        return jnp.mean(residual**2), {"evaluations": evaluations, "failed": jnp.mean(info.failed.astype(path.dtype))}
+
+
+def cnf_of(flow: Transformed) -> CNF:
+    """Return the CNF that a flow is.
+
+    Raises
+    ------
+    TypeError
+        Where the flow's bijection is not a `CNF`.
+    """
+    if not isinstance(flow.bijection, CNF):
+        raise TypeError(
+            f"Expected a flow whose bijection is a CNF, got {type(flow.bijection).__name__}; try training in the "
+            "coordinates of the CNF, with the data mapped back through the other bijections."
+        )
+    return flow.bijection

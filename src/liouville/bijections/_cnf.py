@@ -2,7 +2,6 @@
 
 from typing import cast
 
-import equinox as eqx
 from jaxtyping import Array, Float
 
 from .._types import Condition, Key, Point, Scalar, Time
@@ -48,8 +47,8 @@ class CNF(AbstractBijection):
     divergence: AbstractDivergence
     integrator: Integrator
     regularizers: tuple[AbstractRegularizer, ...]
-    t0: float = eqx.field(static=True)
-    t1: float = eqx.field(static=True)
+    t0: Time
+    t1: Time
 
     def __init__(
         self,
@@ -57,8 +56,8 @@ class CNF(AbstractBijection):
         divergence: AbstractDivergence | None = None,
         integrator: Integrator | None = None,
         regularizers: tuple[AbstractRegularizer, ...] = (),
-        t0: float = 0.0,
-        t1: float = 1.0,
+        t0: Time = 0.0,
+        t1: Time = 1.0,
     ):
         self.vector_field = vector_field
         self.divergence = Exact() if divergence is None else divergence
@@ -127,7 +126,7 @@ class CNF(AbstractBijection):
         )
 
     def _solve(
-        self, x: Point, condition: Condition, start: float, end: float, key: Key | None
+        self, x: Point, condition: Condition, start: Time, end: Time, key: Key | None
     ) -> tuple[Point, Scalar, Report]:
         solution = integrate_flow(
             self.vector_field,

@@ -9,6 +9,29 @@ from jaxtyping import Array, Float
 from .._types import Condition, Point, Time
 
 
+class Linearization(eqx.Module):
+    """What a divergence sees of a function at a point: its value, and its Jacobian `J` along some probes.
+
+    Whoever needs more of the Jacobian than its trace, as regularizers do, finds it here and computes nothing again.
+
+    Attributes
+    ----------
+    value
+        The function's value.
+    probes
+        The directions `e` along which the Jacobian was taken: a whole basis where the divergence is exact.
+    products
+        ``J e`` for every probe, or ``J' e`` in reverse mode.
+    estimates
+        One estimate of the trace per Hutchinson probe; a single number where it is exact.
+    """
+
+    value: Point
+    probes: Float[Array, "directions *shape"]
+    products: Float[Array, "directions *shape"]
+    estimates: Float[Array, " probes"]
+
+
 class AbstractVectorField(eqx.Module):
     """A vector field ``v(t, x, condition)`` on one point; batches are the caller's ``vmap``.
 
@@ -27,12 +50,11 @@ class AbstractVectorField(eqx.Module):
     def __call__(self, t: Time, x: Point, condition: Condition = None) -> Point:
         """Return the velocity at time `t` and point `x`."""
 
-    def value_and_divergence(
-        self, t: Time, x: Point, condition: Condition, estimate: Callable
-    ) -> tuple[Point, Float[Array, " probes"]]:
+    def value_and_divergence(self, t: Time, x: Point, condition: Condition, estimate: Callable) -> Linearization:
         """Return the velocity and its divergence, as ``estimate(fn, x)`` gives it.
 
-        A field that knows part of its divergence in closed form overrides this, and hands only the
-        rest to `estimate`.
+        A field that knows its divergence, or a part of it, in closed form overrides this, and puts it into
+        the ``estimates`` of what `estimate` returns. What is then read by nobody is never computed: it does
+        not survive compilation.
         """
         return estimate(lambda x: self(t, x, condition), x)

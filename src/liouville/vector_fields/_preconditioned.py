@@ -4,10 +4,8 @@ import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
-
 from .._types import Condition, Point, Scalar, Time
-from ._base import AbstractVectorField
+from ._base import AbstractVectorField, Linearization
 
 
 class Preconditioned(AbstractVectorField):
@@ -48,14 +46,17 @@ class Preconditioned(AbstractVectorField):
         rate, scale = gaussian_rate(t)
         return rate * x + scale * self.rest(t, scale * x, condition)
 
-    def value_and_divergence(
-        self, t: Time, x: Point, condition: Condition, estimate: Callable
-    ) -> tuple[Point, Float[Array, " probes"]]:
+    def value_and_divergence(self, t: Time, x: Point, condition: Condition, estimate: Callable) -> Linearization:
         """Return the velocity and its divergence, the Gaussian part in closed form."""
         rate, scale = gaussian_rate(t)
-        value, divergence = self.rest.value_and_divergence(t, scale * x, condition, estimate)
-        # The chain rule gives the rest's divergence one more factor: its input is scaled, too.
-        return rate * x + scale * value, rate * math.prod(self.shape) + scale**2 * divergence
+        rest = self.rest.value_and_divergence(t, scale * x, condition, estimate)
+        # The chain rule gives the rest's Jacobian one more factor: its input is scaled, too.
+        return Linearization(
+            value=rate * x + scale * rest.value,
+            probes=rest.probes,
+            products=rate * rest.probes + scale**2 * rest.products,
+            estimates=rate * math.prod(self.shape) + scale**2 * rest.estimates,
+        )
 
 
 def gaussian_rate(t: Time) -> tuple[Time, Scalar]:
