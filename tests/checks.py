@@ -15,10 +15,21 @@ import numpy as np
 from jaxtyping import Array
 from scipy import linalg
 
+from liouville._types import is_parameter
 from liouville.bijections import CNF, Chain, GaussianMargins, GaussianRadius, Invert, Standardize, Whiten
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
-from liouville.vector_fields import MLP, AbstractVectorField, ConcatSquash, Preconditioned
+from liouville.vector_fields import (
+    MLP,
+    AbstractVectorField,
+    ConcatSquash,
+    Galerkin,
+    Hypernetwork,
+    PlanarField,
+    Potential,
+    Preconditioned,
+    TrainedTime,
+)
 
 
 class LinearField(AbstractVectorField):
@@ -70,11 +81,14 @@ class ShiftField(AbstractVectorField):
 
 
 def randomize(field: AbstractVectorField, seed: int, scale: float = 0.25) -> AbstractVectorField:
-    """Give an MLP's output layer random weights: it starts at zero, where most tests would be blind."""
+    """Give random weights to what starts at zero, such as an output layer: there most tests would be blind."""
     if isinstance(field, Preconditioned):
         return Preconditioned(randomize(field.rest, seed, scale))
     if not isinstance(field, MLP):
-        return field
+        rng = np.random.default_rng(seed)
+        draw = lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype)  # noqa: E731
+        asleep = lambda leaf: is_parameter(leaf) and not np.any(leaf)  # noqa: E731
+        return jax.tree.map(lambda leaf: draw(leaf) if asleep(leaf) else leaf, field)
     weight = scale * np.random.default_rng(seed).normal(size=field.outer.weight.shape)
     weight = jnp.asarray(weight, field.outer.weight.dtype)
     return eqx.tree_at(lambda f: (f.outer.weight, f.outer.bias), field, (weight, weight[:, 0]))
@@ -84,7 +98,19 @@ FIELDS: dict[str, Callable] = {
     "mlp": lambda shape, **kwargs: MLP(shape, width=8, depth=1, **kwargs),
     "concat_squash_0": lambda shape, **kwargs: ConcatSquash(shape, depth=0, **kwargs),
     "concat_squash_2": lambda shape, **kwargs: ConcatSquash(shape, width=8, depth=2, **kwargs),
+    "galerkin": lambda shape, **kwargs: Galerkin(shape, width=8, depth=1, terms=4, **kwargs),
+    "hypernetwork": lambda shape, **kwargs: Hypernetwork(shape, width=8, depth=1, hyper_width=3, **kwargs),
+    "planar": lambda shape, **kwargs: PlanarField(shape, width=8, **kwargs),
+    "potential_0": lambda shape, **kwargs: Potential(shape, width=8, depth=0, **kwargs),
+    "potential_3": lambda shape, **kwargs: Potential(shape, width=8, depth=3, **kwargs),
     "preconditioned": lambda shape, **kwargs: Preconditioned(MLP(shape, width=8, depth=1, **kwargs)),
+    "trained_time": lambda shape, **kwargs: TrainedTime(PlanarField(shape, width=8, **kwargs), end_time=0.7),
+    **{
+        f"{conditioning}_1": lambda shape, c=conditioning, **kwargs: ConcatSquash(
+            shape, width=8, depth=1, conditioning=c, **kwargs
+        )
+        for conditioning in ("blend", "concat", "hyper", "squash")
+    },
 }
 
 

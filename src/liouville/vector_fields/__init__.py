@@ -1,6 +1,12 @@
 """Vector fields: the right-hand side ``v(t, x, condition)`` of a flow."""
 
 from ._base import AbstractVectorField as AbstractVectorField
+from ._base import Linearization as Linearization
 from ._concat_squash import ConcatSquash as ConcatSquash
 from ._mlp import MLP as MLP
+from ._planar import PlanarField as PlanarField
+from ._potential import Potential as Potential
 from ._preconditioned import Preconditioned as Preconditioned
+from ._time_varying import Galerkin as Galerkin
+from ._time_varying import Hypernetwork as Hypernetwork
+from ._trained_time import TrainedTime as TrainedTime

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from .._activations import activate, check_activation
 from .._types import Condition, Key, Point, Time
 from ._base import AbstractVectorField
-from ._layers import append_condition, condition_size, linear
+from ._layers import ExpandedLinear, append_condition, condition_size, linear
 
 
 class ConcatSquashLayer(eqx.Module):
@@ -30,8 +30,71 @@ class ConcatSquashLayer(eqx.Module):
         return self.linear(x) * jax.nn.sigmoid(self.gate(signal)) + self.shift(signal)
 
 
+class ConcatLayer(eqx.Module):
+    """``W (x, s) + b``: the time is one more input."""
+
+    linear: eqx.nn.Linear
+
+    def __init__(self, fan_in: int, fan_out: int, signal: int, *, key: Key):
+        self.linear = linear(fan_in + signal, fan_out, key=key)
+
+    def __call__(self, x: Float[Array, " n"], signal: Float[Array, " s"]) -> Float[Array, " m"]:
+        return self.linear(jnp.concatenate([x, signal]))
+
+
+class SquashLayer(eqx.Module):
+    """``(W x + b) * sigmoid(G s)``: the time gates the outputs."""
+
+    linear: eqx.nn.Linear
+    gate: eqx.nn.Linear
+
+    def __init__(self, fan_in: int, fan_out: int, signal: int, *, key: Key):
+        keys = jax.random.split(key)
+        self.linear = linear(fan_in, fan_out, key=keys[0])
+        self.gate = linear(signal, fan_out, key=keys[1])
+
+    def __call__(self, x: Float[Array, " n"], signal: Float[Array, " s"]) -> Float[Array, " m"]:
+        return self.linear(x) * jax.nn.sigmoid(self.gate(signal))
+
+
+class BlendLayer(eqx.Module):
+    """``(1 - t) (W_0 x + b_0) + t (W_1 x + b_1)``: from one layer to another; a condition is one more input."""
+
+    layer: ExpandedLinear
+
+    def __init__(self, fan_in: int, fan_out: int, signal: int, *, key: Key):
+        self.layer = ExpandedLinear(2, fan_in + signal - 1, fan_out, key=key)
+
+    def __call__(self, x: Float[Array, " n"], signal: Float[Array, " s"]) -> Float[Array, " m"]:
+        # The second of the two terms is the difference of the layers at times 1 and 0.
+        return self.layer(jnp.concatenate([x, signal[1:]]), jnp.stack([jnp.ones_like(signal[0]), signal[0]]))
+
+
+class HyperLayer(eqx.Module):
+    """``W(s) x + b(s)``: weights and biases are affine in the time and the condition."""
+
+    layer: ExpandedLinear
+
+    def __init__(self, fan_in: int, fan_out: int, signal: int, *, key: Key):
+        self.layer = ExpandedLinear(1 + signal, fan_in, fan_out, key=key)
+
+    def __call__(self, x: Float[Array, " n"], signal: Float[Array, " s"]) -> Float[Array, " m"]:
+        return self.layer(x, jnp.concatenate([jnp.ones(1, signal.dtype), signal]))
+
+
+CONDITIONINGS = {
+    "blend": BlendLayer,
+    "concat": ConcatLayer,
+    "concat_squash": ConcatSquashLayer,
+    "hyper": HyperLayer,
+    "squash": SquashLayer,
+}
+
+
 class ConcatSquash(AbstractVectorField):
     """A multilayer perceptron of concat-squash layers (Grathwohl and others, FFJORD, 2019).
+
+    Their code has other ways to tell a layer the time, too: `conditioning` chooses one.
 
     Parameters
     ----------
@@ -43,8 +106,17 @@ class ConcatSquash(AbstractVectorField):
         Shape of the condition, or None.
     activation
         Name of the activation between layers.
+    conditioning
+        How each layer is told the time `t` and the condition, together `s`: ``"concat_squash"``,
+        ``(W x + b) * sigmoid(G s) + B s``; ``"concat"``, ``W (x, s) + b``; ``"squash"``, ``(W x + b) * sigmoid(G s)``;
+        ``"blend"``, from one layer at time 0 to another at time 1; ``"hyper"``, weights that are affine in `s`.
     key
         Key for the initial weights.
+
+    Raises
+    ------
+    ValueError
+        Where the activation or the conditioning is unknown.
 
     Examples
     --------
@@ -57,7 +129,7 @@ class ConcatSquash(AbstractVectorField):
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     activation: str = eqx.field(static=True)
-    layers: tuple[ConcatSquashLayer, ...]
+    layers: tuple[ConcatSquashLayer | ConcatLayer | SquashLayer | BlendLayer | HyperLayer, ...]
 
     def __init__(
         self,
@@ -67,15 +139,20 @@ class ConcatSquash(AbstractVectorField):
         depth: int = 3,
         cond_shape: tuple[int, ...] | None = None,
         activation: str = "tanh",
+        conditioning: str = "concat_squash",
         key: Key,
     ):
+        if conditioning not in CONDITIONINGS:
+            raise ValueError(
+                f"Expected a conditioning among {list(CONDITIONINGS)}, got {conditioning!r}; try 'concat_squash'."
+            )
         self.shape, self.cond_shape = tuple(shape), cond_shape
         self.activation = check_activation(activation)
         size, signal = math.prod(shape), 1 + condition_size(cond_shape)
         sizes = [size, *[width] * depth, size]
         keys = jax.random.split(key, depth + 1)
         self.layers = tuple(
-            ConcatSquashLayer(fan_in, fan_out, signal, key=k)
+            CONDITIONINGS[conditioning](fan_in, fan_out, signal, key=k)
             for fan_in, fan_out, k in zip(sizes[:-1], sizes[1:], keys, strict=True)
         )
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._activations import activate, check_activation
 from .._types import Condition, Key, Time
 
 
@@ -32,3 +33,47 @@ def append_condition(features: Float[Array, " n"], condition: Condition) -> Floa
 def condition_size(cond_shape: tuple[int, ...] | None) -> int:
     """Return the number of entries in a condition (0 for none)."""
     return 0 if cond_shape is None else int(np.prod(cond_shape))
+
+
+def time_signal(t: Time, condition: Condition) -> Float[Array, " signal"]:
+    """Return the time with the flattened condition behind it."""
+    return append_condition(jnp.reshape(jnp.asarray(t, jnp.result_type(float)), (1,)), condition)
+
+
+class Perceptron(eqx.Module):
+    """Linear layers with an activation between them: a small network of the time and the condition."""
+
+    layers: tuple[eqx.nn.Linear, ...]
+    activation: str = eqx.field(static=True)
+
+    def __init__(self, sizes: list[int], activation: str = "tanh", *, key: Key):
+        keys = jax.random.split(key, len(sizes) - 1)
+        self.layers = tuple(linear(*pair, key=k) for *pair, k in zip(sizes[:-1], sizes[1:], keys, strict=True))
+        self.activation = check_activation(activation)
+
+    def __call__(self, signal: Float[Array, " n"]) -> Float[Array, " m"]:
+        for layer in self.layers[:-1]:
+            signal = activate(self.activation, layer(signal))
+        return self.layers[-1](signal)
+
+
+class ExpandedLinear(eqx.Module):
+    """``sum_k c_k (W_k h + b_k)``: a linear layer whose weights are a combination of `terms` others.
+
+    Whatever drives the weights gives the coefficients `c`, the first of which is taken to be 1.
+    """
+
+    weight: Float[Array, "terms m n"]
+    bias: Float[Array, "terms m"]
+
+    def __init__(self, terms: int, fan_in: int, fan_out: int, *, key: Key, zero: bool = False):
+        # The terms that vary are, together, as large as the one that does not.
+        scale = np.where(np.arange(terms) == 0, 1.0, 1 / np.sqrt(max(terms - 1, 1)))
+        scale = np.zeros(terms) if zero else scale / np.sqrt(fan_in)
+        draw = jax.random.uniform(key, (terms, fan_out, fan_in + 1), minval=-1.0, maxval=1.0)
+        draw = draw * jnp.asarray(scale, draw.dtype)[:, None, None]
+        self.weight, self.bias = draw[..., :-1], draw[..., -1]
+
+    def __call__(self, h: Float[Array, " n"], coefficients: Float[Array, " terms"]) -> Float[Array, " m"]:
+        # Each term's product first: at many times at once these share one matrix, sums of weights would not.
+        return coefficients @ (self.weight @ h + self.bias)
