@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = (
+    "augmented",
     "bijections",
+    "callbacks",
     "checkpoint",
     "couplings",
     "data",
+    "diagnostics",
     "distributions",
     "divergences",
     "estimators",
@@ -30,10 +33,12 @@ _MODULES = (
     "metrics",
     "objectives",
     "paths",
+    "penalties",
     "plots",
     "preprocessing",
     "regularizers",
     "training",
+    "variational",
     "vector_fields",
 )
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
