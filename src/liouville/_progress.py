@@ -1,16 +1,24 @@
-"""The progress bar, on standard error."""
+"""Looking in on training: the progress bar, on standard error, and the user's callback."""
 
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeAlias
 
 from tqdm import tqdm
 
+from .bijections import Chain
+from .distributions import Transformed
+from .selection import Runner
 from .training import Trainer
+
+Watch: TypeAlias = Callable[[Trainer, dict[str, float]], None]
+Callback: TypeAlias = Callable[[int, float, "FlowHandle"], object]
 
 
 @contextlib.contextmanager
-def progress_bar(verbose: int) -> Iterator[Callable[[Trainer, dict[str, float]], None]]:
+def progress_bar(verbose: int) -> Iterator[Watch]:
     """Yield a `watch` for `Trainer`: it draws a bar with NLL and evaluations where `verbose` is 1 or more."""
     if not verbose:
         yield lambda trainer, numbers: None
@@ -28,3 +36,41 @@ def progress_bar(verbose: int) -> Iterator[Callable[[Trainer, dict[str, float]],
             bar.set_postfix({name: f"{value:.{digits[name]}f}" for name, value in known.items()})
 
         yield watch
+
+
+class FlowHandle:
+    """The flow at one moment of a fit: nothing is put together, let alone computed, until it is called.
+
+    The call returns the flow of the weights' average, with the closed forms of the preprocessing: a density in
+    the units of the table. It stays valid as training goes on.
+
+    Attributes
+    ----------
+    kind
+        Name of the preprocessing. In a race the kinds take turns, each with steps of its own.
+    numbers
+        What there is to know at this moment, by name: ``step``, ``loss``, ``nll`` (the best of the validations
+        so far, in nats), ``evaluations`` per row, ``skipped`` steps; NaN where it is not known yet.
+    """
+
+    def __init__(self, runner: Runner, numbers: dict[str, float]):
+        trainer = runner.trainer
+        self.kind, self.numbers, self._links = runner.kind, numbers, runner.links
+        self._core = partial(trainer.flow, trainer.state.average)
+
+    def __call__(self) -> Transformed:
+        """Return the flow, base to table."""
+        core = self._core()
+        return Transformed(core.base, Chain([core.bijection, *self._links]))
+
+
+def told(watch: Watch, callback: Callback | None, runner: Runner) -> Runner:
+    """Return the runner; its trainer tells both `watch` and the user's `callback`, where there is one."""
+
+    def both(trainer: Trainer, numbers: dict[str, float]) -> None:
+        watch(trainer, numbers)
+        if callback is not None:
+            callback(int(numbers["step"]), numbers["loss"], FlowHandle(runner, numbers))
+
+    runner.trainer.watch = both
+    return runner

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import time
 import warnings
+from functools import partial
 from typing import Any, Literal, overload
 
 import equinox as eqx
@@ -15,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import checkpoint, evaluation, flows
 from ._defaults import Settings, check_parameters, make_objective, resolve, validation_goals
-from ._progress import progress_bar
+from ._progress import progress_bar, told
 from ._tables import FEWEST_ROWS, check_frame, check_points, check_varied, check_weight, split_rows
 from .bijections import Chain
 from .distributions import AbstractDistribution, Transformed
@@ -133,7 +134,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         self.verbose = verbose
         self.checkpoint = checkpoint
 
-    def fit(self, X, y=None, sample_weight=None) -> "FlowDensity":
+    def fit(self, X, y=None, sample_weight=None, callback=None) -> "FlowDensity":
         """Learn the density of the rows of a table.
 
         Parameters
@@ -144,6 +145,9 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
             Ignored.
         sample_weight
             Weights of the rows, of shape ``(n,)``: a row of weight 2 counts like two.
+        callback
+            Called with step, loss and a function that returns the flow (see `liouville.callbacks`), about twice
+            a second, or None.
 
         Returns
         -------
@@ -167,28 +171,20 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         settings = resolve(self, *X.shape)
         split = split_rows(X, weight, self.validation_fraction, settings.validation_rows, seed)
         with progress_bar(self.verbose) as watch:
-            runner = self._train(split, settings, seed, started, watch)
+            runner = self._train(split, settings, seed, started, partial(told, watch, callback))
         self._keep(runner, settings, len(X), seed, time.perf_counter() - started)
         return self
 
-    def _train(self, split: Split, settings: Settings, seed: int, started: float, watch) -> Runner:
+    def _train(self, split: Split, settings: Settings, seed: int, started: float, told) -> Runner:
         deadline = None if self.max_seconds is None else started + self.max_seconds
         budget = Budget(settings.max_iter, deadline)
         options = Options(settings.learning_rate, batch_size=settings.batch_size)
 
         def make_trainer(data: TrainingData, validate) -> Trainer:
-            return Trainer(
-                settings.recipe,
-                make_objective(settings),
-                data,
-                validate,
-                options=options,
-                budget=budget,
-                seed=seed,
-                watch=watch,
-            )
+            objective = make_objective(settings)
+            return Trainer(settings.recipe, objective, data, validate, options=options, budget=budget, seed=seed)
 
-        enter_kind = lambda kind: enter(kind, split, make_trainer)  # noqa: E731
+        enter_kind = lambda kind: told(enter(kind, split, make_trainer))  # noqa: E731
         identity = {"parameters": self._portable_params(), "rows": len(split.rows), "seed": seed}
         found = self._find_checkpoint(identity)
         few = len(split.rows) < FEWEST_ROWS

@@ -1,0 +1,177 @@
+"""What to do as training goes: ready callbacks for ``FlowDensity.fit(X, callback=...)``.
+
+A callback is any function of the step, the loss and a handle on the flow, which returns the flow when it is
+called (`FlowHandle`). It is called whenever the host looks in on training, about twice a second; the time that
+it takes is time of the fit. What it raises ends the fit.
+"""
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from . import evaluation
+from ._progress import FlowHandle as FlowHandle
+from .data._files import replacing
+from .distributions import Transformed
+from .plots import DENSITY_MAP, DEPTH
+
+Limits = tuple[tuple[float, float], tuple[float, float]]
+NUM_LIMIT_SAMPLES = 2000
+FLUSH_SECONDS = 2
+
+
+class DensityMovie:
+    """Draw the density of two columns as training goes, and write an animated GIF at the end.
+
+    Each frame evaluates the flow on a grid, so frames are drawn no more often than `min_seconds`. The file is
+    written when the ``with`` block ends, by an error too, or by `close`.
+
+    Parameters
+    ----------
+    path
+        The file, ``*.gif``.
+    limits
+        ``((low, high), (low, high))`` of both columns, in the table's units; None takes the range of samples of
+        the first flow, which has the data's mean and covariance.
+    num
+        Points per axis of the grid.
+    min_seconds
+        Least time between two frames, in seconds.
+    frame_seconds
+        How long a frame is shown; the last one is shown ten times as long.
+    max_frames
+        Number of frames in the file: of more, every second one is dropped.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from liouville import FlowDensity
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> with tempfile.TemporaryDirectory() as folder, DensityMovie(f"{folder}/density.gif", num=20) as movie:
+    ...     density = FlowDensity(max_iter=5, width=8, depth=1, preprocess="whiten").fit(X, callback=movie)
+    ...     print(len(movie.frames) > 0)
+    True
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        limits: Limits | None = None,
+        *,
+        num: int = 80,
+        min_seconds: float = 1.0,
+        frame_seconds: float = 0.15,
+        max_frames: int = 200,
+    ):
+        if num < 2 or max_frames < 2:
+            raise ValueError(f"Expected num and max_frames of 2 at least, got {num} and {max_frames}; try num=80.")
+        self.path, self.limits, self.num = Path(path), limits, num
+        self.min_seconds, self.frame_seconds, self.max_frames = min_seconds, frame_seconds, max_frames
+        self.frames: list[Image.Image] = []
+        self._last = -math.inf
+
+    def __call__(self, step: int, loss: float, flow: FlowHandle) -> None:
+        """Draw a frame, where it is time for one."""
+        if time.perf_counter() - self._last < self.min_seconds:
+            return
+        self.frames.append(self._draw(flow(), f"{flow.kind}, step {step}"))
+        if len(self.frames) > self.max_frames:
+            self.frames = self.frames[::2]
+        self._last = time.perf_counter()
+
+    def close(self) -> None:
+        """Write the file, all or nothing; without a frame there is none."""
+        if not self.frames:
+            return
+        durations = [round(1000 * self.frame_seconds)] * len(self.frames)
+        durations[-1] *= 10
+        first, *rest = self.frames
+        with replacing(self.path) as file:
+            first.save(file, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0)
+
+    def __enter__(self) -> "DensityMovie":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+    def _draw(self, flow: Transformed, title: str) -> Image.Image:
+        if flow.shape != (2,):
+            raise ValueError(f"Expected two columns, got points of shape {flow.shape}; try a table of two columns.")
+        if self.limits is None:
+            self.limits = _limits(flow)
+        x, y = (np.linspace(low, high, self.num) for low, high in self.limits)
+        grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+        log_prob = evaluation.score(flow, grid)[0].reshape(self.num, self.num)
+        figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+        # What could not be solved stays grey: it is neither dense nor empty.
+        axes = figure.subplots(subplot_kw={"facecolor": "0.7", "title": title, "box_aspect": 1})
+        top = np.nanmax(log_prob) if np.any(np.isfinite(log_prob)) else 0.0
+        extent = (x[0], x[-1], y[0], y[-1])
+        style: dict[str, Any] = {"cmap": DENSITY_MAP, "interpolation": "bilinear", "vmin": top - DEPTH, "vmax": top}
+        axes.imshow(log_prob, origin="lower", extent=extent, aspect="auto", **style)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(128)
+
+
+def _limits(flow: Transformed) -> Limits:
+    rows = evaluation.sample(flow, NUM_LIMIT_SAMPLES, seed=0)[0]
+    low, high = np.nanquantile(rows, 0.001, axis=0), np.nanquantile(rows, 0.999, axis=0)
+    return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
+
+
+class TensorBoardLog:
+    """Log loss, validation NLL, evaluations and skipped steps for TensorBoard.
+
+    Each kind of preprocessing that takes part in a race is a run, in a folder of its own. Numbers that are not
+    known yet are left out. What is logged is in the files within two seconds, and all of it after the ``with``
+    block or `close`.
+
+    Parameters
+    ----------
+    folder
+        Folder of the runs: what ``tensorboard --logdir`` takes.
+
+    Raises
+    ------
+    ImportError
+        Where tensorboardX, which writes the files, is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise ImportError(
+                "Expected the package tensorboardX, got none; try pip install 'liouville[tensorboard]'."
+            ) from error
+        self.folder, self._open, self._writers = Path(folder), SummaryWriter, {}
+
+    def __call__(self, step: int, loss: float, flow: FlowHandle) -> None:
+        """Write the numbers of this moment; the flow is not computed."""
+        if flow.kind not in self._writers:
+            self._writers[flow.kind] = self._open(str(self.folder / flow.kind), flush_secs=FLUSH_SECONDS)
+        writer = self._writers[flow.kind]
+        for name in ("loss", "nll", "evaluations", "skipped"):
+            if math.isfinite(flow.numbers[name]):
+                writer.add_scalar(name, flow.numbers[name], step)
+
+    def close(self) -> None:
+        """Close the files."""
+        for writer in self._writers.values():
+            writer.close()
+
+    def __enter__(self) -> "TensorBoardLog":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
