@@ -5,6 +5,7 @@ A checker raises AssertionError where the part it is given is wrong. The tests r
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import diffrax
@@ -16,7 +17,18 @@ from jaxtyping import Array
 from scipy import linalg
 
 from liouville._types import is_parameter
-from liouville.bijections import CNF, Chain, GaussianMargins, GaussianRadius, Invert, Standardize, Whiten
+from liouville.bijections import (
+    CNF,
+    Chain,
+    GaussianMargins,
+    GaussianRadius,
+    Invert,
+    Planar,
+    Radial,
+    Residual,
+    Standardize,
+    Whiten,
+)
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
 from liouville.vector_fields import (
@@ -159,6 +171,25 @@ CLOSED_FORMS: dict[str, Callable] = {
 # Forward mode compiles in a third of the time, and is as good an oracle.
 FORWARD = Integrator.constant(60, adjoint=diffrax.ForwardMode())
 BIJECTIONS: dict[str, Callable] = {**CLOSED_FORMS, "cnf": lambda: random_cnf(3, integrator=FORWARD)}
+
+
+def _discrete_chain(shape) -> Chain:
+    return Chain([DISCRETE[name](shape) for name in ("planar", "radial", "residual")])
+
+
+# Strong layers: at their initial weights they hardly bend, and tests would be blind.
+DISCRETE: dict[str, Callable] = {
+    "planar": lambda shape: eqx.tree_at(
+        lambda layer: layer.direction,
+        Planar(shape, key=jax.random.key(0)),
+        jnp.linspace(-2.0, 1.5, math.prod(shape)).reshape(shape),
+    ),
+    "radial": lambda shape: eqx.tree_at(
+        lambda layer: layer.strength, Radial(shape, key=jax.random.key(1)), jnp.asarray(-1.0)
+    ),
+    "residual": lambda shape: Residual(shape, width=16, key=jax.random.key(2)),
+    "discrete_chain": _discrete_chain,
+}
 
 
 def check_log_det(bijection, points, atol: float) -> None:

@@ -9,3 +9,8 @@ from ._base import Report as Report
 from ._cnf import CNF as CNF
 from ._gaussianized import GaussianMargins as GaussianMargins
 from ._gaussianized import GaussianRadius as GaussianRadius
+from ._planar import Planar as Planar
+from ._radial import Radial as Radial
+from ._residual import PowerSeries as PowerSeries
+from ._residual import Residual as Residual
+from ._residual import with_series as with_series
