@@ -15,5 +15,6 @@ from ._tabular import read_table as read_table
 from ._tabular import write_table as write_table
 from ._toy import Target as Target
 from ._toy import banana as banana
+from ._toy import mixture as mixture
 from ._toy import six_gaussians as six_gaussians
 from ._toy import three_modes as three_modes

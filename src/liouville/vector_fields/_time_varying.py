@@ -134,9 +134,12 @@ class Galerkin(AbstractVectorField):
         self.layers = _layers([size + condition_size(cond_shape), *[width] * depth, size], terms, key)
 
     def __call__(self, t: Time, x: Point, condition: Condition = None) -> Point:
-        coefficients = basis_functions(self.basis, t, self.layers[0].bias.shape[0])
         h = append_condition(jnp.ravel(x), condition)
-        return _run(self.layers, self.activation, h, coefficients).reshape(self.shape)
+        return _run(self.layers, self.activation, h, self.coefficients(t)).reshape(self.shape)
+
+    def coefficients(self, t: Time) -> Float[Array, " terms"]:
+        """Return the values of the basis functions: what each layer's weights are combined with."""
+        return basis_functions(self.basis, t, self.layers[0].bias.shape[0])
 
 
 class Hypernetwork(AbstractVectorField):
@@ -195,6 +198,9 @@ class Hypernetwork(AbstractVectorField):
         self.layers = _layers([size, *[width] * depth, size], hyper_width + 1, key)
 
     def __call__(self, t: Time, x: Point, condition: Condition = None) -> Point:
+        return _run(self.layers, self.activation, jnp.ravel(x), self.coefficients(t, condition)).reshape(self.shape)
+
+    def coefficients(self, t: Time, condition: Condition = None) -> Float[Array, " terms"]:
+        """Return 1 and the hidden units of the small network: what each layer's weights are combined with."""
         hidden = jnp.tanh(self.hyper(time_signal(t, condition)))
-        coefficients = jnp.concatenate([jnp.ones(1, hidden.dtype), hidden])
-        return _run(self.layers, self.activation, jnp.ravel(x), coefficients).reshape(self.shape)
+        return jnp.concatenate([jnp.ones(1, hidden.dtype), hidden])
