@@ -70,7 +70,7 @@ class LyapunovExponents(NamedTuple):
     @property
     def largest(self) -> Scalar:
         """Return the largest finite-time exponent: the fastest growth of any small difference."""
-        return self.finite_time[0]
+        return self.finite_time[..., 0]
 
 
 def lyapunov_exponents(
@@ -155,5 +155,5 @@ def lyapunov_exponents(
     )
     length = jnp.abs(edges[-1] - edges[0])
     finite_time = (jnp.log(jnp.linalg.svd(product, compute_uv=False)) + log_scale) / length
-    spoil = lambda value: jnp.where(info.failed, jnp.nan, value)  # noqa: E731
-    return LyapunovExponents(spoil(finite_time), spoil(jnp.sum(growth, 0) / length), x, tangents, info)
+    # Where a solve failed its end is NaN, and so is all that follows.
+    return LyapunovExponents(finite_time, jnp.sum(growth, 0) / length, x, tangents, info)

@@ -1,0 +1,65 @@
+"""Watching a density as it is learned: an animated GIF, and a log for TensorBoard where that is installed."""
+
+import numpy as np
+from example import Example
+from matplotlib.figure import Figure
+from PIL import Image
+
+from liouville import FlowDensity
+from liouville.callbacks import DensityMovie, TensorBoardLog
+from liouville.data import six_gaussians
+
+LIMITS = ((-7.0, 7.0), (-7.0, 7.0))
+
+
+def main() -> None:
+    """Run the example."""
+    example = Example(
+        "13_watching",
+        "Watching a density as it is learned",
+        "the picture that moves in the Julia version of torchdyn's tutorial",
+    )
+    target, rng = six_gaussians(), np.random.default_rng(0)
+    rows, test = target.sample(rng, 10_000), target.sample(rng, 2000)
+    density = FlowDensity(max_iter=example.size(3000, 40), preprocess="standardize", random_state=0)
+    looks = {"step": [], "loss": [], "nll": []}
+
+    # Frames come fast at first, when the density changes fast: the time between them is that of a look.
+    movie = DensityMovie(example.folder / "13_watching.gif", LIMITS, num=64, min_seconds=example.size(1, 0) / 2)
+    logs = []
+    try:
+        logs = [TensorBoardLog(example.folder / "13_watching_log")]
+    except ImportError as error:
+        print(error)
+
+    def watch(step: int, loss: float, flow) -> None:
+        """Do with each look what there is to do; a callback is any function."""
+        for callback in (movie, *logs):
+            callback(step, loss, flow)
+        for name in looks:
+            looks[name].append(flow.numbers[name])
+
+    with movie:
+        density.fit(rows, callback=watch)
+    for log in logs:
+        log.close()
+
+    example.pictures.append(movie.path.name)
+    with Image.open(movie.path) as image:
+        example.figure("frames of the movie", str(image.n_frames))
+    example.figure("looks", str(len(looks["step"])))
+    example.figure("truth's NLL", -np.mean(target.log_prob(test)))
+    example.figure("NLL", -density.score(test))
+    example.figure("TensorBoard log", "written" if logs else "tensorboardX is not installed")
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(looks["step"], looks["loss"], color="#0072B2")
+    left.set(title="what the callback was told: loss", xlabel="step", ylabel="matching loss")
+    right.plot(looks["step"], looks["nll"], color="#D55E00", drawstyle="steps-post")
+    right.set(title="best NLL of the validations so far", xlabel="step", ylabel="nats")
+    example.picture(figure, "told")
+    example.end()
+
+
+if __name__ == "__main__":
+    main()
