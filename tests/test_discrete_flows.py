@@ -193,6 +193,15 @@ def test_blocks_are_contractions_of_the_size_that_is_said(activation):
     assert 0.2 < norms.max() <= 0.9 + 1e-5
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_bound_of_a_block_is_reached(activation):
+    """On a line all norms multiply: the steepest slope is the bound itself, no more and hardly less."""
+    block = Residual((1,), width=1, depth=1, lipschitz=0.9, activation=activation, key=jax.random.key(0))
+    block = eqx.tree_at(lambda b: b.layers, block, tuple((jnp.full((1, 1), 5.0), jnp.zeros(1)) for _ in range(2)))
+    slopes = jax.vmap(jax.jacfwd(lambda z: block.branch(block.flat_layers(), z)))(jnp.linspace(-10, 10, 4001)[:, None])
+    assert 0.89 < np.max(np.abs(slopes)) < 0.9 + 1e-5
+
+
 def test_truncated_series_is_within_its_bound(x64):
     block, points = steep_block(), jnp.asarray(POINTS)
     truth = jax.vmap(lambda z: true_log_det(block, z))(points)

@@ -201,5 +201,27 @@ def test_ring_has_two_lobes_and_is_the_same_both_ways():
     assert at(2.0, 0.0) > at(1.5, 1.2) > at(0.0, 2.0) > at(0.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("energy", "ridges", "between"),
+    [
+        (energies.sine_wave, [(1.0, 1.0), (-1.0, -1.0), (2.0, 0.0)], (1.0, -1.0)),
+        (energies.split_wave, [(1.0, 1.0), (1.0, -2.0), (-3.0, 1.0)], (1.0, -0.5)),
+        (energies.forked_wave, [(3.0, -1.0), (3.0, -4.0), (-1.0, -1.0)], (3.0, -2.5)),
+    ],
+)
+def test_waves_have_their_ridges_where_the_paper_draws_them(energy, ridges, between):
+    """The normalizer knows nothing of where a ridge is: it is the same wherever it is moved, up or down."""
+    log_density = energy().log_density
+    values = [float(log_density(jnp.array(x))) for x in ridges]
+    assert np.all(np.array(values) > -0.05) and float(log_density(jnp.array(between))) < -5
+
+
+def test_draws_fill_the_cells_of_their_grid():
+    x, width = ring_with_two_lobes().sample(np.random.default_rng(0), 4000, num_cells=8), 12 / 8
+    place = (x + 6) / width % 1
+    # Kolmogorov's distance of 8,000 uniform draws is below 0.0182 with probability 0.99.
+    assert stats.kstest(place.ravel(), "uniform").statistic < 0.0182
+
+
 def test_examples_in_docstrings_run():
     assert doctest.testmod(energies).failed == 0
