@@ -8,19 +8,29 @@ import pytest
 from scipy import linalg
 
 from checks import MATRIX, LinearField, TanhField, make_field
-from liouville.bijections import CNF
+from liouville import evaluation
+from liouville.bijections import CNF, Chain, Standardize
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Exact, Hutchinson
 from liouville.integrate import Integrator, integrate_flow
-from liouville.objectives import Batch, MaximumLikelihood, RandomEndTime, TrajectoryPolynomial, WeightedSum
+from liouville.objectives import (
+    Batch,
+    MaximumLikelihood,
+    RandomEndTime,
+    TrainedWith,
+    TrajectoryPolynomial,
+    WeightedSum,
+)
 from liouville.regularizers import (
     DirectionalDerivative,
+    HamiltonJacobi,
     JacobianFrobenius,
     KineticEnergy,
     PathPoint,
     TaylorDerivative,
     TotalDerivative,
 )
+from liouville.vector_fields import Potential
 
 X = np.array([0.5, -1.0, 2.0])
 
@@ -150,8 +160,8 @@ def test_a_random_end_time_is_drawn_from_its_interval(x64):
     for end in ends:
         z = np.asarray(rows) @ linalg.expm(-end * MATRIX).T
         known.append(np.mean(0.5 * np.sum(z**2, 1)) + 1.5 * np.log(2 * np.pi) + end * np.trace(MATRIX))
-    for seed in range(20):
-        loss, _ = steer(linear_flow(), Batch(rows), key=jax.random.key(seed))
+    draw = jax.jit(jax.vmap(lambda key: steer(linear_flow(), Batch(rows), key=key)[0]))
+    for loss in draw(jax.random.split(jax.random.key(0), 20)):
         nearest = np.argmin(np.abs(np.asarray(known) - loss))
         assert abs(known[nearest] - loss) < 1e-3
         found.append(ends[nearest])
@@ -166,3 +176,65 @@ def test_a_weighted_sum_adds_up(x64):
     parts = [objective(linear_flow(), Batch(rows), key=k) for (_, objective), k in zip(terms, keys, strict=True)]
     np.testing.assert_allclose(total, parts[0][0] + 0.3 * parts[1][0], rtol=1e-10)
     np.testing.assert_allclose(aux["evaluations"], sum(part[1]["evaluations"] for part in parts))
+
+
+def test_costs_of_rows_are_exact_integrals(x64):
+    """The flow behind a change of units: costs are those of the core's path, whatever the weights."""
+    field = LinearField(jnp.asarray(MATRIX))
+    core = CNF(field, integrator=Integrator.adaptive(1e-9, 1e-9))
+    flow = Transformed(Normal.standard((3,)), Chain([core, Standardize(np.full(3, 5.0), np.full(3, 2.0))]))
+    rows = 5.0 + 2.0 * np.random.default_rng(0).normal(size=(5, 3))
+    costs = evaluation.path_costs(flow, rows, (KineticEnergy(weight=0.3), JacobianFrobenius(weight=7.0, reduce="sum")))
+    nodes, weights = np.polynomial.legendre.leggauss(20)
+    for i, row in enumerate((rows - 5.0) / 2.0):
+        speed = [np.mean((MATRIX @ linalg.expm(-(n + 1) / 2 * MATRIX) @ row) ** 2) for n in nodes]
+        np.testing.assert_allclose(costs["kinetic_energy"][i], np.dot(weights, speed) / 4, rtol=1e-6)
+    np.testing.assert_allclose(costs["jacobian_frobenius"], np.sum(MATRIX**2), rtol=1e-6)
+
+
+def test_a_flow_is_trained_with_other_parts_than_it_has(x64):
+    """Penalties, divergence and steps of training reach every CNF of a chain, and leave the flow as it was."""
+    cnf = CNF(LinearField(jnp.asarray(MATRIX)), integrator=Integrator.constant(40))
+    flow = Transformed(Normal.standard((3,)), Chain([cnf, cnf]))
+    rows, key = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3))), jax.random.key(0)
+    plain, _ = MaximumLikelihood()(flow, Batch(rows), key=key)
+    objective = TrainedWith(
+        MaximumLikelihood(), Hutchinson(), Integrator.constant(10), (JacobianFrobenius(weight=2.0),)
+    )
+    loss, aux = objective(flow, Batch(rows), key=key)
+    assert aux["evaluations"] == 2 * 40
+    estimated = loss - aux["jacobian_frobenius"]
+    assert abs(estimated - plain) > 1e-3
+    draw = jax.jit(jax.vmap(lambda key: objective(flow, Batch(rows), key=key)[0]))
+    losses = draw(jax.random.split(key, 200))
+    expected = plain + 2 * 2.0 * np.sum(MATRIX**2) / 3
+    assert abs(np.mean(losses) - expected) < 5 * np.std(losses) / np.sqrt(200)
+
+
+def test_shared_steps_are_one_for_all_rows_and_give_the_same_gradient(x64):
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(16, 3)) * np.linspace(0.1, 4, 16)[:, None])
+    results = {}
+    for shared in (False, True):
+        integrator = Integrator.adaptive(1e-8, 1e-8, shared=shared)
+        cnf = CNF(TanhField(jnp.asarray(MATRIX)), integrator=integrator)
+        flow = Transformed(Normal.standard((3,)), cnf)
+        count = lambda x, flow=flow: flow._log_prob_and_report(x, None, None)[1].info.num_accepted  # noqa: E731
+        steps = jax.jit(jax.vmap(count))(rows)
+        loss = lambda matrix, flow=flow: MaximumLikelihood()(  # noqa: E731
+            eqx.tree_at(lambda f: f.bijection.vector_field.matrix, flow, matrix), Batch(rows), key=jax.random.key(0)
+        )[0]
+        results[shared] = np.unique(steps).size, *jax.jit(jax.value_and_grad(loss))(jnp.asarray(MATRIX))
+    assert results[True][0] == 1 < results[False][0]
+    np.testing.assert_allclose(results[True][1], results[False][1], rtol=1e-6)
+    np.testing.assert_allclose(results[True][2], results[False][2], rtol=1e-5)
+
+
+def test_the_hamilton_jacobi_rate_is_the_equations_residual(x64):
+    """The oracle differentiates the potential; and a quadratic potential of optimal transport has no residual."""
+    field = Potential((3,), width=8, depth=2, key=jax.random.key(0))
+    potential = lambda t, x: field.potential_and_gradients(t, x)[0]  # noqa: E731
+    rate, gradient = jax.grad(potential, (0, 1))(0.3, jnp.asarray(X))
+    residual = HamiltonJacobi()(at(field))
+    np.testing.assert_allclose(residual, abs(rate - gradient @ gradient / 2), rtol=1e-8)
+    with pytest.raises(TypeError, match="Expected a Potential .* got LinearField; try"):
+        HamiltonJacobi()(at(LinearField(jnp.asarray(MATRIX))))

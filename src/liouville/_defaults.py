@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 
 from .evaluation import chunk_rows
-from .flows import DIVERGENCES, VECTOR_FIELDS, FlowRecipe
+from .flows import DIVERGENCES, RECIPES, VECTOR_FIELDS, FlowRecipe, Recipe
 from .integrate import SOLVERS
-from .objectives import AbstractObjective, FlowMatching, MaximumLikelihood
+from .objectives import AbstractObjective, FlowMatching, MaximumLikelihood, TrainedWith
 from .preprocessing import PREPROCESSORS
 
+OBJECTIVES = ("flow_matching", "likelihood")
 CHOICES = {
-    "objective": ("flow_matching", "likelihood"),
-    "vector_field": tuple(VECTOR_FIELDS),
-    "divergence": tuple(DIVERGENCES),
+    "recipe": tuple(RECIPES),
+    "objective": (None, *OBJECTIVES),
+    "vector_field": (None, *VECTOR_FIELDS),
+    "divergence": (None, *DIVERGENCES),
     "solver": (None, *SOLVERS),
     "preprocess": ("auto", *PREPROCESSORS),
 }
@@ -34,8 +36,7 @@ class Settings:
     """Everything that training needs to know, resolved to numbers."""
 
     recipe: FlowRecipe
-    objective: str
-    time_skew: float
+    objective: AbstractObjective
     learning_rate: float
     batch_size: int
     max_iter: int | None
@@ -64,33 +65,45 @@ def check_parameters(estimator: Any) -> None:
 
 
 def resolve(estimator: Any, rows: int, columns: int) -> Settings:
-    """Return the settings for a table of this size: the estimator's parameters where they are set."""
-    matching = estimator.objective == "flow_matching"
+    """Return the settings for a table of this size: the estimator's parameters, the recipe's, then defaults."""
+    named = RECIPES[estimator.recipe]
+    objective = choose_objective(estimator, named, columns)
+    matching = isinstance(objective, FlowMatching)
     # Measured at equal time: narrow nets that take more steps beat wide ones, until the columns are many.
     width = 64 if columns < 24 else 256
     depth = 3 if columns < 24 else 2
     recipe = FlowRecipe(
         size=columns,
-        vector_field=estimator.vector_field,
-        width=_or(estimator.width, width),
-        depth=_or(estimator.depth, depth),
-        preconditioned=matching,
+        vector_field=_or(estimator.vector_field, named.vector_field),
+        width=_or(estimator.width, _or(named.width, width)),
+        depth=_or(estimator.depth, _or(named.depth, depth)),
+        preconditioned=matching and named.preconditioned,
         # Where many columns make the divergence rough, small steps of a low order take fewer evaluations.
         solver=_or(estimator.solver, "dopri5" if columns < 24 else "bosh3"),
-        divergence=estimator.divergence,
         rtol=estimator.rtol,
         atol=estimator.atol,
     )
     unlimited = estimator.max_seconds is not None and estimator.max_iter is None
     return Settings(
         recipe=recipe,
-        objective=estimator.objective,
-        time_skew=time_skew(columns),
-        learning_rate=_or(estimator.learning_rate, learning_rate(columns)),
-        batch_size=_or(estimator.batch_size, 512),
+        objective=objective,
+        learning_rate=_or(estimator.learning_rate, _or(named.learning_rate, learning_rate(columns))),
+        batch_size=_or(estimator.batch_size, _or(named.batch_size, 512)),
         max_iter=None if unlimited else _or(estimator.max_iter, default_steps(rows, matching)),
         validation_rows=affordable_validation_rows(recipe),
     )
+
+
+def choose_objective(estimator: Any, named: Recipe, columns: int) -> AbstractObjective:
+    """Return the recipe's objective, unless the estimator names another, or another divergence."""
+    matching = FlowMatching(time_skew=time_skew(columns))
+    by_name = {"flow_matching": matching, "likelihood": MaximumLikelihood(), None: named.objective or matching}
+    objective = by_name[estimator.objective]
+    if estimator.divergence is None or isinstance(objective, FlowMatching):
+        return objective
+    if isinstance(objective, TrainedWith):
+        return dataclasses.replace(objective, divergence=DIVERGENCES[estimator.divergence])
+    return TrainedWith(objective, DIVERGENCES[estimator.divergence])
 
 
 def time_skew(columns: int) -> float:
@@ -118,13 +131,6 @@ def affordable_validation_rows(recipe: FlowRecipe) -> int:
     weights = 2 * recipe.depth * recipe.width**2 + 2 * recipe.size * recipe.width
     flops = 2 * weights * (recipe.size + 1) * SOLVE_EVALUATIONS
     return int(np.clip(VALIDATION_FLOPS / flops, chunk_rows((recipe.size,)), 4096))
-
-
-def make_objective(settings: Settings) -> AbstractObjective:
-    """Return the objective that the settings name."""
-    if settings.objective == "likelihood":
-        return MaximumLikelihood()
-    return FlowMatching(time_skew=settings.time_skew)
 
 
 def validation_goals(validate_seconds: float, deadline: float | None) -> tuple[float, ...]:

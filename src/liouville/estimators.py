@@ -15,12 +15,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from . import checkpoint, evaluation, flows
-from ._defaults import Settings, check_parameters, make_objective, resolve, validation_goals
+from ._defaults import Settings, check_parameters, resolve, validation_goals
 from ._progress import progress_bar, told
 from ._tables import FEWEST_ROWS, check_frame, check_points, check_varied, check_weight, split_rows
 from .bijections import Chain
 from .distributions import AbstractDistribution, Transformed
-from .divergences import Exact, Hutchinson
+from .divergences import Hutchinson
 from .preprocessing import PREPROCESSORS, candidates
 from .selection import Runner, Split, enter, race
 from .training import Budget, Options, Trainer, TrainingData
@@ -34,10 +34,13 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
 
     Parameters
     ----------
+    recipe
+        How a paper puts the parts together, by name: a key of ``liouville.flows.RECIPES``. What is None below is the
+        recipe's.
     objective
         ``"flow_matching"`` (regression on paths; no ODE is solved in training) or ``"likelihood"``.
     vector_field
-        ``"mlp"`` or ``"concat_squash"``.
+        ``"mlp"``, ``"concat_squash"``, or another key of ``liouville.flows.VECTOR_FIELDS``.
     width, depth
         Size of the vector field's network.
     divergence
@@ -98,11 +101,12 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
     def __init__(
         self,
         *,
-        objective: str = "flow_matching",
-        vector_field: str = "mlp",
+        recipe: str = "flow_matching",
+        objective: str | None = None,
+        vector_field: str | None = None,
         width: int | None = None,
         depth: int | None = None,
-        divergence: str = "exact",
+        divergence: str | None = None,
         solver: str | None = None,
         rtol: float = 1e-5,
         atol: float = 1e-5,
@@ -116,6 +120,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         verbose: int = 0,
         checkpoint: str | None = None,
     ):
+        self.recipe = recipe
         self.objective = objective
         self.vector_field = vector_field
         self.width = width
@@ -181,8 +186,9 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         options = Options(settings.learning_rate, batch_size=settings.batch_size)
 
         def make_trainer(data: TrainingData, validate) -> Trainer:
-            objective = make_objective(settings)
-            return Trainer(settings.recipe, objective, data, validate, options=options, budget=budget, seed=seed)
+            return Trainer(
+                settings.recipe, settings.objective, data, validate, options=options, budget=budget, seed=seed
+            )
 
         enter_kind = lambda kind: told(enter(kind, split, make_trainer))  # noqa: E731
         identity = {"parameters": self._portable_params(), "rows": len(split.rows), "seed": seed}
@@ -215,13 +221,15 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
 
     def _keep(self, runner: Runner, settings: Settings, num_rows: int, seed: int, seconds: float) -> None:
         trainer = runner.trainer
-        core = flows.with_divergence(trainer.best_flow(), Exact())
+        core = trainer.best_flow()
         self.flow_ = Transformed(core.base, Chain([core.bijection, *runner.links]))
         self.history_, self.n_iter_ = dict(trainer.history), int(trainer.state.step)
         self.facts_ = {
             "rows": num_rows,
             "columns": settings.recipe.size,
             "preprocess": runner.kind,
+            "recipe": self.recipe,
+            "vector_field": settings.recipe.vector_field,
             "width": settings.recipe.width,
             "depth": settings.recipe.depth,
             "solver": settings.recipe.solver,
@@ -437,9 +445,9 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         chosen = facts["facts"]
         recipe = resolve(estimator, chosen["rows"], chosen["columns"]).recipe
         # What the defaults were at the fit: they may have changed since.
-        recipe = dataclasses.replace(recipe, **{name: chosen[name] for name in ("width", "depth", "solver")})
+        kept = ("vector_field", "width", "depth", "solver")
+        recipe = dataclasses.replace(recipe, **{name: chosen[name] for name in kept})
         core = eqx.filter_eval_shape(recipe, jax.random.key(0))
-        core = flows.with_divergence(core, Exact())
         links = [kind.blank(recipe.size) for kind in PREPROCESSORS[chosen["preprocess"]]][::-1]
         skeleton = Transformed(core.base, Chain([core.bijection, *links]))
         estimator.flow_ = checkpoint.fill(skeleton, arrays)

@@ -18,6 +18,7 @@ from ._types import AnyArray, Rows
 from .bijections import CNF, AbstractBijection, Chain, Standardize
 from .distributions import Transformed
 from .integrate import STATUS, SolveInfo
+from .regularizers import AbstractRegularizer
 
 CHUNK_ENTRIES = 2**13
 
@@ -78,6 +79,11 @@ def _score_chunk(core: Transformed, rows: Float[AnyArray, "chunk *shape"], index
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
     log_prob, report = jax.vmap(lambda x, key: core._log_prob_and_report(x, None, key))(rows, keys)
     return log_prob, jnp.sqrt(report.variance), report.info
+
+
+@eqx.filter_jit
+def _cost_chunk(core: Transformed, rows: Float[AnyArray, "chunk *shape"]):
+    return jax.vmap(lambda x: core._log_prob_and_report(x, None, None)[1].penalties)(rows)
 
 
 @eqx.filter_jit
@@ -147,6 +153,40 @@ def score(flow: Transformed, rows: Rows, *, seed: int = 0) -> tuple[np.ndarray, 
 
     log_prob, std_error, *info = _in_chunks(one_chunk, rows, chunk_rows(flow.shape))
     return log_prob, EvaluationInfo(*info, std_error=std_error)
+
+
+def path_costs(flow: Transformed, rows: Rows, regularizers: tuple[AbstractRegularizer, ...]) -> dict[str, np.ndarray]:
+    """Return the regularizers' integrals along each row's path, by name, whatever their weights.
+
+    They are exact up to the solver's tolerance where the flow's divergence is exact: what training estimated by
+    probes is evaluated without them.
+
+    Parameters
+    ----------
+    flow
+        A base and a bijection: a `CNF`, or a `Chain` of one and of closed forms.
+    rows
+        The table.
+    regularizers
+        What is integrated, for example ``(KineticEnergy(), JacobianFrobenius())``.
+
+    Returns
+    -------
+    dict of ndarray of shape (n,)
+        NaN where the solve failed.
+    """
+    core, links = split(flow)
+    cnf = _cnf(core)
+    cnf = CNF(cnf.vector_field, cnf.divergence, cnf.integrator, regularizers, cnf.t0, cnf.t1)
+    core = Transformed(core.base, cnf)
+    names = sorted(regularizer.name for regularizer in regularizers)
+    weights = {regularizer.name: regularizer.weight for regularizer in regularizers}
+
+    def one_chunk(chunk: Rows, index: np.ndarray):
+        penalties = _cost_chunk(core, _on_device(to_core(links, chunk)[0]))
+        return tuple(np.asarray(penalties[name], np.float64) / weights[name] for name in names)
+
+    return dict(zip(names, _in_chunks(one_chunk, rows, chunk_rows(flow.shape)), strict=True))
 
 
 def certify(flow: Transformed, tight: Transformed, rows: Rows) -> Certificate:

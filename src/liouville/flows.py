@@ -1,18 +1,129 @@
 """Recipes: members of the nine nouns put together under a name, from strings and numbers."""
 
+from typing import NamedTuple
+
 import equinox as eqx
 import numpy as np
 
 from ._types import Key
 from .bijections import CNF
+from .couplings import ExactOT
 from .distributions import Normal, Transformed
 from .divergences import AbstractDivergence, Exact, Hutchinson
 from .integrate import CONSTANT_STEP_SOLVERS, SOLVERS, Integrator
-from .vector_fields import MLP, ConcatSquash, Preconditioned
+from .objectives import (
+    AbstractObjective,
+    FlowMatching,
+    MaximumLikelihood,
+    RandomEndTime,
+    TrainedWith,
+    TrajectoryPolynomial,
+    WeightedSum,
+)
+from .regularizers import HamiltonJacobi, JacobianFrobenius, KineticEnergy, TaylorDerivative
+from .vector_fields import MLP, ConcatSquash, Galerkin, Hypernetwork, PlanarField, Potential, Preconditioned
 
-VECTOR_FIELDS = {"concat_squash": ConcatSquash, "mlp": MLP}
+VECTOR_FIELDS = {
+    "concat_squash": ConcatSquash,
+    "galerkin": Galerkin,
+    "hypernetwork": Hypernetwork,
+    "mlp": MLP,
+    "planar": PlanarField,
+    "potential": Potential,
+}
 DIVERGENCES: dict[str, AbstractDivergence] = {"exact": Exact(), "hutchinson": Hutchinson()}
 CONSTANT_STEPS = 20
+
+
+class Recipe(NamedTuple):
+    """How a paper puts the parts together.
+
+    Attributes
+    ----------
+    year, paper
+        Whose work it is.
+    figure
+        What was published, and where.
+    objective
+        What is made small; None is flow matching, its times skewed by the number of columns.
+    vector_field
+        A key of `VECTOR_FIELDS`.
+    width, depth, learning_rate, batch_size
+        None leaves them to the number of rows and columns.
+    preconditioned
+        True adds the Gaussian field in closed form.
+    """
+
+    year: int
+    paper: str
+    figure: str
+    objective: AbstractObjective | None
+    vector_field: str = "mlp"
+    width: int | None = None
+    depth: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    preconditioned: bool = False
+
+
+# As FFJORD and its kin train: one probe per solve, adaptive steps that the batch shares. (Gradients go through the
+# steps: solved backwards, as the papers do, each row would carry its own gradient of all weights.)
+ONE_PROBE = Hutchinson(noise="gaussian", mode="reverse")
+ADAPTIVE = Integrator.adaptive(1e-5, 1e-5, shared=True)
+FOUR_STEPS = Integrator.constant(4)
+FFJORD = TrainedWith(MaximumLikelihood(), ONE_PROBE, ADAPTIVE)
+RECIPES: dict[str, Recipe] = {
+    "flow_matching": Recipe(
+        2023, "Lipman and others, Flow matching for generative modeling", "CIFAR-10 2.99 bits/dim", None,
+        preconditioned=True,
+    ),
+    "ot_flow_matching": Recipe(
+        2024, "Tong and others, Improving and generalizing flow-based generative models", "-",
+        FlowMatching(coupling=ExactOT()), batch_size=256,
+    ),
+    "cnf": Recipe(
+        2018, "Chen and others, Neural ordinary differential equations", "six Gaussians in 1 hour or more",
+        TrainedWith(
+            MaximumLikelihood(), Exact(), Integrator.adaptive(1e-4, 1e-4, shared=True)
+        ),
+        learning_rate=2e-3, batch_size=1024,
+    ),
+    "planar_cnf": Recipe(
+        2018, "Chen and others, Neural ordinary differential equations", "-",
+        MaximumLikelihood(), vector_field="planar",
+    ),
+    "ffjord": Recipe(
+        2019, "Grathwohl and others, FFJORD", "MNIST 0.99, CIFAR-10 3.40 bits/dim", FFJORD, "concat_squash",
+    ),
+    "rnode": Recipe(
+        2020, "Finlay and others, How to train your neural ODE", "MNIST 0.973, CIFAR-10 3.398 bits/dim",
+        TrainedWith(
+            MaximumLikelihood(), ONE_PROBE, FOUR_STEPS, (KineticEnergy(weight=0.01), JacobianFrobenius(weight=0.01))
+        ),
+        "concat_squash",
+    ),
+    "steer": Recipe(
+        2020, "Ghosh and others, STEER", "-", RandomEndTime(FFJORD, 0.5), "concat_squash",
+    ),
+    "taynode": Recipe(
+        2020, "Kelly and others, Learning differential equations that are easy to solve", "-",
+        TrainedWith(MaximumLikelihood(), ONE_PROBE, ADAPTIVE, (TaylorDerivative(2, weight=0.01),)),
+        "concat_squash",
+    ),
+    "tpr": Recipe(
+        2020, "Huang and others, Trajectory polynomial regularization", "42-71% fewer evaluations",
+        WeightedSum([(1.0, FFJORD), (5.0, TrainedWith(TrajectoryPolynomial(), integrator=ADAPTIVE))]),
+        "concat_squash",
+    ),
+    "ot_flow": Recipe(
+        2021, "Onken and others, OT-Flow", "8x faster training, 24x faster inference than FFJORD",
+        TrainedWith(
+            MaximumLikelihood(), Exact(), Integrator.constant(6),
+            (KineticEnergy(weight=0.01, reduce="sum"), HamiltonJacobi(weight=0.15)),
+        ),
+        "potential", depth=1, learning_rate=1e-2,
+    ),
+}  # fmt: skip
 
 
 class FlowRecipe(eqx.Module):
@@ -30,8 +141,6 @@ class FlowRecipe(eqx.Module):
         True adds the Gaussian field in closed form: right for flow matching.
     solver
         A key of `liouville.integrate.SOLVERS`; those without error estimate take 20 constant steps.
-    divergence
-        A key of `DIVERGENCES`.
     rtol, atol
         Tolerances of adaptive steps.
 
@@ -49,7 +158,6 @@ class FlowRecipe(eqx.Module):
     depth: int = eqx.field(default=2, static=True)
     preconditioned: bool = eqx.field(default=True, static=True)
     solver: str = eqx.field(default="dopri5", static=True)
-    divergence: str = eqx.field(default="exact", static=True)
     rtol: float = eqx.field(default=1e-5, static=True)
     atol: float = eqx.field(default=1e-5, static=True)
 
@@ -58,7 +166,7 @@ class FlowRecipe(eqx.Module):
         field = VECTOR_FIELDS[self.vector_field]((self.size,), width=self.width, depth=self.depth, key=key)
         if self.preconditioned:
             field = Preconditioned(field)
-        cnf = CNF(field, DIVERGENCES[self.divergence], self.integrator())
+        cnf = CNF(field, Exact(), self.integrator())
         return Transformed(Normal.standard((self.size,)), cnf)
 
     def integrator(self) -> Integrator:

@@ -124,6 +124,37 @@ def flow_norm(y: PyTree) -> Scalar:
     return jnp.max(jnp.stack(norms))
 
 
+@jax.custom_batching.custom_vmap
+def _mean_over_rows(x: Scalar) -> Scalar:
+    return x
+
+
+@_mean_over_rows.def_vmap
+def _(num_rows: int, mapped: list[bool], x: Array) -> tuple[Array, bool]:
+    return (jnp.mean(x, axis=0) if mapped[0] else x), False
+
+
+@jax.custom_jvp
+def mean_over_rows(x: Scalar) -> Scalar:
+    """Return `x` where it is alone, and the mean over all rows, one number, where rows are mapped over."""
+    return _mean_over_rows(x)
+
+
+@mean_over_rows.defjvp
+def _(primals: tuple[Scalar], tangents: tuple[Scalar]) -> tuple[Scalar, Scalar]:
+    # Steps are chosen, not differentiated.
+    return _mean_over_rows(*primals), jnp.zeros_like(primals[0])
+
+
+def shared_flow_norm(y: PyTree) -> Scalar:
+    """Return the root mean square of `flow_norm` over the rows that are mapped over together.
+
+    It is one number for all rows, so their steps are the same: the solver's loop does not wait for the slowest row,
+    and nothing is computed for rows that have arrived.
+    """
+    return jnp.sqrt(mean_over_rows(flow_norm(y) ** 2))
+
+
 class Integrator(eqx.Module):
     """How a flow is integrated: Diffrax's own objects, put together.
 
@@ -181,10 +212,15 @@ class Integrator(eqx.Module):
         rtol: float | np.ndarray = 1e-5,
         atol: float | np.ndarray = 1e-5,
         solver: diffrax.AbstractSolver | None = None,
+        shared: bool = False,
         **kwargs,
     ) -> "Integrator":
-        """Return an integrator with adaptive steps, each sample its own."""
-        controller = diffrax.PIDController(rtol=rtol, atol=atol, norm=flow_norm)
+        """Return an integrator with adaptive steps, each sample its own.
+
+        With `shared` all rows of a training batch take the same steps, which is faster and makes a row's numbers
+        depend on its batch mates: for training only, inside an objective.
+        """
+        controller = diffrax.PIDController(rtol=rtol, atol=atol, norm=shared_flow_norm if shared else flow_norm)
         return Integrator(solver, controller, **kwargs)
 
     @staticmethod

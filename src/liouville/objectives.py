@@ -12,7 +12,10 @@ from ._types import Key, Scalar
 from .bijections import CNF
 from .couplings import AbstractCoupling, Independent
 from .distributions import Transformed
+from .divergences import AbstractDivergence
+from .integrate import Integrator
 from .paths import AbstractPath, LinearPath
+from .regularizers import AbstractRegularizer
 
 
 class Batch(NamedTuple):
@@ -152,6 +155,47 @@ class WeightedSum(AbstractObjective):
             total = total + weight * loss
             watched = {**watched, **{name: watched.get(name, 0.0) + value for name, value in aux.items()}}
         return total, watched
+
+
+class TrainedWith(AbstractObjective):
+    """An objective on the flow with other parts than it is evaluated with.
+
+    Train with a stochastic divergence, constant steps and penalties; the flow itself keeps an exact divergence and
+    adaptive steps, by which it is validated and used.
+
+    Parameters
+    ----------
+    objective
+        What is made small, for example `MaximumLikelihood`.
+    divergence, integrator
+        What every `CNF` of the flow is solved with in training; None leaves its own.
+    regularizers
+        Penalties of every `CNF` in training, instead of its own.
+
+    Examples
+    --------
+    >>> from liouville.divergences import Hutchinson
+    >>> from liouville.regularizers import KineticEnergy
+    >>> rnode = TrainedWith(MaximumLikelihood(), Hutchinson("gaussian"), regularizers=(KineticEnergy(),))
+    >>> rnode.divergence.num_probes
+    1
+    """
+
+    objective: AbstractObjective
+    divergence: AbstractDivergence | None = None
+    integrator: Integrator | None = None
+    regularizers: tuple[AbstractRegularizer, ...] = ()
+
+    def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
+        """Return the objective of the flow as it is trained."""
+        is_cnf = lambda part: isinstance(part, CNF)  # noqa: E731
+        flow = jax.tree.map(lambda part: self._dressed(part) if is_cnf(part) else part, flow, is_leaf=is_cnf)
+        return self.objective(flow, batch, key=key)
+
+    def _dressed(self, cnf: CNF) -> CNF:
+        divergence = cnf.divergence if self.divergence is None else self.divergence
+        integrator = cnf.integrator if self.integrator is None else self.integrator
+        return CNF(cnf.vector_field, divergence, integrator, self.regularizers, cnf.t0, cnf.t1)
 
 
 class RandomEndTime(AbstractObjective):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import jet
 
 from ._types import Condition, Point, Scalar, Time
-from .vector_fields import AbstractVectorField, Linearization
+from .vector_fields import AbstractVectorField, Linearization, Potential
 
 
 class PathPoint(eqx.Module):
@@ -205,19 +205,16 @@ class TaylorDerivative(AbstractRegularizer):
     The field's activations must have Taylor-mode rules: ``tanh`` and ``silu`` have.
     """
 
-    order: int = eqx.field(default=2, static=True)
-    weight: float = eqx.field(default=0.01, static=True)
-    reduce: str = eqx.field(default="mean", static=True)
+    order: int = eqx.field(static=True)
+    weight: float = eqx.field(static=True)
+    reduce: str = eqx.field(static=True)
+    name: str = eqx.field(static=True)
 
-    def __check_init__(self):
-        check_reduce(self.reduce)
-        if self.order < 2:
-            raise ValueError(f"Expected an order of at least 2, got {self.order}; try KineticEnergy for order 1.")
-
-    @property
-    def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Key of the integral."""
-        return f"taylor_{self.order}"
+    def __init__(self, order: int = 2, *, weight: float = 0.01, reduce: str = "mean"):
+        if order < 2:
+            raise ValueError(f"Expected an order of at least 2, got {order}; try KineticEnergy for order 1.")
+        check_reduce(reduce)
+        self.order, self.weight, self.reduce, self.name = order, weight, reduce, f"taylor_{order}"
 
     def __call__(self, point: PathPoint) -> Scalar:
         """Return the squares of the derivative of order `K`."""
@@ -234,3 +231,34 @@ def path_derivatives(point: PathPoint, order: int) -> list[Point]:
         velocity, further = jet.jet(point.field, (t, point.x), (times, derivatives))
         derivatives = [velocity, *further]
     return derivatives
+
+
+class HamiltonJacobi(AbstractRegularizer):
+    """``|dPhi/dt - |grad Phi|^2 / 2|``: how far a potential is from optimal transport's (OT-Flow, 2021, equation 9).
+
+    Where ``v = -grad Phi`` the optimal potential solves the Hamilton-Jacobi-Bellman equation
+    ``dPhi/dt = |grad Phi|^2 / 2``: points keep their velocity. It is the same whichever way time runs. Exact.
+
+    Parameters
+    ----------
+    weight
+        Factor in the loss.
+
+    Raises
+    ------
+    TypeError
+        Where the vector field is not a `Potential`.
+    """
+
+    weight: float = eqx.field(default=0.01, static=True)
+    name: str = eqx.field(default="hamilton_jacobi", static=True, init=False)
+
+    def __call__(self, point: PathPoint) -> Scalar:
+        """Return the equation's residual, in absolute value."""
+        if not isinstance(point.vector_field, Potential):
+            raise TypeError(
+                f"Expected a Potential as the vector field, got {type(point.vector_field).__name__}; "
+                "try CNF(Potential(...), ...)."
+            )
+        _, gradient, rate = point.vector_field.potential_and_gradients(point.t, point.x, point.condition)
+        return jnp.abs(rate - squares(gradient, "sum") / 2)

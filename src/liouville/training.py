@@ -25,7 +25,7 @@ from .distributions import Transformed
 from .objectives import AbstractObjective, Batch
 
 SEGMENT_SECONDS = 0.5
-FIRST_SEGMENT = 20
+FIRST_SEGMENT = 3
 MAX_SKIPPED = 20
 WARMUP_STEPS = 100
 WARMUP_SHARE = 0.1

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import _demo, _evaluate, _fit, _info, _plot, _sample, _score
+from . import _demo, _evaluate, _fit, _info, _plot, _recipes, _sample, _score
 from ._common import guarded, say
 
 
@@ -32,6 +32,7 @@ for command in (
     _score.run_score,
     _sample.run_sample,
     _info.run_info,
+    _recipes.run_recipes,
     _evaluate.run_evaluate,
     _plot.run_plot,
     _demo.run_demo,

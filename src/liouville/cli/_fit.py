@@ -18,7 +18,10 @@ def run_fit(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write.")],
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
     max_seconds: Annotated[float | None, typer.Option(help="Time for fitting.")] = None,
-    objective: Annotated[str, typer.Option(help="flow_matching or likelihood.")] = "flow_matching",
+    recipe: Annotated[str, typer.Option(help="How a paper does it: see 'liouville recipes'.")] = "flow_matching",
+    objective: Annotated[
+        str | None, typer.Option(help="flow_matching or likelihood.", show_default="the recipe's")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A parameter of FlowDensity; repeatable.")
     ] = None,
@@ -30,6 +33,7 @@ def run_fit(
     """Learn the density of a table and write it to a model file."""
     estimator = configured(
         {
+            "recipe": recipe,
             "objective": objective,
             "random_state": seed,
             "max_seconds": max_seconds,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
+
 from .._types import Condition, Point, Scalar, Time
 from ._base import AbstractVectorField, Linearization
 
