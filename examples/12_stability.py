@@ -26,12 +26,14 @@ OBJECTIVES = {
 }
 
 
+def build(key) -> Transformed:
+    """Return a flow with random weights, which takes eight constant steps."""
+    field = Preconditioned(MLP((2,), width=32, depth=2, key=key))
+    return Transformed(Normal.standard((2,)), CNF(field, integrator=Integrator.constant(8)))
+
+
 def train(objective: AbstractObjective, rows: np.ndarray, steps: int) -> Transformed:
-    """Return a flow trained by matching plus a penalty; penalties take eight constant steps."""
-    build = lambda key: Transformed(  # noqa: E731
-        Normal.standard((2,)),
-        CNF(Preconditioned(MLP((2,), width=32, depth=2, key=key)), integrator=Integrator.constant(8)),
-    )
+    """Return a flow trained by matching plus a penalty; it takes adaptive steps again."""
     data, options = TrainingData.pad(rows, np.ones(len(rows))), Options(learning_rate=3e-3, batch_size=256)
     trainer = Trainer(build, objective, data, lambda flow: np.zeros(1), options=options, budget=Budget(steps), seed=0)
     trainer.run((1.0,))

@@ -24,8 +24,8 @@ def main() -> None:
     density = FlowDensity(max_iter=example.size(3000, 40), preprocess="standardize", random_state=0)
     looks = {"step": [], "loss": [], "nll": []}
 
-    # Frames come fast at first, when the density changes fast: the time between them is that of a look.
-    movie = DensityMovie(example.folder / "13_watching.gif", LIMITS, num=64, min_seconds=example.size(1, 0) / 2)
+    # A frame for each look: by default there is one a second at most.
+    movie = DensityMovie(example.folder / "13_watching.gif", LIMITS, num=64, min_seconds=0)
     logs = []
     try:
         logs = [TensorBoardLog(example.folder / "13_watching_log")]

@@ -27,33 +27,36 @@ def table():
 
 
 @pytest.fixture(scope="module")
-def told(table):
-    """Return a fit, and what its callback was told."""
-    calls = []
-    density = FlowDensity(**FAST).fit(table, callback=lambda *told: calls.append(told))
-    return density, calls
+def told():
+    """Return a table of two modes, a fit of it that is better than its start, and what its callback was told."""
+    rng, calls = np.random.default_rng(1), []
+    modes = rng.choice([-1.0, 1.0], (400, 1)) * [3.0, 0.0] + rng.normal(size=(400, 2))
+    table = modes @ np.array([[2.0, 30.0], [0.0, 50.0]]) + [5.0, -300.0]
+    density = FlowDensity(**{**FAST, "max_iter": 90}).fit(table, callback=lambda *told: calls.append(told))
+    assert density.facts_["best_step"] > 0
+    return table, density, calls
 
 
 def test_callback_is_told_of_every_look(told):
-    density, calls = told
+    _, density, calls = told
     assert [step for step, _, _ in calls] == density.history_["step"]
     np.testing.assert_array_equal([loss for _, loss, _ in calls], density.history_["loss"])
     assert all(flow.numbers["step"] == step and flow.kind == "whiten" for step, _, flow in calls)
     assert calls[-1][2].numbers["nll"] == density.facts_["validation_nll"]
 
 
-def test_handle_gives_the_flow_of_its_moment_in_the_units_of_the_table(told, table):
-    density, calls = told
+def test_handle_gives_the_flow_of_its_moment_in_the_units_of_the_table(told):
+    table, density, calls = told
     # A flow starts as the Gaussian that fits the rows to train on: nine tenths of the table.
     start = evaluation.score(calls[0][2](), table)[0]
     truth = stats.multivariate_normal(table.mean(0), np.cov(table.T)).logpdf(table)
-    assert calls[0][0] == 0 and abs(np.mean(start - truth)) < 0.02 and np.max(np.abs(start - truth)) < 0.5
+    assert calls[0][0] == 0 and abs(np.mean(start - truth)) < 0.02 and np.max(np.abs(start - truth)) < 1.0
     best = [flow for step, _, flow in calls if step == density.facts_["best_step"]][-1]
     np.testing.assert_array_equal(evaluation.score(best(), table)[0], density.score_samples(table))
     assert np.any(evaluation.score(calls[-1][2](), table)[0] != start)
 
 
-def test_watching_changes_nothing_and_costs_nothing_until_the_handle_is_called(told, table, monkeypatch):
+def test_watching_changes_nothing_and_costs_nothing_until_the_handle_is_called(table, monkeypatch):
     built, original = [], Trainer.flow
     monkeypatch.setattr(Trainer, "flow", lambda self, params: built.append(0) or original(self, params))
     alone = FlowDensity(**FAST).fit(table)
@@ -63,7 +66,6 @@ def test_watching_changes_nothing_and_costs_nothing_until_the_handle_is_called(t
     handles[0]()
     assert len(built) == 2 * num_built + 1
     np.testing.assert_array_equal(alone.score_samples(table), watched.score_samples(table))
-    np.testing.assert_array_equal(alone.score_samples(table), told[0].score_samples(table))
 
 
 def test_kinds_in_a_race_are_told_apart(table):

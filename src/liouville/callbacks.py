@@ -111,7 +111,7 @@ class DensityMovie:
         x, y = (np.linspace(low, high, self.num) for low, high in self.limits)
         grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
         log_prob = evaluation.score(flow, grid)[0].reshape(self.num, self.num)
-        figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+        figure = Figure(figsize=(3.6, 3.6), layout="constrained")
         # What could not be solved stays grey: it is neither dense nor empty.
         axes = figure.subplots(subplot_kw={"facecolor": "0.7", "title": title, "box_aspect": 1})
         top = np.nanmax(log_prob) if np.any(np.isfinite(log_prob)) else 0.0
@@ -120,7 +120,7 @@ class DensityMovie:
         axes.imshow(log_prob, origin="lower", extent=extent, aspect="auto", **style)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(128)
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(256)
 
 
 def _limits(flow: Transformed) -> Limits:
