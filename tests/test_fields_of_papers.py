@@ -184,9 +184,11 @@ PAPER_LAYERS = {
     "concat": lambda p, t, x: p.linear.weight @ np.append(x, t) + p.linear.bias,
     "squash": lambda p, t, x: (p.linear.weight @ x + p.linear.bias) * sigmoid(p.gate.weight[:, 0] * t + p.gate.bias),
     "concat_squash": lambda p, t, x: PAPER_LAYERS["squash"](p, t, x) + p.shift.weight[:, 0] * t,
+    "blend": lambda p, t, x: (
+        (1 - t) * (p.layer.weight[0] @ x + p.layer.bias[0]) + t * (p.layer.weight[1] @ x + p.layer.bias[1])
+    ),
     "hyper": lambda p, t, x: (p.layer.weight[0] + t * p.layer.weight[1]) @ x + p.layer.bias[0] + t * p.layer.bias[1],
 }
-PAPER_LAYERS["blend"] = PAPER_LAYERS["hyper"]
 
 
 @pytest.mark.parametrize("conditioning", PAPER_LAYERS)

@@ -66,8 +66,7 @@ class BlendLayer(eqx.Module):
         self.layer = ExpandedLinear(2, fan_in + signal - 1, fan_out, key=key)
 
     def __call__(self, x: Float[Array, " n"], signal: Float[Array, " s"]) -> Float[Array, " m"]:
-        # The second of the two terms is the difference of the layers at times 1 and 0.
-        return self.layer(jnp.concatenate([x, signal[1:]]), jnp.stack([jnp.ones_like(signal[0]), signal[0]]))
+        return self.layer(jnp.concatenate([x, signal[1:]]), jnp.stack([1 - signal[0], signal[0]]))
 
 
 class HyperLayer(eqx.Module):

@@ -60,7 +60,7 @@ class Perceptron(eqx.Module):
 class ExpandedLinear(eqx.Module):
     """``sum_k c_k (W_k h + b_k)``: a linear layer whose weights are a combination of `terms` others.
 
-    Whatever drives the weights gives the coefficients `c`, the first of which is taken to be 1.
+    Whatever drives the weights gives the coefficients `c`, of which the first is 1, as a rule.
     """
 
     weight: Float[Array, "terms m n"]
