@@ -95,6 +95,22 @@ def test_far_points_come_back(name, far):
     np.testing.assert_allclose(bijection.inverse(bijection.transform(z)), z, rtol=1e-5)
 
 
+def test_inverses_settle_in_float32_wherever_they_start():
+    """Rounding of terms that nearly cancel must not look like an iteration that goes on for ever."""
+    rng = np.random.default_rng(0)
+    # As steep as its bound allows, with images far from the origin of points near it.
+    turn, shift = jnp.asarray(np.linalg.qr(rng.normal(size=(32, 2)))[0], jnp.float32), 3.0
+    block = Residual((2,), width=32, depth=1, activation="tanh", key=jax.random.key(0))
+    steep = ((50 * turn, jnp.zeros(32)), (50 * turn.T, jnp.full(2, shift)))
+    block, planar = eqx.tree_at(lambda b: b.layers, block, steep), DISCRETE["planar"]((2,))
+    z = rng.normal(size=(4000, 2)) * np.geomspace(1e-2, 3, 4000)[:, None]
+    for layer in (block, planar):
+        x = jax.vmap(layer.transform)(jnp.asarray(z, jnp.float32))
+        back, _, report = eqx.filter_jit(jax.vmap(layer.inverse_and_report))(x)
+        assert not np.any(report.info.failed)
+        np.testing.assert_allclose(jax.vmap(layer.transform)(back), x, rtol=1e-5, atol=3e-5)
+
+
 @pytest.mark.parametrize("name", ["planar", "residual"])
 def test_a_search_that_fails_is_nan_and_says_so(name):
     bijection = DISCRETE[name]((2,))

@@ -259,11 +259,13 @@ class Residual(AbstractBijection):
         return jnp.linalg.slogdet(jnp.eye(z.size, dtype=z.dtype) + jacobian)[1], jnp.zeros((), z.dtype)
 
     def _solve(self, layers: Layers, x: Point) -> tuple[Point, Report]:
-        # The last step's length bounds the distance that is left, up to lipschitz / (1 - lipschitz).
-        tolerance = 4 * float(jnp.finfo(x.dtype).eps)
+        # The last step's length bounds the distance that is left, up to lipschitz / (1 - lipschitz). Terms as large as
+        # the largest entry may cancel in the others, so their rounding is of its size.
+        tolerance = 16 * float(jnp.finfo(x.dtype).eps)
+        size = tolerance * (1 + jax.lax.stop_gradient(jnp.max(jnp.abs(x))))
         solution = optimistix.fixed_point(
             lambda z, args: args[1] - self.branch(args[0], z),
-            optimistix.FixedPointIteration(rtol=tolerance, atol=tolerance),
+            optimistix.FixedPointIteration(rtol=tolerance, atol=size),  # pyright: ignore[reportArgumentType]
             x,
             (layers, x),
             max_steps=self.max_steps,
