@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import linalg, stats
 
-from checks import random_cnf
+from checks import MATRIX, LinearField, random_cnf
 from liouville import evaluation
-from liouville.bijections import CNF, Chain, Whiten
+from liouville.bijections import CNF, Chain, Standardize, Whiten
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Hutchinson
 from liouville.integrate import STATUS, Integrator
@@ -165,3 +165,14 @@ print((peak() - before) / len(X))
 def test_chunks_have_room_for_wide_rows():
     assert 32 <= evaluation.chunk_rows((3000,)) <= evaluation.chunk_rows((63,)) <= evaluation.chunk_rows((1,)) == 128
     assert jnp.result_type(float) == jnp.float32 and jax.config.jax_enable_x64 is False
+
+
+def test_stacked_flows_are_scored_too(x64):
+    """Two flows of linear fields behind a change of units: a Gaussian whose covariance is known."""
+    matrices = [MATRIX, 0.5 * MATRIX.T]
+    cnfs = [CNF(LinearField(jnp.asarray(m)), integrator=Integrator.adaptive(1e-9, 1e-9)) for m in matrices]
+    flow = Transformed(Normal.standard((3,)), Chain([*cnfs, Standardize(np.full(3, 5.0), np.full(3, 2.0))]))
+    root = 2.0 * linalg.expm(matrices[1]) @ linalg.expm(matrices[0])
+    rows = np.random.default_rng(0).normal(size=(5, 3))
+    expected = stats.multivariate_normal(np.full(3, 5.0), root @ root.T).logpdf(rows)
+    np.testing.assert_allclose(evaluation.score(flow, rows)[0], expected, atol=1e-6)

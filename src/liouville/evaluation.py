@@ -15,12 +15,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ._types import AnyArray, Rows
-from .bijections import CNF, AbstractBijection, Chain, Standardize
+from .bijections import CNF, AbstractBijection, Chain, GaussianMargins, GaussianRadius, Standardize, Whiten
 from .distributions import Transformed
 from .integrate import STATUS, SolveInfo
 from .regularizers import AbstractRegularizer
 
 CHUNK_ENTRIES = 2**13
+CLOSED_FORMS = (GaussianMargins, GaussianRadius, Standardize, Whiten)
 
 
 class EvaluationInfo(NamedTuple):
@@ -114,15 +115,18 @@ def _cnf(core: Transformed) -> CNF:
 
 
 def split(flow: Transformed) -> tuple[Transformed, list[AbstractBijection]]:
-    """Return the flow up to its first link, which runs on the device, and the links that run on the host.
+    """Return the flow's core, which runs on the device, and the closed forms behind it, which run on the host.
 
-    The links behind the first are closed forms, computed in NumPy's float64: tables keep their digits,
-    and nothing is compiled for them.
+    They are computed in NumPy's float64: tables keep their digits, and nothing is compiled for them.
     """
     if not isinstance(flow.bijection, Chain):
         return flow, []
-    first, *rest = flow.bijection.links
-    return Transformed(flow.base, first), rest
+    links = flow.bijection.links
+    end = len(links)
+    while end > 1 and isinstance(links[end - 1], CLOSED_FORMS):
+        end -= 1
+    core = links[0] if end == 1 else Chain(links[:end])
+    return Transformed(flow.base, core), list(links[end:])
 
 
 def score(flow: Transformed, rows: Rows, *, seed: int = 0) -> tuple[np.ndarray, EvaluationInfo]:
