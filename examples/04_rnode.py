@@ -92,7 +92,7 @@ def main() -> None:
         "MNIST 0.973 bits/dim in 24.37 h, FFJORD 0.974 in 68.47 h",
     )
     steps, plane = example.size(900, 3), six_gaussians()
-    for name, penalties in PENALTIES.items():
+    for name, penalties in list(PENALTIES.items())[-example.size(4, 1) :]:
         flow, history, seconds = train(example, plane, penalties, steps)
         found = judge(plane, flow, history)
         text = (
