@@ -18,7 +18,7 @@ from liouville.training import Budget, Options, Trainer, TrainingData
 from liouville.vector_fields import ConcatSquash
 
 # Per-dimension means, as published; the weights are larger than for images, where the likelihood is per dimension.
-KINETIC, JACOBIAN = KineticEnergy(weight=0.05), JacobianFrobenius(weight=0.05)
+KINETIC, JACOBIAN = KineticEnergy(weight=0.5), JacobianFrobenius(weight=0.2)
 PENALTIES = {
     "none": (),
     "kinetic only": (KINETIC,),

@@ -13,8 +13,8 @@ OUTPUT = FOLDER / "output"
 HEAD = """# Examples
 
 Each is a script that runs as it stands, for example `python examples/{first}.py`; `--fast` runs a small version.
-`make examples` ran them all, one after the other, and wrote this page: every figure was printed by the run, on the
-machine at hand. NLL is in nats; lower is better.
+`make examples` runs them all, one after the other, and writes this page; what has not been run yet is not listed. Every
+figure was printed by its run, on the machine at hand. NLL is in nats; lower is better.
 """
 
 
