@@ -229,7 +229,7 @@ class RandomEndTime(AbstractObjective):
 
 
 class TrajectoryPolynomial(AbstractObjective):
-    """How far paths are from a polynomial in time (Huang and others, TPR, 2020, equation 7): a penalty.
+    """How far paths are from a polynomial in time (Huang and others, TPR, 2020): a penalty.
 
     Points of each path at random times are projected onto the polynomials of a degree; the mean squared residual per
     dimension is the loss. Solvers of that order follow such paths in few steps.

@@ -73,7 +73,7 @@ def squares(entries: Point, reduce: str) -> Scalar:
 
 
 class KineticEnergy(AbstractRegularizer):
-    """The kinetic energy ``mean(v^2) / 2`` (Finlay and others, RNODE, 2020, equation 8).
+    """The kinetic energy ``mean(v^2) / 2`` (Finlay and others, RNODE, 2020).
 
     Exact whatever the divergence.
 
@@ -107,7 +107,7 @@ class KineticEnergy(AbstractRegularizer):
 
 
 class JacobianFrobenius(AbstractRegularizer):
-    """The squared Frobenius norm of the Jacobian (Finlay and others, RNODE, 2020, equation 9).
+    """The squared Frobenius norm of the Jacobian (Finlay and others, RNODE, 2020).
 
     It reuses the probe of the divergence: ``mean((J e)^2)`` is an unbiased estimate of ``|J|^2 / d``, since
     the probes' entries are independent with variance 1; in reverse mode ``(e' J)^2``, as published, with the same
@@ -187,7 +187,7 @@ class TotalDerivative(AbstractRegularizer):
 
 
 class TaylorDerivative(AbstractRegularizer):
-    """``|d^K x / dt^K|^2`` along the path (Kelly and others, TayNODE, 2020, equation 6). Exact, by Taylor mode.
+    """``|d^K x / dt^K|^2`` along the path (Kelly and others, TayNODE, 2020). Exact, by Taylor mode.
 
     A solver of order m takes long steps where the derivatives above the m-th are small.
 
@@ -234,7 +234,7 @@ def path_derivatives(point: PathPoint, order: int) -> list[Point]:
 
 
 class HamiltonJacobi(AbstractRegularizer):
-    """``|dPhi/dt - |grad Phi|^2 / 2|``: how far a potential is from optimal transport's (OT-Flow, 2021, equation 9).
+    """``|dPhi/dt - |grad Phi|^2 / 2|``: how far a potential is from optimal transport's (OT-Flow, 2021).
 
     Where ``v = -grad Phi`` the optimal potential solves the Hamilton-Jacobi-Bellman equation
     ``dPhi/dt = |grad Phi|^2 / 2``: points keep their velocity. It is the same whichever way time runs. Exact.
