@@ -270,8 +270,7 @@ def integrate_flow(
     divergence, noise
         The divergence and the noise that its `init` drew; None skips the log-determinant.
     regularizers
-        Rates to be integrated beside the flow, over the length of time, whichever the direction. They use what the
-        divergence computes, so they need one.
+        Rates integrated beside the flow, over the length of time, either way; they need a divergence.
     save_times
         Times at which the path is kept.
 

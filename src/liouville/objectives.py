@@ -13,7 +13,7 @@ from .bijections import CNF
 from .couplings import AbstractCoupling, Independent
 from .distributions import Transformed
 from .divergences import AbstractDivergence
-from .integrate import Integrator
+from .integrate import Integrator, SolveInfo
 from .paths import AbstractPath, LinearPath
 from .regularizers import AbstractRegularizer
 
@@ -122,9 +122,7 @@ class MaximumLikelihood(AbstractObjective):
         log_prob, report = rows(batch.x, batch.condition, keys)
         penalties = {name: jnp.mean(value) for name, value in report.penalties.items()}
         loss = -jnp.mean(log_prob) + sum(penalties.values())
-        evaluations = jnp.mean(report.info.num_evaluations.astype(log_prob.dtype))
-        failed = jnp.mean(report.info.failed.astype(log_prob.dtype))
-        return loss, {"evaluations": evaluations, "failed": failed, **penalties}
+        return loss, {**costs(report.info), **penalties}
 
 
 class WeightedSum(AbstractObjective):
@@ -275,9 +273,13 @@ class TrajectoryPolynomial(AbstractObjective):
         basis = jnp.linalg.qr(share[:, None] ** jnp.arange(self.degree + 1))[0]
         path = jnp.reshape(cast(Array, solution.path), (batch.x.shape[0], self.num_times, -1))
         residual = path - jnp.einsum("ti,si,bsd->btd", basis, basis, path)
-        info = solution.info
-        evaluations = jnp.mean(info.num_evaluations.astype(path.dtype))
-        return jnp.mean(residual**2), {"evaluations": evaluations, "failed": jnp.mean(info.failed.astype(path.dtype))}
+        return jnp.mean(residual**2), costs(solution.info)
+
+
+def costs(info: SolveInfo) -> dict[str, Scalar]:
+    """Return what solves of many rows cost: mean evaluations of the field, and the share that failed."""
+    mean = lambda counts: jnp.mean(counts.astype(jnp.result_type(float)))  # noqa: E731
+    return {"evaluations": mean(info.num_evaluations), "failed": mean(info.failed)}
 
 
 def cnf_of(flow: Transformed) -> CNF:

@@ -5,10 +5,9 @@ import jax
 import jax.numpy as jnp
 
 from ._types import Key, Scalar
-from .bijections import CNF
 from .diagnostics import lyapunov_exponents
 from .distributions import Transformed
-from .objectives import AbstractObjective, Batch
+from .objectives import AbstractObjective, Batch, cnf_of, costs
 
 
 class LyapunovPenalty(AbstractObjective):
@@ -47,7 +46,7 @@ class LyapunovPenalty(AbstractObjective):
 
     def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
         """Return the mean squared excess, and the mean exponent as ``lyapunov``."""
-        cnf = _cnf(flow)
+        cnf = cnf_of(flow)
         num = batch.x.shape[0] if self.num_points is None else min(self.num_points, batch.x.shape[0])
         conditions = None if batch.condition is None else batch.condition[:num]
 
@@ -60,10 +59,8 @@ class LyapunovPenalty(AbstractObjective):
 
         keys = jax.random.split(key, num)
         largest, info = jax.vmap(one_point, (0, None if conditions is None else 0))(keys, conditions)
-        evaluations = jnp.mean(info.num_evaluations.astype(largest.dtype))
-        failed = jnp.mean(info.failed.astype(largest.dtype))
         loss = jnp.mean(jnp.maximum(largest - self.threshold, 0.0) ** 2)
-        return loss, {"evaluations": evaluations, "failed": failed, "lyapunov": jnp.mean(largest)}
+        return loss, {**costs(info), "lyapunov": jnp.mean(largest)}
 
 
 class TerminalVelocity(AbstractObjective):
@@ -92,7 +89,7 @@ class TerminalVelocity(AbstractObjective):
 
     def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
         """Return the mean norm, as ``terminal_velocity`` too."""
-        cnf = _cnf(flow)
+        cnf = cnf_of(flow)
         field = jax.vmap(cnf.vector_field, (None, 0, None if batch.condition is None else 0))
         velocity = field(cnf.t1, batch.x, batch.condition).reshape(batch.x.shape[0], -1)
         squared = jnp.sum(velocity**2, axis=1)
@@ -100,12 +97,3 @@ class TerminalVelocity(AbstractObjective):
         moving = squared > 0
         speed = jnp.where(moving, jnp.sqrt(jnp.where(moving, squared, 1.0)), 0.0)
         return jnp.mean(speed), {"evaluations": jnp.ones(()), "terminal_velocity": jnp.mean(speed)}
-
-
-def _cnf(flow: Transformed) -> CNF:
-    if not isinstance(flow.bijection, CNF):
-        raise TypeError(
-            f"Expected a flow whose bijection is a CNF, got {type(flow.bijection).__name__}; try the penalty in the "
-            "coordinates of the CNF, with the data mapped back through the other bijections."
-        )
-    return flow.bijection

@@ -64,15 +64,15 @@ def race(kinds: list[str], enter_kind: Callable[[str], Runner]) -> Runner:
     if len(kinds) == 1:
         return runners[0]
     goal = leg_goal(runners[0].trainer, len(kinds))
-    run_leg(runners, goal)
+    run_leg(runners[0].trainer, goal)
     for kind in kinds[1:]:
         runners.append(enter_kind(kind))
         runners[-1].trainer.validate()
-        run_leg([runners[-1]], goal, pace=runners[0].trainer)
+        run_leg(runners[-1].trainer, goal, pace=runners[0].trainer)
     runners = finalists(runners)
     if len(runners) > 1:
-        run_leg(runners[:1], FINAL_LENGTH * goal)
-        run_leg(runners[1:], FINAL_LENGTH * goal, pace=runners[0].trainer)
+        run_leg(runners[0].trainer, FINAL_LENGTH * goal)
+        run_leg(runners[1].trainer, FINAL_LENGTH * goal, pace=runners[0].trainer)
     best = runners[0]
     for runner in runners[1:]:
         if clearly_better(runner.trainer.best_rows, best.trainer.best_rows, RACE_STD_ERRORS):
@@ -93,16 +93,15 @@ def finalists(runners: list[Runner]) -> list[Runner]:
     return [runner for runner in runners if runner in able]
 
 
-def run_leg(runners: list[Runner], goal: float, pace: Trainer | None = None) -> None:
-    """Run kinds to a share of their schedules and validate them, in as many steps as `pace` took for it."""
-    for trainer in [runner.trainer for runner in runners]:
-        own = trainer.budget
-        if pace is not None:
-            trainer.budget = Budget(max_iter=max(1, round(int(pace.state.step) / pace.progress)))
-        while trainer.progress < goal:
-            trainer.train_towards(goal)
-        trainer.budget = own
-        trainer.validate()
+def run_leg(trainer: Trainer, goal: float, pace: Trainer | None = None) -> None:
+    """Run a trainer to a share of its schedule and validate it, in as many steps as `pace` took for it."""
+    own = trainer.budget
+    if pace is not None:
+        trainer.budget = Budget(max_iter=max(1, round(int(pace.state.step) / pace.progress)))
+    while trainer.progress < goal:
+        trainer.train_towards(goal)
+    trainer.budget = own
+    trainer.validate()
 
 
 def leg_goal(trainer: Trainer, num_kinds: int) -> float:

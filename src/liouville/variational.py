@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from ._types import AnyArray, Key, Point, Scalar
 from .bijections import Report
 from .distributions import Transformed
-from .objectives import AbstractObjective, Batch
+from .objectives import AbstractObjective, Batch, costs
 
 
 class ReverseKL(AbstractObjective):
@@ -55,9 +55,7 @@ class ReverseKL(AbstractObjective):
         log_weights = jax.vmap(self.log_density)(points) - log_prob
         penalties = {name: jnp.mean(value) for name, value in report.penalties.items()}
         loss = -jnp.mean(log_weights) + sum(penalties.values())
-        evaluations = jnp.mean(report.info.num_evaluations.astype(log_prob.dtype))
-        failed = jnp.mean(report.info.failed.astype(log_prob.dtype))
-        return loss, {"evaluations": evaluations, "failed": failed, **penalties}
+        return loss, {**costs(report.info), **penalties}
 
 
 class Evidence(NamedTuple):
