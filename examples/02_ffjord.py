@@ -7,7 +7,7 @@ import numpy as np
 from example import Example
 from matplotlib.figure import Figure
 
-from liouville.bijections import CNF, Chain
+from liouville.bijections import CNF, Chain, MovingNorm, map_cnfs
 from liouville.data import Target, mixture
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import AbstractDivergence, Hutchinson
@@ -27,11 +27,12 @@ def eight_gaussians() -> Target:
 
 
 def ffjord(key, divergence: AbstractDivergence, integrator: Integrator, depth: int, blocks: int = 1, **options):
-    """Return the paper's toy flow: fields of 64-64-64 tanh units, each with an end time of its own."""
+    """Return the paper's toy flow: fields of 64-64-64 tanh units with end times of their own, normalized between."""
     field = lambda k: ConcatSquash((2,), width=64, depth=depth, key=k, **options)  # noqa: E731
     keys = jax.random.split(key, blocks)
     links = [CNF(TrainedTime(field(k), end_time=0.5), divergence, integrator) for k in keys]
-    return Transformed(Normal.standard((2,)), links[0] if blocks == 1 else Chain(links))
+    parts = [part for link in links for part in (link, MovingNorm((2,)))][:-1]
+    return Transformed(Normal.standard((2,)), parts[0] if blocks == 1 else Chain(parts))
 
 
 def train(example: Example, build, rows: np.ndarray, steps: int) -> Transformed:
@@ -52,9 +53,7 @@ def train(example: Example, build, rows: np.ndarray, steps: int) -> Transformed:
 
 def exact(flow: Transformed, integrator: Integrator) -> Transformed:
     """Return the same weights with the exact divergence, for evaluation."""
-    is_cnf = lambda node: isinstance(node, CNF)  # noqa: E731
-    swap = lambda node: CNF(node.vector_field, integrator=integrator) if is_cnf(node) else node  # noqa: E731
-    return jax.tree.map(swap, flow, is_leaf=is_cnf)
+    return map_cnfs(lambda cnf: CNF(cnf.vector_field, integrator=integrator), flow)
 
 
 @eqx.filter_jit

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from liouville import evaluation
 from liouville.bijections import Chain, Invert, PowerSeries, Residual, Standardize, with_series
-from liouville.data._toy import mixture
+from liouville.data import mixture
 from liouville.distributions import Normal, Transformed
 from liouville.objectives import MaximumLikelihood
 from liouville.training import Budget, Options, Trainer, TrainingData

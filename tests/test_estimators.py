@@ -408,6 +408,14 @@ def test_grid_search_and_pipeline(table):
     assert piped.score_samples(table).shape == (600,)
 
 
+def test_discrete_flows_have_no_vector_field_and_no_paths(table):
+    with pytest.raises(ValueError, match="Expected no vector_field with recipe 'planar_flow'"):
+        FlowDensity(recipe="planar_flow", vector_field="mlp").fit(table)
+    density = FlowDensity(recipe="planar_flow", max_iter=3, depth=2, preprocess="standardize").fit(table)
+    with pytest.raises(TypeError, match="Expected a flow whose bijection is a CNF"):
+        density.trajectory(table[:3])
+
+
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_every_recipe_fits_is_exact_at_evaluation_and_travels_in_a_file(recipe, table, tmp_path):
     density = FlowDensity(
@@ -417,6 +425,10 @@ def test_every_recipe_fits_is_exact_at_evaluation_and_travels_in_a_file(recipe, 
     assert np.all(np.isfinite(log_prob)) and not info.std_error.any() and density.n_iter_ == 3
     # Exact in training or not, evaluation draws nothing.
     np.testing.assert_array_equal(log_prob, density.score_samples(table[:9]))
+    drawn, base = density.sample(5, random_state=0), density.transform(table[:9])
+    assert drawn.shape == (5, 2) and np.all(np.isfinite(drawn))
+    np.testing.assert_allclose(density.inverse_transform(base), table[:9], atol=1e-2)
+    assert density.certify(table[:9]).max_shift < 1e-3
     density.save(tmp_path / "model")
     loaded = FlowDensity.load(tmp_path / "model")
     assert loaded.recipe == recipe

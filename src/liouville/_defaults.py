@@ -67,8 +67,14 @@ def check_parameters(estimator: Any) -> None:
 def resolve(estimator: Any, rows: int, columns: int) -> Settings:
     """Return the settings for a table of this size: the estimator's parameters, the recipe's, then defaults."""
     named = RECIPES[estimator.recipe]
+    if named.layer is not None and estimator.vector_field is not None:
+        raise ValueError(
+            f"Expected no vector_field with recipe {estimator.recipe!r}, which has none, got "
+            f"{estimator.vector_field!r}; try another recipe, for example 'flow_matching'."
+        )
     objective = choose_objective(estimator, named, columns)
     matching = isinstance(objective, FlowMatching)
+    solves = named.layer is None and not matching
     # Measured at equal time: narrow nets that take more steps beat wide ones, until the columns are many.
     width = 64 if columns < 24 else 256
     depth = 3 if columns < 24 else 2
@@ -77,6 +83,7 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
         vector_field=_or(estimator.vector_field, named.vector_field),
         width=_or(estimator.width, _or(named.width, width)),
         depth=_or(estimator.depth, _or(named.depth, depth)),
+        layer=named.layer,
         preconditioned=matching and named.preconditioned,
         # Where many columns make the divergence rough, small steps of a low order take fewer evaluations.
         solver=_or(estimator.solver, "dopri5" if columns < 24 else "bosh3"),
@@ -89,7 +96,7 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
         objective=objective,
         learning_rate=_or(estimator.learning_rate, _or(named.learning_rate, learning_rate(columns))),
         batch_size=_or(estimator.batch_size, _or(named.batch_size, 512)),
-        max_iter=None if unlimited else _or(estimator.max_iter, default_steps(rows, matching)),
+        max_iter=None if unlimited else _or(estimator.max_iter, default_steps(rows, solves)),
         validation_rows=affordable_validation_rows(recipe),
     )
 
@@ -120,10 +127,13 @@ def learning_rate(columns: int) -> float:
     return 3e-3 if columns < 4 else 5e-3 if columns < 24 else 2e-3
 
 
-def default_steps(rows: int, matching: bool) -> int:
-    """Return the number of steps where neither steps nor seconds are set: more for longer tables."""
+def default_steps(rows: int, solves: bool) -> int:
+    """Return the number of steps where neither steps nor seconds are set: more for longer tables.
+
+    Steps that solve ODEs are dear, and there are fewer of them.
+    """
     steps = int(np.clip(40 * np.sqrt(rows), 3000, 10_000))
-    return steps if matching else steps // 8
+    return steps // 8 if solves else steps
 
 
 def affordable_validation_rows(recipe: FlowRecipe) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._types import Condition, Key, Point, Scalar, constant
-from .bijections import AbstractBijection, Report
+from .bijections import CNF, AbstractBijection, Report
 
 
 class AbstractDistribution(eqx.Module):
@@ -195,3 +195,19 @@ class Transformed(AbstractDistribution):
 
     def _base_condition(self, condition: Condition) -> Condition:
         return None if self.base.cond_shape is None else condition
+
+
+def cnf_of(flow: Transformed) -> CNF:
+    """Return the CNF that a flow is.
+
+    Raises
+    ------
+    TypeError
+        Where the flow's bijection is not a `CNF`.
+    """
+    if not isinstance(flow.bijection, CNF):
+        raise TypeError(
+            f"Expected a flow whose bijection is a CNF, got {type(flow.bijection).__name__}; try training in the "
+            "coordinates of the CNF, with the data mapped back through the other bijections."
+        )
+    return flow.bijection

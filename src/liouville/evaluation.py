@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ._types import AnyArray, Rows
-from .bijections import CNF, AbstractBijection, Chain, GaussianMargins, GaussianRadius, Standardize, Whiten
-from .distributions import Transformed
+from .bijections import CNF, AbstractBijection, Chain, GaussianMargins, GaussianRadius, Invert, Standardize, Whiten
+from .distributions import Transformed, cnf_of
 from .integrate import STATUS, SolveInfo
 from .regularizers import AbstractRegularizer
 
@@ -90,28 +90,22 @@ def _cost_chunk(core: Transformed, rows: Float[AnyArray, "chunk *shape"]):
 @eqx.filter_jit
 def _sample_chunk(core: Transformed, index: Int[AnyArray, " chunk"], seed):
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
-    cnf = _cnf(core)
-    solution = jax.vmap(lambda key: cnf.move(core.base._sample(key, None), cnf.t0, cnf.t1))(keys)
-    return solution.x, solution.info
+    return jax.vmap(lambda key: core.bijection.transform_and_info(core.base._sample(key, None)))(keys)
 
 
 @eqx.filter_jit
-def _move_chunk(core: Transformed, rows: Float[AnyArray, "chunk *shape"], start, end, times):
-    solution = jax.vmap(lambda x: _cnf(core).move(x, start, end, save_times=times))(rows)
-    return solution.x, solution.path, solution.info
+def _transform_chunk(bijection: AbstractBijection, points: Float[AnyArray, "chunk *shape"]):
+    return jax.vmap(lambda z: bijection.transform(z))(points)
+
+
+@eqx.filter_jit
+def _path_chunk(cnf: CNF, rows: Float[AnyArray, "chunk *shape"], times):
+    return jax.vmap(lambda x: cnf.move(x, cnf.t1, cnf.t0, save_times=times).path)(rows)
 
 
 @eqx.filter_jit
 def _gradient_chunk(flow: Transformed, rows: Float[AnyArray, "chunk *shape"]):
     return jax.vmap(jax.grad(lambda x: flow._log_prob(x, None, None)))(rows)
-
-
-def _cnf(core: Transformed) -> CNF:
-    if not isinstance(core.bijection, CNF):
-        raise TypeError(
-            f"Expected a flow built on a CNF, got {type(core.bijection).__name__}; try Chain([CNF(...), ...])."
-        )
-    return core.bijection
 
 
 def split(flow: Transformed) -> tuple[Transformed, list[AbstractBijection]]:
@@ -135,7 +129,7 @@ def score(flow: Transformed, rows: Rows, *, seed: int = 0) -> tuple[np.ndarray, 
     Parameters
     ----------
     flow
-        A base and a bijection: a `CNF`, or a `Chain` of one and of closed forms.
+        A base and a bijection.
     rows
         The table; rows are independent of each other.
     seed
@@ -180,7 +174,7 @@ def path_costs(flow: Transformed, rows: Rows, regularizers: tuple[AbstractRegula
         NaN where the solve failed.
     """
     core, links = split(flow)
-    cnf = _cnf(core)
+    cnf = cnf_of(core)
     cnf = CNF(cnf.vector_field, cnf.divergence, cnf.integrator, regularizers, cnf.t0, cnf.t1)
     core = Transformed(core.base, cnf)
     names = sorted(regularizer.name for regularizer in regularizers)
@@ -216,10 +210,10 @@ def sample(flow: Transformed, num: int, *, seed: int) -> tuple[np.ndarray, Evalu
 def to_base(flow: Transformed, rows: Rows) -> np.ndarray:
     """Map rows to the coordinates of the base, where the data look standard normal."""
     core, links = split(flow)
-    cnf = _cnf(core)
+    to_base = Invert(core.bijection)
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        return (_move_chunk(core, _on_device(to_core(links, chunk)[0]), cnf.t1, cnf.t0, None)[0],)
+        return (_transform_chunk(to_base, _on_device(to_core(links, chunk)[0])),)
 
     return _in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0].astype(np.float64)
 
@@ -227,10 +221,9 @@ def to_base(flow: Transformed, rows: Rows) -> np.ndarray:
 def from_base(flow: Transformed, rows: Rows) -> np.ndarray:
     """Map rows of the base's coordinates to the data's: the inverse of `to_base`."""
     core, links = split(flow)
-    cnf = _cnf(core)
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        points = _move_chunk(core, _on_device(chunk), cnf.t0, cnf.t1, None)[0]
+        points = _transform_chunk(core.bijection, _on_device(chunk))
         return (from_core(links, np.asarray(points, np.float64)),)
 
     return _in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
@@ -239,11 +232,11 @@ def from_base(flow: Transformed, rows: Rows) -> np.ndarray:
 def paths(flow: Transformed, rows: Rows, num_times: int) -> np.ndarray:
     """Return the paths from base to data that end at `rows`, of shape ``(num_times, rows, columns)``."""
     core, links = split(flow)
-    cnf = _cnf(core)
+    cnf = cnf_of(core)
     times = np.linspace(cnf.t1, cnf.t0, num_times).astype(_dtype())
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        _, path, _ = _move_chunk(core, _on_device(to_core(links, chunk)[0]), cnf.t1, cnf.t0, times)
+        path = _path_chunk(cnf, _on_device(to_core(links, chunk)[0]), times)
         return (from_core(links, np.asarray(path, np.float64)),)
 
     return np.moveaxis(_in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0], 1, 0)[::-1]
@@ -279,7 +272,7 @@ def to_core(links: list[AbstractBijection], rows: Rows) -> tuple[np.ndarray, np.
 def from_core(links: list[AbstractBijection], rows: Rows) -> np.ndarray:
     """Map points of the core's coordinates through the closed forms to the data's."""
     for link in links:
-        rows = link.transform(rows)  # pyright: ignore[reportArgumentType, reportAssignmentType]
+        rows, _ = link.transform_and_log_det(rows)  # pyright: ignore[reportArgumentType, reportAssignmentType]
     return rows
 
 

@@ -1,12 +1,14 @@
 """Recipes: members of the nine nouns put together under a name, from strings and numbers."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import numpy as np
 
 from ._types import Key
-from .bijections import CNF
+from .bijections import CNF, AbstractBijection, Chain, Invert, Planar, PowerSeries, Radial, Residual, map_cnfs
 from .couplings import ExactOT
 from .distributions import Normal, Transformed
 from .divergences import AbstractDivergence, Exact, Hutchinson
@@ -32,6 +34,12 @@ VECTOR_FIELDS = {
     "potential": Potential,
 }
 DIVERGENCES: dict[str, AbstractDivergence] = {"exact": Exact(), "hutchinson": Hutchinson()}
+# Layers of discrete flows, by name: functions of size, width and key.
+LAYERS: dict[str, Callable[[int, int, Key], AbstractBijection]] = {
+    "planar": lambda size, width, key: Planar((size,), key=key),
+    "radial": lambda size, width, key: Radial((size,), key=key),
+    "residual": lambda size, width, key: Residual((size,), width=width, key=key),
+}
 CONSTANT_STEPS = 20
 
 
@@ -48,6 +56,8 @@ class Recipe(NamedTuple):
         What is made small; None is flow matching, its times skewed by the number of columns.
     vector_field
         A key of `VECTOR_FIELDS`.
+    layer
+        A key of `LAYERS` makes it a discrete flow, of `depth` layers; None makes it a CNF.
     width, depth, learning_rate, batch_size
         None leaves them to the number of rows and columns.
     preconditioned
@@ -59,6 +69,7 @@ class Recipe(NamedTuple):
     figure: str
     objective: AbstractObjective | None
     vector_field: str = "mlp"
+    layer: str | None = None
     width: int | None = None
     depth: int | None = None
     learning_rate: float | None = None
@@ -91,6 +102,25 @@ RECIPES: dict[str, Recipe] = {
     "planar_cnf": Recipe(
         2018, "Chen and others, Neural ordinary differential equations", "-",
         MaximumLikelihood(), vector_field="planar",
+    ),
+    "planar_flow": Recipe(
+        2015, "Rezende and Mohamed, Variational inference with normalizing flows", "-",
+        MaximumLikelihood(), layer="planar", depth=20, learning_rate=2e-2,
+    ),
+    "radial_flow": Recipe(
+        2015, "Rezende and Mohamed, Variational inference with normalizing flows", "-",
+        MaximumLikelihood(), layer="radial", depth=20, learning_rate=2e-2,
+    ),
+    "residual_flow": Recipe(
+        2019, "Chen and others, Residual flows for invertible generative modeling", "MNIST 0.970 bits/dim",
+        TrainedWith(MaximumLikelihood(), series=PowerSeries(2, stop=0.15)), layer="residual", width=48, depth=8,
+    ),
+    "galerkin": Recipe(
+        2020, "Massaroli and others, Dissecting neural ODEs", "-", None, "galerkin", preconditioned=True,
+    ),
+    "hypernetwork": Recipe(
+        2019, "Grathwohl and others, FFJORD; Ha and others, HyperNetworks", "-", None, "hypernetwork",
+        preconditioned=True,
     ),
     "ffjord": Recipe(
         2019, "Grathwohl and others, FFJORD", "MNIST 0.99, CIFAR-10 3.40 bits/dim", FFJORD, "concat_squash",
@@ -137,6 +167,8 @@ class FlowRecipe(eqx.Module):
         A key of `VECTOR_FIELDS`.
     width, depth
         Size of its network.
+    layer
+        A key of `LAYERS`: the flow is then `depth` such layers instead, data to base by their formula.
     preconditioned
         True adds the Gaussian field in closed form: right for flow matching.
     solver
@@ -156,18 +188,24 @@ class FlowRecipe(eqx.Module):
     vector_field: str = eqx.field(default="mlp", static=True)
     width: int = eqx.field(default=64, static=True)
     depth: int = eqx.field(default=2, static=True)
+    layer: str | None = eqx.field(default=None, static=True)
     preconditioned: bool = eqx.field(default=True, static=True)
     solver: str = eqx.field(default="dopri5", static=True)
     rtol: float = eqx.field(default=1e-5, static=True)
     atol: float = eqx.field(default=1e-5, static=True)
 
     def __call__(self, key: Key) -> Transformed:
-        """Build the flow, a CNF on a standard normal base, with weights drawn from `key`."""
+        """Build the flow, on a standard normal base, with weights drawn from `key`."""
+        base = Normal.standard((self.size,))
+        if self.layer is not None:
+            make = LAYERS[self.layer]
+            # Likelihood goes from data to base, so that is the direction of the formula.
+            layers = [Invert(make(self.size, self.width, k)) for k in jax.random.split(key, self.depth)]
+            return Transformed(base, Chain(layers))
         field = VECTOR_FIELDS[self.vector_field]((self.size,), width=self.width, depth=self.depth, key=key)
         if self.preconditioned:
             field = Preconditioned(field)
-        cnf = CNF(field, Exact(), self.integrator())
-        return Transformed(Normal.standard((self.size,)), cnf)
+        return Transformed(base, CNF(field, Exact(), self.integrator()))
 
     def integrator(self) -> Integrator:
         """Return the integrator; its tolerances are arrays, so that changing them compiles nothing."""
@@ -178,28 +216,21 @@ class FlowRecipe(eqx.Module):
 
 
 def with_tolerance(flow: Transformed, factor: float) -> Transformed:
-    """Return the flow with its solver's tolerances multiplied by `factor`; a constant step with its root.
+    """Return the flow with the tolerances of its solves multiplied by `factor`; constant steps with its root."""
 
-    Raises
-    ------
-    TypeError
-        Where the flow's bijection is not a `CNF`.
-    """
-    cnf = flow.bijection
-    if not isinstance(cnf, CNF):
-        raise TypeError(
-            f"Expected a flow whose bijection is a CNF, got {type(cnf).__name__}; try Transformed(base, CNF(...))."
-        )
-    old = cnf.integrator
-    if old.dt0 is None:
-        where = lambda i: (i.stepsize_controller.rtol, i.stepsize_controller.atol)  # noqa: E731
-        new = eqx.tree_at(where, old, tuple(np.asarray(value * factor) for value in where(old)))
-    else:
-        # The error of a method of order four falls with the fourth power of its step.
-        new = Integrator(old.solver, old.stepsize_controller, old.adjoint, old.max_steps, old.dt0 * factor**0.25)
-    return eqx.tree_at(lambda f: f.bijection.integrator, flow, new)
+    def scaled(cnf: CNF) -> CNF:
+        old = cnf.integrator
+        if old.dt0 is None:
+            where = lambda i: (i.stepsize_controller.rtol, i.stepsize_controller.atol)  # noqa: E731
+            new = eqx.tree_at(where, old, tuple(np.asarray(value * factor) for value in where(old)))
+        else:
+            # The error of a method of order four falls with the fourth power of its step.
+            new = Integrator(old.solver, old.stepsize_controller, old.adjoint, old.max_steps, old.dt0 * factor**0.25)
+        return eqx.tree_at(lambda c: c.integrator, cnf, new)
+
+    return map_cnfs(scaled, flow)
 
 
 def with_divergence(flow: Transformed, divergence: AbstractDivergence) -> Transformed:
     """Return the flow with another divergence: train with one, evaluate with another."""
-    return eqx.tree_at(lambda f: f.bijection.divergence, flow, divergence)
+    return map_cnfs(lambda cnf: eqx.tree_at(lambda c: c.divergence, cnf, divergence), flow)

@@ -81,6 +81,15 @@ class SolveInfo(eqx.Module):
         """Return True where the solve did not arrive."""
         return self.status != 0
 
+    def __add__(self, other: "SolveInfo") -> "SolveInfo":
+        """Return the status of the first solve that failed, and the summed costs."""
+        return SolveInfo(
+            status=jnp.where(self.failed, self.status, other.status),
+            num_accepted=self.num_accepted + other.num_accepted,
+            num_rejected=self.num_rejected + other.num_rejected,
+            num_evaluations=self.num_evaluations + other.num_evaluations,
+        )
+
 
 class FlowSolution(eqx.Module):
     """The end of a solve.

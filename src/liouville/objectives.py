@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._types import Key, Scalar
-from .bijections import CNF
+from .bijections import CNF, PowerSeries, map_cnfs, with_series
 from .couplings import AbstractCoupling, Independent
-from .distributions import Transformed
+from .distributions import Transformed, cnf_of
 from .divergences import AbstractDivergence
 from .integrate import Integrator, SolveInfo
 from .paths import AbstractPath, LinearPath
@@ -169,6 +169,8 @@ class TrainedWith(AbstractObjective):
         What every `CNF` of the flow is solved with in training; None leaves its own.
     regularizers
         Penalties of every `CNF` in training, instead of its own.
+    series
+        How every `Residual` block estimates its log-determinant in training; None leaves its own.
 
     Examples
     --------
@@ -183,11 +185,12 @@ class TrainedWith(AbstractObjective):
     divergence: AbstractDivergence | None = None
     integrator: Integrator | None = None
     regularizers: tuple[AbstractRegularizer, ...] = ()
+    series: PowerSeries | None = None
 
     def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
         """Return the objective of the flow as it is trained."""
-        is_cnf = lambda part: isinstance(part, CNF)  # noqa: E731
-        flow = jax.tree.map(lambda part: self._dressed(part) if is_cnf(part) else part, flow, is_leaf=is_cnf)
+        flow = map_cnfs(self._dressed, flow)
+        flow = flow if self.series is None else with_series(flow, self.series)
         return self.objective(flow, batch, key=key)
 
     def _dressed(self, cnf: CNF) -> CNF:
@@ -280,19 +283,3 @@ def costs(info: SolveInfo) -> dict[str, Scalar]:
     """Return what solves of many rows cost: mean evaluations of the field, and the share that failed."""
     mean = lambda counts: jnp.mean(counts.astype(jnp.result_type(float)))  # noqa: E731
     return {"evaluations": mean(info.num_evaluations), "failed": mean(info.failed)}
-
-
-def cnf_of(flow: Transformed) -> CNF:
-    """Return the CNF that a flow is.
-
-    Raises
-    ------
-    TypeError
-        Where the flow's bijection is not a `CNF`.
-    """
-    if not isinstance(flow.bijection, CNF):
-        raise TypeError(
-            f"Expected a flow whose bijection is a CNF, got {type(flow.bijection).__name__}; try training in the "
-            "coordinates of the CNF, with the data mapped back through the other bijections."
-        )
-    return flow.bijection

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 
 from ._types import Key, Scalar
 from .diagnostics import lyapunov_exponents
-from .distributions import Transformed
-from .objectives import AbstractObjective, Batch, cnf_of, costs
+from .distributions import Transformed, cnf_of
+from .objectives import AbstractObjective, Batch, costs
 
 
 class LyapunovPenalty(AbstractObjective):

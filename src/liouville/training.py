@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 from . import checkpoint
 from ._errors import SolveError
 from ._types import AnyArray, Key, Scalar, is_parameter
+from .bijections import PACE, mark_statistics
 from .distributions import Transformed
 from .objectives import AbstractObjective, Batch
 
@@ -154,9 +155,12 @@ def make_step(static: PyTree, objective: AbstractObjective, options: Options) ->
     def step(state: TrainState, batch: Batch, key: Key, progress: Scalar):
         (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        is_statistic = mark_statistics(grads)
+        weight_grads = jax.tree.map(lambda mark, g: jnp.zeros_like(g) if mark else g, is_statistic, grads)
+        updates, opt_state = optimizer.update(weight_grads, state.opt_state, state.params)
         rate = options.learning_rate * learning_rate_factor(state.step, progress)
-        params = optax.apply_updates(state.params, jax.tree.map(lambda u: -rate * u, updates))
+        move = lambda mark, p, u, g: p - (PACE * g if mark else rate * u)  # noqa: E731
+        params = jax.tree.map(move, is_statistic, state.params, updates, grads)
         share = 1 / (2 + options.average_horizon * state.step)
         average = jax.tree.map(lambda a, p: a + share * (p - a), state.average, params)
         keep = lambda new, old: jax.tree.map(partial(jnp.where, finite), new, old)  # noqa: E731

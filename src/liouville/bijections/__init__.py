@@ -7,8 +7,12 @@ from ._base import Chain as Chain
 from ._base import Invert as Invert
 from ._base import Report as Report
 from ._cnf import CNF as CNF
+from ._cnf import map_cnfs as map_cnfs
 from ._gaussianized import GaussianMargins as GaussianMargins
 from ._gaussianized import GaussianRadius as GaussianRadius
+from ._moving_norm import PACE as PACE
+from ._moving_norm import MovingNorm as MovingNorm
+from ._moving_norm import mark_statistics as mark_statistics
 from ._planar import Planar as Planar
 from ._radial import Radial as Radial
 from ._residual import PowerSeries as PowerSeries

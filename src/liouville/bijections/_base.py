@@ -36,14 +36,7 @@ class Report(eqx.Module):
     def __add__(self, other: "Report") -> "Report":
         names = {**self.penalties, **other.penalties}
         penalties = {name: self.penalties.get(name, 0.0) + other.penalties.get(name, 0.0) for name in names}
-        a, b = self.info, other.info
-        info = SolveInfo(
-            status=jnp.where(a.failed, a.status, b.status),
-            num_accepted=a.num_accepted + b.num_accepted,
-            num_rejected=a.num_rejected + b.num_rejected,
-            num_evaluations=a.num_evaluations + b.num_evaluations,
-        )
-        return Report(self.variance + other.variance, penalties, info)  # pyright: ignore[reportArgumentType]
+        return Report(self.variance + other.variance, penalties, self.info + other.info)  # pyright: ignore[reportArgumentType]
 
 
 class AbstractBijection(eqx.Module):
@@ -73,12 +66,26 @@ class AbstractBijection(eqx.Module):
         """Map data to base; return the image and ``log|det dz/dx|`` in nats."""
 
     def transform(self, z: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
-        """Map base to data; a bijection whose log-determinant costs extra overrides this."""
-        return self.transform_and_log_det(z, condition, key=key)[0]
+        """Map base to data."""
+        return self.transform_and_info(z, condition, key=key)[0]
 
     def inverse(self, x: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
-        """Map data to base; a bijection whose log-determinant costs extra overrides this."""
-        return self.inverse_and_log_det(x, condition, key=key)[0]
+        """Map data to base."""
+        return self.inverse_and_info(x, condition, key=key)[0]
+
+    def transform_and_info(
+        self, z: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, SolveInfo]:
+        """Map base to data, and say what it took; a bijection whose log-determinant costs extra overrides this."""
+        x, _, report = self.transform_and_report(z, condition, key=key)
+        return x, report.info
+
+    def inverse_and_info(
+        self, x: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, SolveInfo]:
+        """Map data to base, and say what it took; a bijection whose log-determinant costs extra overrides this."""
+        z, _, report = self.inverse_and_report(x, condition, key=key)
+        return z, report.info
 
     def transform_and_report(
         self, z: Point, condition: Condition = None, *, key: Key | None = None
@@ -132,13 +139,17 @@ class Invert(AbstractBijection):
         """Map by the bijection inside."""
         return self.bijection.transform_and_log_det(x, condition, key=key)
 
-    def transform(self, z: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
+    def transform_and_info(
+        self, z: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, SolveInfo]:
         """Map by the inverse of the bijection inside."""
-        return self.bijection.inverse(z, condition, key=key)
+        return self.bijection.inverse_and_info(z, condition, key=key)
 
-    def inverse(self, x: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
+    def inverse_and_info(
+        self, x: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, SolveInfo]:
         """Map by the bijection inside."""
-        return self.bijection.transform(x, condition, key=key)
+        return self.bijection.transform_and_info(x, condition, key=key)
 
     def transform_and_report(
         self, z: Point, condition: Condition = None, *, key: Key | None = None
@@ -197,17 +208,25 @@ class Chain(AbstractBijection):
         """Map back through the links in reverse order."""
         return self.inverse_and_report(x, condition, key=key)[:2]
 
-    def transform(self, z: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
-        """Map through the links in order."""
+    def transform_and_info(
+        self, z: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, SolveInfo]:
+        """Map through the links in order, adding up what they took."""
+        total = Report.empty().info
         for link, link_key in zip(self.links, self._keys(key), strict=True):
-            z = link.transform(z, condition, key=link_key)
-        return z
+            z, info = link.transform_and_info(z, condition, key=link_key)
+            total = total + info
+        return z, total
 
-    def inverse(self, x: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
-        """Map back through the links in reverse order."""
+    def inverse_and_info(
+        self, x: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, SolveInfo]:
+        """Map back through the links in reverse order, adding up what they took."""
+        total = Report.empty().info
         for link, link_key in zip(self.links[::-1], self._keys(key), strict=True):
-            x = link.inverse(x, condition, key=link_key)
-        return x
+            x, info = link.inverse_and_info(x, condition, key=link_key)
+            total = total + info
+        return x, total
 
     def transform_and_report(
         self, z: Point, condition: Condition = None, *, key: Key | None = None

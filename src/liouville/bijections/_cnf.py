@@ -1,15 +1,19 @@
 """The continuous normalizing flow: a bijection that is the solution of an ODE."""
 
-from typing import cast
+from collections.abc import Callable
+from typing import TypeVar, cast
 
+import jax
 from jaxtyping import Array, Float
 
 from .._types import Condition, Key, Point, Scalar, Time
 from ..divergences import AbstractDivergence, Exact
-from ..integrate import FlowSolution, Integrator, integrate_flow
+from ..integrate import FlowSolution, Integrator, SolveInfo, integrate_flow
 from ..regularizers import AbstractRegularizer
 from ..vector_fields import AbstractVectorField
 from ._base import AbstractBijection, Report
+
+Tree = TypeVar("Tree")
 
 
 class CNF(AbstractBijection):
@@ -86,13 +90,19 @@ class CNF(AbstractBijection):
         """Map data to base; NaN where the solve failed."""
         return self.inverse_and_report(x, condition, key=key)[:2]
 
-    def transform(self, z: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
+    def transform_and_info(
+        self, z: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, SolveInfo]:
         """Map base to data without the divergence; NaN where the solve failed."""
-        return self.move(z, self.t0, self.t1, condition).x
+        solution = self.move(z, self.t0, self.t1, condition)
+        return solution.x, solution.info
 
-    def inverse(self, x: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
+    def inverse_and_info(
+        self, x: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, SolveInfo]:
         """Map data to base without the divergence; NaN where the solve failed."""
-        return self.move(x, self.t1, self.t0, condition).x
+        solution = self.move(x, self.t1, self.t0, condition)
+        return solution.x, solution.info
 
     def transform_and_report(
         self, z: Point, condition: Condition = None, *, key: Key | None = None
@@ -143,3 +153,19 @@ class CNF(AbstractBijection):
         # With a divergence the solution has both; without one, neither.
         log_det, std_error = cast(Scalar, solution.log_det), cast(Scalar, solution.log_det_std_error)
         return solution.x, log_det, Report(std_error**2, penalties, solution.info)
+
+
+def map_cnfs(fn: Callable[[CNF], CNF], tree: Tree) -> Tree:
+    """Return a flow, or any part of one, with `fn` applied to each `CNF` in it.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from liouville.divergences import Hutchinson
+    >>> from liouville.vector_fields import MLP
+    >>> cnf = CNF(MLP((2,), key=jax.random.key(0)))
+    >>> map_cnfs(lambda cnf: CNF(cnf.vector_field, Hutchinson()), cnf).divergence.num_probes
+    1
+    """
+    is_cnf = lambda node: isinstance(node, CNF)  # noqa: E731
+    return jax.tree.map(lambda node: fn(node) if is_cnf(node) else node, tree, is_leaf=is_cnf)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from .._activations import activate, check_activation
 from .._types import Condition, Key, Point, Scalar
 from ..divergences import Hutchinson
+from ..integrate import SolveInfo
 from ._base import AbstractBijection, Report
 from ._discrete import solver_report
 
@@ -227,13 +228,18 @@ class Residual(AbstractBijection):
         """Return the preimage, to rounding, and minus its log-determinant; NaN where the iteration did not settle."""
         return self.inverse_and_report(x, condition, key=key)[:2]
 
-    def transform(self, z: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
-        """Return ``z + g(z)``."""
-        return z + self.branch(self.flat_layers(), z)
+    def transform_and_info(
+        self, z: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, SolveInfo]:
+        """Return ``z + g(z)``; no log-determinant is computed."""
+        return z + self.branch(self.flat_layers(), z), Report.empty().info
 
-    def inverse(self, x: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
+    def inverse_and_info(
+        self, x: Point, condition: Condition = None, *, key: Key | None = None
+    ) -> tuple[Point, SolveInfo]:
         """Return the preimage, to rounding; NaN where the iteration did not settle."""
-        return self._solve(self.flat_layers(), x)[0]
+        z, report = self._solve(self.flat_layers(), x)
+        return z, report.info
 
     def transform_and_report(
         self, z: Point, condition: Condition = None, *, key: Key | None = None
