@@ -83,7 +83,7 @@ def main() -> None:
     target, rng = six_gaussians(), np.random.default_rng(0)
     rows = target.sample(rng, example.size(16_384, 2000))
     validation, test = target.sample(rng, example.size(1500, 200)), target.sample(rng, example.size(4000, 200))
-    seconds, truth = example.size(45, 3), target.log_prob(test)
+    seconds, truth = example.size(90, 3), target.log_prob(test)
     trainers = {
         "CNF, exact divergence": by_likelihood(Exact(), rows, validation, seconds),
         "FFJORD, one probe": by_likelihood(Hutchinson(), rows, validation, seconds),

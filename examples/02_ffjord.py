@@ -119,7 +119,7 @@ def main() -> None:
     adaptive, final = (constant, constant) if example.fast else (Integrator.adaptive(1e-4, 1e-4), Integrator())
     gaussian, signs, depth = Hutchinson("gaussian"), Hutchinson("rademacher"), example.size(3, 1)
 
-    flow = train(example, lambda key: ffjord(key, gaussian, adaptive, depth), rows, steps=700)
+    flow = train(example, lambda key: ffjord(key, gaussian, adaptive, depth), rows, steps=1500)
     flows = {"FFJORD": exact(flow, final)}
     report(example, "FFJORD", flows["FFJORD"], test)
     example.figure("the same weights by one probe", f"NLL {-log_prob(flow, test)[0].mean():.3f}")

@@ -22,6 +22,7 @@ from liouville.vector_fields import ConcatSquash
 
 MEAN = np.array([0.3, 0.1, 0.9, 0.6])
 ROOT = np.tril(np.random.default_rng(3).uniform(size=(4, 4)) + 0.3 * np.eye(4))
+TRAINED = Integrator.adaptive(1e-3, 1e-3, diffrax.Tsit5(), shared=True)
 ADJOINTS = {
     "RecursiveCheckpoint": diffrax.RecursiveCheckpointAdjoint(),
     "Direct": diffrax.DirectAdjoint(),
@@ -41,14 +42,14 @@ def flow_of(key, depth: int, trainable: bool, **solve) -> Transformed:
 
 
 def train(example: Example, rows: np.ndarray, depth: int, trainable: bool, divergence) -> Transformed:
-    """Train by maximum likelihood: AdamW under one cycle, Tsit5 in steps of 0.05."""
+    """Train by maximum likelihood: AdamW under one cycle, Tsit5 with steps for the batch."""
     trainer = Trainer(
         lambda key: flow_of(key, depth, trainable),
-        TrainedWith(MaximumLikelihood(), divergence, Integrator.constant(20, diffrax.Tsit5())),
+        TrainedWith(MaximumLikelihood(), divergence, TRAINED),
         TrainingData.pad(rows, np.ones(len(rows))),
         validate=lambda flow: evaluation.score(flow, rows[:512])[0],
         options=Options(learning_rate=1e-2, batch_size=256, weight_decay=1e-5),
-        budget=Budget(example.size(300, 3)),
+        budget=Budget(example.size(900, 3)),
         seed=0,
     )
     return trainer.run(goals=(0.5, 0.8, 1.0)).best_flow()
@@ -108,7 +109,7 @@ def main() -> None:
         "NLL 6.07, mean error 0.84 at iteration 50",
     )
     rng = np.random.default_rng(0)
-    rows = MEAN + rng.normal(size=(example.size(20_000, 600), 4)) @ ROOT.T
+    rows = MEAN + rng.normal(size=(example.size(100_000, 600), 4)) @ ROOT.T
     entropy = 0.5 * np.linalg.slogdet(2 * np.pi * np.e * ROOT @ ROOT.T)[1]
     fits = ((0, True, Exact()), (0, False, Exact()), (2, True, Hutchinson()))
     for depth, trainable, divergence in fits[: example.size(3, 1)]:

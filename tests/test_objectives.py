@@ -116,3 +116,28 @@ def test_gradient_agrees_with_finite_differences(x64, objective):
     step = 1e-5
     np.testing.assert_allclose(slope, (along(step) - along(-step)) / (2 * step), rtol=1e-6)
     assert abs(slope) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "adjoint", [diffrax.RecursiveCheckpointAdjoint(), diffrax.BacksolveAdjoint()], ids=["through", "back"]
+)
+@pytest.mark.parametrize("steps", ["constant", "shared", "of each row"])
+def test_gradient_of_a_linear_flow_is_that_of_the_matrix_exponential(x64, steps, adjoint):
+    """Its divergence is the same at every row, which must not be counted once a row."""
+    integrator = {
+        "constant": Integrator.constant(100, adjoint=adjoint),
+        "shared": Integrator.adaptive(1e-9, 1e-9, shared=True, adjoint=adjoint),
+        "of each row": Integrator.adaptive(1e-9, 1e-9, adjoint=adjoint),
+    }[steps]
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(9, 2)))
+
+    def loss(matrix):
+        flow = Transformed(Normal.standard((2,)), CNF(LinearField(matrix), integrator=integrator))
+        return MaximumLikelihood()(flow, Batch(rows), key=jax.random.key(0))[0]
+
+    def closed_form(matrix):
+        z = rows @ jax.scipy.linalg.expm(-matrix).T
+        return jnp.mean(jnp.sum(z**2, axis=1)) / 2 + jnp.trace(matrix)
+
+    matrix = jnp.array([[0.5, -0.8], [0.3, 0.2]])
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(matrix), jax.grad(closed_form)(matrix), atol=1e-6)
