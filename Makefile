@@ -4,24 +4,31 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-peers
 # The first of these that runs and is new enough is taken; `make PYTHON=...` overrides.
 PYTHON ?=
 CANDIDATES := $(or $(PYTHON),python3.11 python3 python)
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo examples test lint format clean distclean
+.PHONY: help setup demo examples bench bench-quick test lint format clean distclean
 
 help:  ## say what can be made
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 setup: $(STAMP)  ## create .venv and install the package with its tools (the others do it too)
 
 demo: $(STAMP)  ## fit six Gaussians and a real table; pictures go to demo/
 	$(BIN)/liouville demo -o demo
 
-examples: $(STAMP)  ## run every example and make examples/README.md anew (some 25 minutes)
+examples: $(STAMP)  ## run every example and make examples/README.md anew (some 17 minutes)
 	$(BIN)/python examples/run_all.py
+
+bench: $(STAMP) $(PEERS)/.installed  ## measure beside other libraries, in hours; make benchmarks/README.md anew
+	$(BIN)/python benchmarks/run.py
+
+bench-quick: $(STAMP) $(PEERS)/.installed  ## the same, small: two targets in under 10 minutes
+	$(BIN)/python benchmarks/run.py --quick
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest
@@ -40,8 +47,8 @@ clean:  ## remove what the other targets made, but for .venv
 	rm -rf demo dist .pytest_cache .ruff_cache
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-distclean: clean  ## remove .venv as well
-	rm -rf $(VENV)
+distclean: clean  ## remove the environments as well
+	rm -rf $(VENV) $(PEERS)
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
@@ -56,3 +63,10 @@ $(BIN)/python:
 	done; \
 	echo "Expected Python 3.11 or newer, found none among: $(CANDIDATES); try make PYTHON=/path/to/python3.11." >&2; \
 	exit 1
+
+# torchcfm asks for torchvision, whose wheels do not all fit the CPU build of torch; nothing here uses it.
+$(PEERS)/.installed: benchmarks/peers/requirements.txt | $(STAMP)
+	$(BIN)/python -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
+	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision
+	@touch $@

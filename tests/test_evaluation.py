@@ -136,10 +136,14 @@ def test_a_stochastic_divergence_is_seeded_and_tells_its_error():
     assert 0.8 < np.mean(error**2) < 2.4
 
 
-def test_a_flow_without_cnf_is_refused():
-    flow = Transformed(Normal.standard((2,)), Chain([make_flow().bijection.links[1]]))
-    with pytest.raises(TypeError, match="Expected a flow built on a CNF, got Whiten; try"):
-        evaluation.to_base(flow, rows_like_data(3))
+def test_a_flow_without_cnf_has_no_paths_but_all_else():
+    whiten = make_flow().bijection.links[1]
+    flow, rows = Transformed(Normal.standard((2,)), Chain([whiten])), rows_like_data(3)
+    with pytest.raises(TypeError, match="Expected a flow whose bijection is a CNF, got Whiten; try"):
+        evaluation.paths(flow, rows, 5)
+    np.testing.assert_allclose(evaluation.to_base(flow, rows), whiten.inverse(rows), atol=0.02)
+    drawn, info = evaluation.sample(flow, 4, seed=0)
+    assert drawn.shape == (4, 2) and not info.num_evaluations.any() and not info.status.any()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")

@@ -1,0 +1,182 @@
+"""Time one step of maximum likelihood, forward and backward, by each library on one field, one batch, one tolerance.
+
+Usage: python benchmarks/likelihood_step.py [--columns D] [--rows N] [--repeats R]
+All solve the same ODE by dopri5 with the exact divergence; NLL and gradient are compared, so that none is fast by being
+wrong. `peers/likelihood_step.py` has the other libraries' steps.
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from run import FOLDER, PEERS, RESULTS
+
+from liouville._types import is_parameter
+from liouville.bijections import CNF
+from liouville.distributions import Normal, Transformed
+from liouville.divergences import Exact
+from liouville.integrate import Integrator
+from liouville.objectives import Batch, MaximumLikelihood
+from liouville.vector_fields import AbstractVectorField
+
+sys.path.insert(0, str(FOLDER / "peers"))
+from common import main_of_steps, write
+
+WIDTH, DEPTH, TOLERANCE = 64, 3, 1e-5
+
+
+class Field(AbstractVectorField):
+    """A tanh network of ``(x, t)``, with given weights."""
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    weights: list[jax.Array]
+    biases: list[jax.Array]
+
+    def __init__(self, layers):
+        self.shape, self.cond_shape = (len(layers[-1][1]),), None
+        self.weights, self.biases = [jnp.asarray(w) for w, _ in layers], [jnp.asarray(b) for _, b in layers]
+
+    def __call__(self, t, x, condition=None):
+        """Return the velocity."""
+        h = jnp.append(x, t)
+        for w, b in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            h = jnp.tanh(w @ h + b)
+        return self.weights[-1] @ h + self.biases[-1]
+
+
+def liouville_step(shared: bool):
+    """Return our method: the objective's gradient, with a step of the solver for all rows or for each."""
+
+    def make(layers, rows, tolerance):
+        cnf = CNF(Field(layers), Exact(), Integrator.adaptive(tolerance, tolerance, shared=shared))
+        flow = Transformed(Normal.standard((rows.shape[1],)), cnf)
+        params, static = eqx.partition(flow, is_parameter)
+
+        def loss(params, x):
+            return MaximumLikelihood()(eqx.combine(params, static), Batch(x), key=jax.random.key(0))
+
+        return stepper(loss, params, rows, lambda grads: grads.bijection.vector_field)
+
+    return make
+
+
+def diffrax_by_hand(layers, rows, tolerance):
+    """Return the method of Diffrax's tutorial: each row's solve mapped, through the solver's steps."""
+    size = rows.shape[1]
+
+    def log_prob(field, x):
+        def rates(t, state, args):
+            v, pull = jax.vjp(lambda x: field(t, x), state[0])
+            return v, jnp.trace(jax.vmap(pull)(jnp.eye(size))[0])
+
+        controller = diffrax.PIDController(rtol=tolerance, atol=tolerance)
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(rates), diffrax.Dopri5(), 1.0, 0.0, -0.1, (x, jnp.zeros(())), stepsize_controller=controller
+        )
+        z, change = solution.ys[0][-1], solution.ys[1][-1]
+        normal = -0.5 * jnp.sum(z**2) - 0.5 * size * math.log(2 * math.pi)
+        return normal + change, 6 * solution.stats["num_steps"] + 1
+
+    def loss(field, x):
+        values, evaluations = jax.vmap(lambda x: log_prob(field, x))(x)
+        return -jnp.mean(values), {"evaluations": jnp.mean(evaluations)}
+
+    return stepper(loss, Field(layers), rows, lambda grads: grads)
+
+
+def stepper(loss, params, rows, field_of):
+    """Return the compiled step of a loss of parameters and rows."""
+    run, x = jax.jit(jax.value_and_grad(loss, has_aux=True)), jnp.asarray(rows)
+
+    def step():
+        (value, aux), grads = jax.block_until_ready(run(params, x))
+        field = field_of(grads)
+        return (
+            float(value),
+            np.concatenate([np.ravel(g) for g in [*field.weights, *field.biases]]),
+            float(aux["evaluations"]),
+        )
+
+    return step
+
+
+METHODS = {
+    "liouville, steps shared": liouville_step(True),
+    "liouville, steps of each row": liouville_step(False),
+    "Diffrax by hand": diffrax_by_hand,
+}
+OTHERS = (
+    "torchdiffeq by hand, through the steps",
+    "torchdiffeq by hand, adjoint",
+    "torchdyn, autograd",
+    "torchdyn, adjoint",
+    "zuko",
+)
+
+
+def setup(columns: int, rows: int, repeats: int, path: Path) -> None:
+    """Write the field's weights and the batch."""
+    rng, sizes = np.random.default_rng(0), [columns + 1, *[WIDTH] * DEPTH, columns]
+    parts = {"layers": DEPTH + 1, "tolerance": TOLERANCE, "repeats": repeats}
+    parts["rows"] = rng.normal(size=(rows, columns)).astype(np.float32)
+    for i, (before, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        parts[f"weight{i}"] = (rng.normal(size=(after, before)) * 1.5 / np.sqrt(before)).astype(np.float32)
+        parts[f"bias{i}"] = (0.3 * rng.normal(size=after)).astype(np.float32)
+    np.savez(path, **parts)
+
+
+def report(found: list[dict]) -> None:
+    """Print the table: milliseconds, evaluations, and how far NLL and gradient are from the first method's."""
+    fastest = min(np.median(run["seconds"]) for run in found if not run["method"].startswith("liouville"))
+    exact = np.asarray(found[1]["gradient"])
+    print("| method | ms a step | times the fastest peer's | evaluations | first step (s) | NLL | gradient off by |")
+    print("|---|---|---|---|---|---|---|")
+    for run in found:
+        middle = float(np.median(run["seconds"]))
+        off = np.linalg.norm(np.asarray(run["gradient"]) - exact) / np.linalg.norm(exact)
+        print(
+            f"| {run['method']} | {middle * 1e3:.1f} | {middle / fastest:.2f} | {run['evaluations']:.0f} "
+            f"| {run['first_seconds']:.1f} | {run['nll']:.5f} | {off:.1e} |"
+        )
+
+
+def main() -> None:
+    """Run each method in a process of its own, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--columns", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=20)
+    arguments = parser.parse_args()
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        data, result = Path(folder) / "setup.npz", Path(folder) / "result.json"
+        setup(arguments.columns, arguments.rows, arguments.repeats, data)
+        for name in (*METHODS, *OTHERS):
+            ours = name in METHODS
+            script = FOLDER / ("" if ours else "peers") / "likelihood_step.py"
+            python = sys.executable if ours else PEERS
+            run = subprocess.run([str(python), str(script), name, str(data), str(result)], text=True, check=False)
+            if run.returncode == 0:
+                found.append(json.loads(result.read_text()))
+    report(found)
+    for run in found:
+        del run["gradient"]
+    RESULTS.mkdir(exist_ok=True)
+    write(RESULTS / f"likelihood_step_{arguments.columns}.json", {"runs": found})
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] in METHODS:
+        main_of_steps(METHODS, ("liouville", "jax", "diffrax"))
+    else:
+        main()
