@@ -18,8 +18,8 @@ from liouville.objectives import MaximumLikelihood, TrainedWith
 from liouville.training import Budget, Options, Trainer, TrainingData
 from liouville.vector_fields import ConcatSquash
 
-# dopri5 at 1e-4, one step for the whole batch, as the tutorial has it.
-TRAINED = Integrator.adaptive(1e-4, 1e-4, shared=True)
+# dopri5 at 1e-4, as the tutorial has it.
+TRAINED = Integrator.adaptive(1e-4, 1e-4)
 
 
 def build(key) -> Transformed:

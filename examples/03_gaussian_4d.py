@@ -22,7 +22,7 @@ from liouville.vector_fields import ConcatSquash
 
 MEAN = np.array([0.3, 0.1, 0.9, 0.6])
 ROOT = np.tril(np.random.default_rng(3).uniform(size=(4, 4)) + 0.3 * np.eye(4))
-TRAINED = Integrator.adaptive(1e-3, 1e-3, diffrax.Tsit5(), shared=True)
+TRAINED = Integrator.adaptive(1e-3, 1e-3, diffrax.Tsit5())
 ADJOINTS = {
     "RecursiveCheckpoint": diffrax.RecursiveCheckpointAdjoint(),
     "Direct": diffrax.DirectAdjoint(),

@@ -126,14 +126,14 @@ def test_gradient_of_a_linear_flow_is_that_of_the_matrix_exponential(x64, steps,
     """Its divergence is the same at every row, which must not be counted once a row."""
     integrator = {
         "constant": Integrator.constant(100, adjoint=adjoint),
-        "shared": Integrator.adaptive(1e-9, 1e-9, shared=True, adjoint=adjoint),
+        "shared": Integrator.adaptive(1e-9, 1e-9, adjoint=adjoint).sharing(),
         "of each row": Integrator.adaptive(1e-9, 1e-9, adjoint=adjoint),
     }[steps]
     rows = jnp.asarray(np.random.default_rng(0).normal(size=(9, 2)))
 
     def loss(matrix):
         flow = Transformed(Normal.standard((2,)), CNF(LinearField(matrix), integrator=integrator))
-        return MaximumLikelihood()(flow, Batch(rows), key=jax.random.key(0))[0]
+        return -jnp.mean(flow.log_prob(rows))
 
     def closed_form(matrix):
         z = rows @ jax.scipy.linalg.expm(-matrix).T
@@ -141,3 +141,14 @@ def test_gradient_of_a_linear_flow_is_that_of_the_matrix_exponential(x64, steps,
 
     matrix = jnp.array([[0.5, -0.8], [0.3, 0.2]])
     np.testing.assert_allclose(jax.jit(jax.grad(loss))(matrix), jax.grad(closed_form)(matrix), atol=1e-6)
+
+
+@pytest.mark.parametrize("integrator", [Integrator.constant(2), Integrator.adaptive(1e-3, 1e-3)])
+def test_the_weights_gradient_is_not_kept_for_each_row(integrator):
+    rows, field = jnp.zeros((512, 2)), MLP((2,), width=64, depth=2, key=jax.random.key(0))
+    flow = Transformed(Normal.standard((2,)), CNF(field, integrator=integrator))
+    params, static = eqx.partition(flow, is_parameter)
+    loss = lambda p: MaximumLikelihood()(eqx.combine(p, static), Batch(rows), key=jax.random.key(0))[0]  # noqa: E731
+    memory = jax.jit(jax.grad(loss)).lower(params).compile().memory_analysis()
+    num_weights = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert memory.temp_size_in_bytes < 0.8 * 4 * num_weights * len(rows)

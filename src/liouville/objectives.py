@@ -100,7 +100,8 @@ class MaximumLikelihood(AbstractObjective):
     """Minus the mean log-density, in nats, plus the weighted penalties of the flow's regularizers.
 
     The gradient passes through the solve by the integrator's adjoint (Chen and others, Neural ordinary
-    differential equations, 2018). A row whose solve fails makes the loss NaN: the step is skipped.
+    differential equations, 2018). The rows of a batch are solved together, in the same steps (`Integrator.sharing`).
+    A row whose solve fails makes the loss NaN: the step is skipped.
 
     Examples
     --------
@@ -118,7 +119,7 @@ class MaximumLikelihood(AbstractObjective):
         """Return minus the mean log-density plus the penalties, in nats."""
         keys = jax.random.split(key, batch.x.shape[0])
         condition_axis = None if batch.condition is None else 0
-        rows = jax.vmap(flow._log_prob_and_report, (0, condition_axis, 0))
+        rows = jax.vmap(sharing_steps(flow)._log_prob_and_report, (0, condition_axis, 0))
         log_prob, report = rows(batch.x, batch.condition, keys)
         penalties = {name: jnp.mean(value) for name, value in report.penalties.items()}
         loss = -jnp.mean(log_prob) + sum(penalties.values())
@@ -266,7 +267,7 @@ class TrajectoryPolynomial(AbstractObjective):
 
     def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
         """Return the mean squared distance of the paths from their polynomials."""
-        cnf = cnf_of(flow)
+        cnf = cnf_of(sharing_steps(flow))
         span = cnf.t1 - cnf.t0
         # Stratified, so that no two times fall together: backwards, as the paths run from data to base.
         share = (jnp.arange(self.num_times) + jax.random.uniform(key, (self.num_times,))) / self.num_times
@@ -277,6 +278,11 @@ class TrajectoryPolynomial(AbstractObjective):
         path = jnp.reshape(cast(Array, solution.path), (batch.x.shape[0], self.num_times, -1))
         residual = path - jnp.einsum("ti,si,bsd->btd", basis, basis, path)
         return jnp.mean(residual**2), costs(solution.info)
+
+
+def sharing_steps(flow: Transformed) -> Transformed:
+    """Return the flow as it is trained: the rows of a batch are solved together (`Integrator.sharing`)."""
+    return map_cnfs(lambda cnf: eqx.tree_at(lambda c: c.integrator, cnf, cnf.integrator.sharing()), flow)
 
 
 def costs(info: SolveInfo) -> dict[str, Scalar]:

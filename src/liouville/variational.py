@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from ._types import AnyArray, Key, Point, Scalar
 from .bijections import Report
 from .distributions import Transformed
-from .objectives import AbstractObjective, Batch, costs
+from .objectives import AbstractObjective, Batch, costs, sharing_steps
 
 
 class ReverseKL(AbstractObjective):
@@ -51,7 +51,8 @@ class ReverseKL(AbstractObjective):
         """Return the mean of ``log q - log_density`` over draws of the flow, plus the penalties."""
         num = batch.x.shape[0] if self.num_samples is None else self.num_samples
         keys = jax.random.split(key, num)
-        points, log_prob, report = jax.vmap(lambda key: _draw(flow, key))(keys)
+        trained = sharing_steps(flow)
+        points, log_prob, report = jax.vmap(lambda key: _draw(trained, key))(keys)
         log_weights = jax.vmap(self.log_density)(points) - log_prob
         penalties = {name: jnp.mean(value) for name, value in report.penalties.items()}
         loss = -jnp.mean(log_weights) + sum(penalties.values())

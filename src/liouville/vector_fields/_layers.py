@@ -10,9 +10,22 @@ from .._activations import activate, check_activation
 from .._types import Condition, Key, Time
 
 
-def linear(fan_in: int, fan_out: int, *, key: Key, zero: bool = False, bias: bool = True) -> eqx.nn.Linear:
+class Linear(eqx.nn.Linear):
+    """Equinox's layer with the product as ``x @ weight.T``.
+
+    Mapped over rows that is one matrix product as it stands; ``weight @ x`` becomes one with transposes around it, and
+    takes up to 1.8 times as long on a CPU.
+    """
+
+    def __call__(self, x: Float[Array, " n"], *, key: Key | None = None) -> Float[Array, " m"]:
+        """Return ``x @ weight.T + bias``."""
+        product = x @ self.weight.T
+        return product if self.bias is None else product + self.bias
+
+
+def linear(fan_in: int, fan_out: int, *, key: Key, zero: bool = False, bias: bool = True) -> Linear:
     """Return a linear layer; `zero` starts it at zero, so that a field starts at rest."""
-    layer = eqx.nn.Linear(fan_in, fan_out, use_bias=bias, key=key)
+    layer = Linear(fan_in, fan_out, use_bias=bias, key=key)  # pyright: ignore[reportCallIssue]
     return jax.tree.map(jnp.zeros_like, layer) if zero else layer
 
 
