@@ -229,7 +229,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
             "columns": settings.recipe.size,
             "preprocess": runner.kind,
             "recipe": self.recipe,
-            "vector_field": settings.recipe.vector_field,
+            "vector_field": None if settings.recipe.layer else settings.recipe.vector_field,
             "width": settings.recipe.width,
             "depth": settings.recipe.depth,
             "solver": settings.recipe.solver,
