@@ -90,6 +90,7 @@ def table(methods: dict[str, list[dict]]) -> list[str]:
 def draw(target: str, methods: dict[str, list[dict]], path: Path) -> None:
     """Draw validation NLL against wall-clock, one seed's run of each method."""
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    axes.set_prop_cycle(color=plt.get_cmap("tab20").colors)
     ends = []
     for name, runs in methods.items():
         curve = runs[0]["curve"]
