@@ -1,11 +1,10 @@
 """One step of maximum likelihood, forward and backward, by PyTorch's libraries, on a field that all share."""
 
-import math
-
 import numpy as np
 import torch
 from common import main_of_steps
 from torch import nn
+from torch_flows import normal_log_prob
 from torchdiffeq import odeint, odeint_adjoint
 from torchdyn.core import NeuralODE
 from torchdyn.models import CNF
@@ -35,11 +34,6 @@ def exact_trace(v, x):
     """Return the trace of each row's Jacobian."""
     columns = range(x.shape[1])
     return sum(torch.autograd.grad(v[:, i].sum(), x, create_graph=True)[0][:, i] for i in columns)
-
-
-def normal_log_prob(z):
-    """Return the standard normal log-density."""
-    return -0.5 * (z**2).sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
 
 
 class Dynamics(nn.Module):

@@ -130,10 +130,7 @@ def lyapunov_exponents(
     if tangents is None:
         tangents = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
     num = tangents.shape[0]
-    if not 1 <= num <= x.size or num_intervals < 1:
-        raise ValueError(
-            f"Expected 1 to {x.size} tangent vectors and an interval, got {num} and {num_intervals}; try tangents=None."
-        )
+    _check_counts(num, num_intervals, x.size)
     field = _TangentField(vector_field, num)
     edges = t0 + (t1 - t0) * jnp.linspace(0.0, 1.0, num_intervals + 1, dtype=x.dtype)
 
@@ -157,3 +154,10 @@ def lyapunov_exponents(
     finite_time = (jnp.log(jnp.linalg.svd(product, compute_uv=False)) + log_scale) / length
     # Where a solve failed its end is NaN, and so is all that follows.
     return LyapunovExponents(finite_time, jnp.sum(growth, 0) / length, x, tangents, info)
+
+
+def _check_counts(num: int, num_intervals: int, size: int) -> None:
+    if not 1 <= num <= size or num_intervals < 1:
+        raise ValueError(
+            f"Expected 1 to {size} tangent vectors and an interval, got {num} and {num_intervals}; try tangents=None."
+        )
