@@ -1,6 +1,8 @@
 """The protocol of a bijection, its inversion and its composition."""
 
 import abc
+from collections.abc import Callable
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -8,6 +10,8 @@ import jax.numpy as jnp
 
 from .._types import Condition, Key, Point, Scalar
 from ..integrate import SolveInfo
+
+Tree = TypeVar("Tree")
 
 
 class Report(eqx.Module):
@@ -250,3 +254,9 @@ class Chain(AbstractBijection):
 
     def _keys(self, key: Key | None):
         return [None] * len(self.links) if key is None else jax.random.split(key, len(self.links))
+
+
+def map_parts(kind: type, fn: Callable, tree: Tree) -> Tree:
+    """Return a flow, or any part of one, with `fn` applied to each part of it that is of this kind."""
+    is_part = lambda node: isinstance(node, kind)  # noqa: E731
+    return jax.tree.map(lambda node: fn(node) if is_part(node) else node, tree, is_leaf=is_part)

@@ -1,9 +1,8 @@
 """The continuous normalizing flow: a bijection that is the solution of an ODE."""
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import cast
 
-import jax
 from jaxtyping import Array, Float
 
 from .._types import Condition, Key, Point, Scalar, Time
@@ -11,9 +10,7 @@ from ..divergences import AbstractDivergence, Exact
 from ..integrate import FlowSolution, Integrator, SolveInfo, integrate_flow
 from ..regularizers import AbstractRegularizer
 from ..vector_fields import AbstractVectorField
-from ._base import AbstractBijection, Report
-
-Tree = TypeVar("Tree")
+from ._base import AbstractBijection, Report, Tree, map_parts
 
 
 class CNF(AbstractBijection):
@@ -167,5 +164,4 @@ def map_cnfs(fn: Callable[[CNF], CNF], tree: Tree) -> Tree:
     >>> map_cnfs(lambda cnf: CNF(cnf.vector_field, Hutchinson()), cnf).divergence.num_probes
     1
     """
-    is_cnf = lambda node: isinstance(node, CNF)  # noqa: E731
-    return jax.tree.map(lambda node: fn(node) if is_cnf(node) else node, tree, is_leaf=is_cnf)
+    return map_parts(CNF, fn, tree)

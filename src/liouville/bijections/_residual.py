@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
@@ -15,7 +15,7 @@ from .._activations import activate, check_activation
 from .._types import Condition, Key, Point, Scalar
 from ..divergences import Hutchinson
 from ..integrate import SolveInfo
-from ._base import AbstractBijection, Report
+from ._base import AbstractBijection, Report, Tree, map_parts
 from ._discrete import solver_report
 
 # The steepest slope of each activation that has one above 1.
@@ -23,7 +23,6 @@ STEEPEST = {"gelu": 1.13, "silu": 1.1}
 NUM_SQUARINGS = 5
 
 Layers: TypeAlias = tuple[tuple[Float[Array, "out in"], Float[Array, " out"]], ...]
-Tree = TypeVar("Tree")
 
 
 class PowerSeries(eqx.Module):
@@ -309,6 +308,5 @@ def with_series(tree: Tree, series: PowerSeries | None) -> Tree:
 
     Train with a random series, evaluate with None, exactly.
     """
-    is_block = lambda node: isinstance(node, Residual)  # noqa: E731
     swap = lambda node: eqx.tree_at(lambda b: b.series, node, series, is_leaf=lambda n: n is None)  # noqa: E731
-    return jax.tree.map(lambda node: swap(node) if is_block(node) else node, tree, is_leaf=is_block)
+    return map_parts(Residual, swap, tree)
