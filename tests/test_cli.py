@@ -51,6 +51,17 @@ def test_score_to_a_file_and_to_standard_output(folder, tmp_path):
     np.testing.assert_array_equal(scores, density.score_samples(csv.read_csv(folder / "people.csv")))
 
 
+def test_an_error_that_is_good_enough(folder, tmp_path):
+    table, model = folder / "people.csv", folder / "model.safetensors"
+    run("score", model, table, "--error", "1e-3", "-o", tmp_path / "scores.npy")
+    density = FlowDensity.load(model)
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "scores.npy").ravel(), density.score_samples(csv.read_csv(table), error=1e-3)
+    )
+    run("sample", model, "-n", "20", "--seed", "1", "--error", "1e-3", "-o", tmp_path / "rows.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "rows.npy"), density.sample(20, random_state=1, error=1e-3))
+
+
 def test_columns_are_found_by_name_in_any_order(folder, tmp_path):
     table = csv.read_csv(folder / "people.csv")
     csv.write_csv(table.select(NAMES[::-1]).append_column("id", [list(range(300))]), tmp_path / "mixed.csv")

@@ -135,6 +135,35 @@ def test_certify_bounds_the_error_against_a_tight_solve(two_modes):
     assert loose.mean_shift > 3 * certificate.mean_shift
 
 
+def test_a_stated_error_is_kept(two_modes):
+    density, X = two_modes
+    loose = density.score_samples(X, error=2e-3)
+    certificate = density.certify(X, error=2e-3)
+    assert 0 < certificate.mean_shift < 4e-3
+    assert not np.array_equal(loose, density.score_samples(X))
+    assert np.array_equal(loose, density.score_samples(X, error=2e-3))
+    drawn, exact = density.sample(200, random_state=0, error=2e-3), density.sample(200, random_state=0)
+    assert 0 < np.mean(np.abs(drawn - exact) / X.std(0)) < 4e-3
+    # Steps belong to a flow: another fit has others.
+    other = clone(density).set_params(max_iter=5).fit(X)
+    other.score_samples(X[:5], error=2e-3)
+    found = other.fit(X[:200]).score_samples(X, error=2e-3)
+    assert np.mean(np.abs(found - other.score_samples(X))) < 4e-3
+
+
+@pytest.mark.parametrize("error", [0, -1e-3, float("nan"), "small"])
+def test_an_error_must_be_positive(two_modes, error):
+    density, X = two_modes
+    with pytest.raises(ValueError, match="Expected a positive error"):
+        density.score_samples(X, error=error)
+
+
+def test_probes_have_an_error_of_their_own(two_modes):
+    density, X = two_modes
+    with pytest.raises(ValueError, match="Expected no error with num_probes"):
+        density.score_samples(X, error=1e-3, num_probes=2)
+
+
 def test_hutchinson_scores_are_seeded_and_within_their_errors(two_modes):
     density, X = two_modes
     exact = density.score_samples(X[:300])

@@ -1,13 +1,12 @@
 """The friendly layer: density estimation as a scikit-learn estimator."""
 
-import dataclasses
+import numbers
 import os
 import time
 import warnings
 from functools import partial
 from typing import Any, Literal, overload
 
-import equinox as eqx
 import jax
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
@@ -16,12 +15,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import checkpoint, evaluation, flows
 from ._defaults import Settings, check_parameters, resolve, validation_goals
+from ._model_file import portable_params, read_model, write_model
 from ._progress import progress_bar, told
 from ._tables import FEWEST_ROWS, check_frame, check_points, check_varied, check_weight, split_rows
-from .bijections import Chain
+from .bespoke import FittedSteps, fit_steps
+from .bijections import CNF, Chain
 from .distributions import AbstractDistribution, Transformed
 from .divergences import Hutchinson
-from .preprocessing import PREPROCESSORS, candidates
+from .preprocessing import candidates
 from .selection import Runner, Split, enter, race
 from .training import Budget, Options, Trainer, TrainingData
 
@@ -191,7 +192,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
             )
 
         enter_kind = lambda kind: told(enter(kind, split, make_trainer))  # noqa: E731
-        identity = {"parameters": self._portable_params(), "rows": len(split.rows), "seed": seed}
+        identity = {"parameters": portable_params(self), "rows": len(split.rows), "seed": seed}
         found = self._find_checkpoint(identity)
         few = len(split.rows) < FEWEST_ROWS
         if found is None:
@@ -223,6 +224,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         trainer = runner.trainer
         core = trainer.best_flow()
         self.flow_ = Transformed(core.base, Chain([core.bijection, *runner.links]))
+        self._steps_by_error = {}
         self.history_, self.n_iter_ = dict(trainer.history), int(trainer.state.step)
         self.facts_ = {
             "rows": num_rows,
@@ -245,13 +247,21 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
 
     @overload
     def score_samples(
-        self, X, *, return_info: Literal[False] = False, num_probes: int | None = None, random_state=0
+        self, X, *, error=..., return_info: Literal[False] = ..., num_probes=..., random_state=...
     ) -> np.ndarray: ...
     @overload
     def score_samples(
-        self, X, *, return_info: Literal[True], num_probes: int | None = None, random_state=0
+        self, X, *, error=..., return_info: Literal[True], num_probes=..., random_state=...
     ) -> tuple[np.ndarray, evaluation.EvaluationInfo]: ...
-    def score_samples(self, X, *, return_info: bool = False, num_probes: int | None = None, random_state=0):
+    def score_samples(
+        self,
+        X,
+        *,
+        error: float | None = None,
+        return_info: bool = False,
+        num_probes: int | None = None,
+        random_state=0,
+    ):
         """Return the log-density of each row, in nats, in the data's own units.
 
         Exact up to the solver's tolerance (see `certify`), and the same whatever rows come with it.
@@ -260,6 +270,10 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         ----------
         X
             Rows of shape ``(n, d)``.
+        error
+            Mean error of a log-density, in nats, that is good enough, for example 1e-3: a few steps are then fitted to
+            the flow, once, which takes some seconds, and long tables are scored several times as fast. Rows that
+            are less likely than nearly all of the flow's own are solved as without it. None solves at `rtol`, `atol`.
         return_info
             True also returns status, costs and standard error of each row's solve.
         num_probes
@@ -275,11 +289,16 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
             Only with `return_info`.
         """
         X, flow = self._check_rows(X), self._fitted_flow()
+        if num_probes is not None and error is not None:
+            raise ValueError(
+                f"Expected no error with num_probes, got {error!r}: what probes estimate has an error of its own; try "
+                "one of the two."
+            )
         if num_probes is not None:
             core, links = evaluation.split(flow)
             core = flows.with_divergence(core, Hutchinson(num_probes=num_probes))
             flow = Transformed(core.base, Chain([core.bijection, *links]))
-        log_prob, info = evaluation.score(flow, X, seed=_seed(random_state))
+        log_prob, info = evaluation.score(flow, X, seed=_seed(random_state), steps=self._steps(error))
         _warn_of_failures(info)
         return (log_prob, info) if return_info else log_prob
 
@@ -295,7 +314,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         """
         return float(np.mean(self.score_samples(X)))
 
-    def sample(self, n: int = 1, random_state=None) -> np.ndarray:
+    def sample(self, n: int = 1, random_state=None, *, error: float | None = None) -> np.ndarray:
         """Draw rows.
 
         Parameters
@@ -304,6 +323,9 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
             Number of rows.
         random_state
             Seed; the same seed draws the same rows, and fewer rows are the first of many.
+        error
+            Mean error of a row's coordinates, in standard deviations, that is good enough, for example 1e-3: many rows
+            are then drawn several times as fast, as `score_samples` says.
 
         Returns
         -------
@@ -313,7 +335,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         flow = self._fitted_flow()
         if n < 1:
             raise ValueError(f"Expected n of at least 1, got {n}; try n=1.")
-        rows, info = evaluation.sample(flow, int(n), seed=_seed(random_state))
+        rows, info = evaluation.sample(flow, int(n), seed=_seed(random_state), steps=self._steps(error))
         _warn_of_failures(info)
         return rows
 
@@ -381,7 +403,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         X = self._check_rows(X)
         return evaluation.gradient(self._fitted_flow(), X)
 
-    def certify(self, X, num_rows: int = 200, random_state=0) -> evaluation.Certificate:
+    def certify(self, X, num_rows: int = 200, random_state=0, *, error: float | None = None) -> evaluation.Certificate:
         """Solve a subsample again at a tenth of the tolerance, and say how far its log-densities move.
 
         Parameters
@@ -392,12 +414,12 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
             Size of the subsample.
         random_state
             Seed that chooses it.
+        error
+            What `score_samples` is called with.
         """
         X, flow = self._check_rows(X), self._fitted_flow()
         chosen = check_random_state(random_state).permutation(len(X))[:num_rows]
-        core, links = evaluation.split(flow)
-        tight = flows.with_tolerance(core, 0.1)
-        return evaluation.certify(flow, Transformed(core.base, Chain([tight.bijection, *links])), X[chosen])
+        return evaluation.certify(flow, flows.with_tolerance(flow, 0.1), X[chosen], steps=self._steps(error))
 
     def log_prob_fn(self):
         """Return the log-density as a pure JAX function of an array of shape ``(..., d)``.
@@ -415,16 +437,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         path
             The file.
         """
-        flow = self._fitted_flow()
-        names = getattr(self, "feature_names_in_", None)
-        facts = {
-            "estimator": type(self).__name__,
-            "parameters": self._portable_params(),
-            "feature_names": None if names is None else list(names),
-            "facts": self.facts_,
-            "history": self.history_,
-        }
-        checkpoint.write(path, "model", flow, facts)
+        check_is_fitted(self)
+        write_model(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "FlowDensity":
@@ -440,22 +454,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         CheckpointError
             Where the file is damaged, foreign or newer.
         """
-        arrays, facts = checkpoint.read(path, "model")
-        estimator = cls(**facts["parameters"])
-        chosen = facts["facts"]
-        recipe = resolve(estimator, chosen["rows"], chosen["columns"]).recipe
-        # What the defaults were at the fit: they may have changed since.
-        kept = ("vector_field", "width", "depth", "solver")
-        recipe = dataclasses.replace(recipe, **{name: chosen[name] for name in kept})
-        core = eqx.filter_eval_shape(recipe, jax.random.key(0))
-        links = [kind.blank(recipe.size) for kind in PREPROCESSORS[chosen["preprocess"]]][::-1]
-        skeleton = Transformed(core.base, Chain([core.bijection, *links]))
-        estimator.flow_ = checkpoint.fill(skeleton, arrays)
-        estimator.history_, estimator.facts_, estimator.n_iter_ = facts["history"], chosen, chosen["steps"]
-        estimator.n_features_in_ = recipe.size
-        if facts["feature_names"] is not None:
-            estimator.feature_names_in_ = np.asarray(facts["feature_names"], dtype=object)
-        return estimator
+        return read_model(cls, path)
 
     def _check_rows(self, X, reset: bool = False) -> np.ndarray:
         if not reset:
@@ -466,12 +465,18 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         check_is_fitted(self)
         return self.flow_
 
-    def _portable_params(self) -> dict[str, Any]:
-        """Return the parameters in JSON's types; a generator as `random_state` is left out."""
-        params = self.get_params()
-        if not isinstance(params["random_state"], (int, np.integer, type(None))):
-            params["random_state"] = None
-        return {name: value.item() if isinstance(value, np.generic) else value for name, value in params.items()}
+    def _steps(self, error: float | None) -> FittedSteps | None:
+        """Return the steps that keep a mean error, fitted at the first call; None for flows that are not solved."""
+        if error is None:
+            return None
+        if not isinstance(error, numbers.Real) or not error > 0:
+            raise ValueError(f"Expected a positive error, got {error!r}; try error=1e-3.")
+        core, _ = evaluation.split(self._fitted_flow())
+        if not isinstance(core.bijection, CNF):
+            return None
+        if error not in self._steps_by_error:
+            self._steps_by_error[error] = fit_steps(core, error)
+        return self._steps_by_error[error]
 
     @property
     def _n_features_out(self) -> int:

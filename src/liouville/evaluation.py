@@ -15,9 +15,20 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ._types import AnyArray, Rows
-from .bijections import CNF, AbstractBijection, Chain, GaussianMargins, GaussianRadius, Invert, Standardize, Whiten
+from .bespoke import FittedSteps
+from .bijections import (
+    CNF,
+    AbstractBijection,
+    Chain,
+    GaussianMargins,
+    GaussianRadius,
+    Invert,
+    Standardize,
+    Whiten,
+    map_cnfs,
+)
 from .distributions import Transformed, cnf_of
-from .integrate import STATUS, SolveInfo
+from .integrate import STATUS, Integrator, SolveInfo
 from .regularizers import AbstractRegularizer
 
 CHUNK_ENTRIES = 2**13
@@ -90,7 +101,12 @@ def _cost_chunk(core: Transformed, rows: Float[AnyArray, "chunk *shape"]):
 @eqx.filter_jit
 def _sample_chunk(core: Transformed, index: Int[AnyArray, " chunk"], seed):
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
-    return jax.vmap(lambda key: core.bijection.transform_and_info(core.base._sample(key, None)))(keys)
+
+    def draw(key):
+        z = core.base._sample(key, None)
+        return *core.bijection.transform_and_info(z), core.base._log_prob(z, None, None)
+
+    return jax.vmap(draw)(keys)
 
 
 @eqx.filter_jit
@@ -123,7 +139,9 @@ def split(flow: Transformed) -> tuple[Transformed, list[AbstractBijection]]:
     return Transformed(flow.base, core), list(links[end:])
 
 
-def score(flow: Transformed, rows: Rows, *, seed: int = 0) -> tuple[np.ndarray, EvaluationInfo]:
+def score(
+    flow: Transformed, rows: Rows, *, seed: int = 0, steps: FittedSteps | None = None
+) -> tuple[np.ndarray, EvaluationInfo]:
     """Return the log-density of each row, in nats, and what the solver says of it.
 
     Parameters
@@ -134,6 +152,8 @@ def score(flow: Transformed, rows: Rows, *, seed: int = 0) -> tuple[np.ndarray, 
         The table; rows are independent of each other.
     seed
         Seed of a stochastic divergence.
+    steps
+        Steps that were fitted to the flow, for all rows that are likely enough; None solves as the flow says.
 
     Returns
     -------
@@ -142,15 +162,40 @@ def score(flow: Transformed, rows: Rows, *, seed: int = 0) -> tuple[np.ndarray, 
     info : EvaluationInfo
         Status and cost of each row.
     """
+    if steps is None:
+        parts = _score(flow, rows, seed)
+    else:
+        parts = _score(_solved_by(flow, steps.score), rows, seed)
+        _do_again(parts, parts[0] >= steps.least_score, lambda doubtful: _score(flow, rows[doubtful], seed))
+    core_log_prob, log_det, std_error, *info = parts
+    return core_log_prob + log_det, EvaluationInfo(*info, std_error=std_error)
+
+
+def _score(flow: Transformed, rows: Rows, seed: int) -> list[np.ndarray]:
+    """Return log-densities in the core's coordinates, the log-determinants of the rest, and the solves' facts."""
     core, links = split(flow)
 
     def one_chunk(chunk: Rows, index: np.ndarray):
         points, log_det = to_core(links, chunk)
         log_prob, std_error, info = _score_chunk(core, _on_device(points), index, np.uint32(seed))
-        return np.asarray(log_prob, np.float64) + log_det, std_error, *_fields(info)
+        return np.asarray(log_prob, np.float64), log_det, std_error, *_fields(info)
 
-    log_prob, std_error, *info = _in_chunks(one_chunk, rows, chunk_rows(flow.shape))
-    return log_prob, EvaluationInfo(*info, std_error=std_error)
+    return _in_chunks(one_chunk, rows, chunk_rows(flow.shape))
+
+
+def _solved_by(flow: Transformed, integrator: Integrator) -> Transformed:
+    return map_cnfs(lambda cnf: eqx.tree_at(lambda c: c.integrator, cnf, integrator), flow)
+
+
+def _do_again(parts: list[np.ndarray], trusted: np.ndarray, solve: Callable) -> None:
+    """Put the results of ``solve(doubtful)`` in the place of those that are not trusted; costs are added up."""
+    doubtful = np.flatnonzero(~trusted)
+    if not doubtful.size:
+        return
+    spent = parts[-1][doubtful]
+    for part, new in zip(parts, solve(doubtful), strict=True):
+        part[doubtful] = new
+    parts[-1][doubtful] += spent
 
 
 def path_costs(flow: Transformed, rows: Rows, regularizers: tuple[AbstractRegularizer, ...]) -> dict[str, np.ndarray]:
@@ -187,24 +232,37 @@ def path_costs(flow: Transformed, rows: Rows, regularizers: tuple[AbstractRegula
     return dict(zip(names, _in_chunks(one_chunk, rows, chunk_rows(flow.shape)), strict=True))
 
 
-def certify(flow: Transformed, tight: Transformed, rows: Rows) -> Certificate:
+def certify(flow: Transformed, tight: Transformed, rows: Rows, steps: FittedSteps | None = None) -> Certificate:
     """Compare a flow's log-densities with those of the same flow, solved at a tighter tolerance."""
-    shift = np.abs(score(tight, rows)[0] - score(flow, rows)[0])
+    shift = np.abs(score(tight, rows)[0] - score(flow, rows, steps=steps)[0])
     solved = shift[np.isfinite(shift)]
     mean, largest = (float(solved.mean()), float(solved.max())) if solved.size else (np.nan, np.nan)
     return Certificate(len(rows), mean, largest, len(rows) - solved.size)
 
 
-def sample(flow: Transformed, num: int, *, seed: int) -> tuple[np.ndarray, EvaluationInfo]:
+def sample(
+    flow: Transformed, num: int, *, seed: int, steps: FittedSteps | None = None
+) -> tuple[np.ndarray, EvaluationInfo]:
     """Draw `num` points; the first of them do not depend on how many are drawn."""
+    index = np.arange(num, dtype=np.uint32)
+    if steps is None:
+        parts = _sample(flow, index, seed)
+    else:
+        parts = _sample(_solved_by(flow, steps.sample), index, seed)
+        _do_again(parts, parts[1] >= steps.least_sample, lambda doubtful: _sample(flow, index[doubtful], seed))
+    points, _, *info = parts
+    return points, EvaluationInfo(*info, std_error=np.zeros(num))
+
+
+def _sample(flow: Transformed, index: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Return the points that belong to these numbers of a draw, the base's log-densities, and the solves' facts."""
     core, links = split(flow)
 
-    def one_chunk(chunk: Rows, index: np.ndarray):
-        points, info = _sample_chunk(core, index, np.uint32(seed))
-        return from_core(links, np.asarray(points, np.float64)), *_fields(info)
+    def one_chunk(chunk: np.ndarray, _: np.ndarray):
+        points, info, base_log_prob = _sample_chunk(core, chunk, np.uint32(seed))
+        return from_core(links, np.asarray(points, np.float64)), np.asarray(base_log_prob), *_fields(info)
 
-    points, *info = _in_chunks(one_chunk, np.empty((num, 0)), chunk_rows(flow.shape))
-    return points, EvaluationInfo(*info, std_error=np.zeros(num))
+    return _in_chunks(one_chunk, index, chunk_rows(flow.shape))
 
 
 def to_base(flow: Transformed, rows: Rows) -> np.ndarray:
@@ -290,7 +348,7 @@ def _fields(info: SolveInfo) -> tuple:
     return info.status, info.num_accepted, info.num_rejected, info.num_evaluations
 
 
-def _in_chunks(one_chunk: Callable, rows: Rows, size: int) -> list[np.ndarray]:
+def _in_chunks(one_chunk: Callable, rows: np.ndarray, size: int) -> list[np.ndarray]:
     """Call ``one_chunk(rows, index)`` on padded chunks; return its results, row by row.
 
     Two chunks are in flight at a time: the host prepares one while the device computes the other.
@@ -309,8 +367,6 @@ def _in_chunks(one_chunk: Callable, rows: Rows, size: int) -> list[np.ndarray]:
 
     starts = range(0, len(rows), size)
     first = run(0)
-    if len(starts) == 1:
-        return first
     results = [np.empty((len(rows), *part.shape[1:]), part.dtype) for part in first]
 
     def store(start: int, parts: list[np.ndarray]) -> None:

@@ -216,19 +216,9 @@ class FlowRecipe(eqx.Module):
 
 
 def with_tolerance(flow: Transformed, factor: float) -> Transformed:
-    """Return the flow with the tolerances of its solves multiplied by `factor`; constant steps with its root."""
-
-    def scaled(cnf: CNF) -> CNF:
-        old = cnf.integrator
-        if old.dt0 is None:
-            where = lambda i: (i.stepsize_controller.rtol, i.stepsize_controller.atol)  # noqa: E731
-            new = eqx.tree_at(where, old, tuple(np.asarray(value * factor) for value in where(old)))
-        else:
-            # The error of a method of order four falls with the fourth power of its step.
-            new = Integrator(old.solver, old.stepsize_controller, old.adjoint, old.max_steps, old.dt0 * factor**0.25)
-        return eqx.tree_at(lambda c: c.integrator, cnf, new)
-
-    return map_cnfs(scaled, flow)
+    """Return the flow with the tolerances of its solves multiplied by `factor` (`Integrator.with_tolerance`)."""
+    tight = lambda cnf: eqx.tree_at(lambda c: c.integrator, cnf, cnf.integrator.with_tolerance(factor))  # noqa: E731
+    return map_cnfs(tight, flow)
 
 
 def with_divergence(flow: Transformed, divergence: AbstractDivergence) -> Transformed:

@@ -105,7 +105,9 @@ class FlowSolution(eqx.Module):
     penalties
         The regularizers' integrals, by name.
     path
-        The points at ``save_times``, one row per time, or None.
+        The points at ``save_times``, one row per time, or after each step (infinite behind the last), or None.
+    times
+        The times of `path`.
     info
         Status and cost of the solve.
     """
@@ -115,6 +117,7 @@ class FlowSolution(eqx.Module):
     log_det_std_error: Scalar | None
     penalties: dict[str, Scalar]
     path: Float[Array, "times *shape"] | None
+    times: Float[Array, " times"] | None
     info: SolveInfo
 
 
@@ -215,6 +218,15 @@ class Integrator(eqx.Module):
         """
         return Integrator(self.solver, self.stepsize_controller, self.adjoint, self.max_steps, self.dt0, shared=True)
 
+    def with_tolerance(self, factor: float) -> "Integrator":
+        """Return the integrator with its tolerances multiplied by `factor`; constant steps with its fourth root."""
+        if self.dt0 is None:
+            where = lambda i: (i.stepsize_controller.rtol, i.stepsize_controller.atol)  # noqa: E731
+            return eqx.tree_at(where, self, tuple(np.asarray(value * factor) for value in where(self)))
+        # The error of a method of order four falls with the fourth power of its step.
+        dt0 = self.dt0 * factor**0.25
+        return Integrator(self.solver, self.stepsize_controller, self.adjoint, self.max_steps, dt0, self.shared)
+
     def num_evaluations(self, num_steps: Int[Array, ""]) -> Int[Array, ""]:
         """Return the number of evaluations of the field that `num_steps` steps take.
 
@@ -238,6 +250,7 @@ def integrate_flow(
     noise: PyTree = None,
     regularizers: tuple[AbstractRegularizer, ...] = (),
     save_times: Float[Array, " times"] | None = None,
+    save_steps: bool = False,
 ) -> FlowSolution:
     """Integrate ``dx/dt = v(t, x)`` and ``d log_det/dt = div v`` from `t0` to `t1`, either way round.
 
@@ -259,6 +272,8 @@ def integrate_flow(
         Rates integrated beside the flow, over the length of time, either way; they need a divergence.
     save_times
         Times at which the path is kept.
+    save_steps
+        True keeps the path after each step instead.
 
     Returns
     -------
@@ -298,14 +313,16 @@ def integrate_flow(
         solve = _together(rhs, integrator)
         raw = solve(leaves, start, jnp.asarray(t0, x.dtype), jnp.asarray(t1, x.dtype), save_times)
     else:
-        raw = _solve(rhs, integrator, leaves, start, t0, t1, save_times)
-    return _read(raw, integrator, divergence, save_times is not None)
+        raw = _solve(rhs, integrator, leaves, start, t0, t1, save_times, save_steps)
+    return _read(raw, integrator, divergence)
 
 
 class _Raw(eqx.Module):
-    """What the solver returns, as arrays: states along the path, and how it went."""
+    """What the solver returns, as arrays: the end, the path and its times, and how it went."""
 
-    states: FlowState
+    end: FlowState
+    path: Float[Array, "times *shape"] | None
+    times: Float[Array, " times"] | None
     arrived: Bool[Array, ""]
     capped: Bool[Array, ""]
     num_accepted: Int[Array, ""]
@@ -321,8 +338,12 @@ def _solve(
     t0: Time,
     t1: Time,
     save_times: Float[Array, " times"] | None,
+    save_steps: bool = False,
 ) -> _Raw:
+    # Adjoints that solve backwards take nothing but plain times.
     saveat = diffrax.SaveAt(t1=True) if save_times is None else diffrax.SaveAt(t1=True, ts=save_times)
+    if save_steps:
+        saveat = diffrax.SaveAt(subs=[diffrax.SubSaveAt(steps=True), diffrax.SubSaveAt(t1=True)])
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(rhs),  # pyright: ignore[reportArgumentType]
         integrator.solver,
@@ -337,9 +358,17 @@ def _solve(
         max_steps=integrator.max_steps,
         throw=False,
     )
-    stats = solution.stats
+    stats, times = solution.stats, save_times
+    if save_steps:
+        (steps, states), (times, _) = cast(list, solution.ys), cast(list, solution.ts)
+        path = steps.x
+    else:
+        states = cast(FlowState, solution.ys)
+        path = None if save_times is None else states.x[:-1]
     return _Raw(
-        states=cast(FlowState, solution.ys),
+        end=jax.tree.map(lambda part: part[-1], states),
+        path=path,
+        times=times,
         arrived=solution.result == diffrax.RESULTS.successful,
         capped=solution.result == diffrax.RESULTS.max_steps_reached,
         num_accepted=stats["num_accepted_steps"],
@@ -362,9 +391,11 @@ def _together(rhs: Callable, integrator: Integrator) -> Callable:
         rows = jax.tree.map(spread, start, mapped[1])
         raw = _solve(jax.vmap(rhs, in_axes=(None, 0, axes[0])), _of_rows(integrator), leaves, rows, t0, t1, save_times)
         # Saved times come first, then rows.
-        raw = eqx.tree_at(lambda r: r.states, raw, jax.tree.map(lambda part: jnp.moveaxis(part, 1, 0), raw.states))
+        if raw.path is not None:
+            raw = eqx.tree_at(lambda r: r.path, raw, jnp.moveaxis(raw.path, 1, 0))
+        of_rows = lambda r: jax.tree.leaves((r.end, r.path))  # noqa: E731
         one_for_all = jax.tree.map(lambda _: False, raw)
-        return raw, eqx.tree_at(lambda r: r.states, one_for_all, jax.tree.map(lambda _: True, raw.states))
+        return raw, eqx.tree_at(of_rows, one_for_all, [True] * len(of_rows(raw)))
 
     return solve
 
@@ -384,11 +415,9 @@ def _of_rows(integrator: Integrator) -> Integrator:
     return eqx.tree_at(lambda i: i.stepsize_controller, integrator, eqx.tree_at(lambda c: c.norm, controller, norm))
 
 
-def _read(raw: _Raw, integrator: Integrator, divergence: AbstractDivergence | None, saved: bool) -> FlowSolution:
+def _read(raw: _Raw, integrator: Integrator, divergence: AbstractDivergence | None) -> FlowSolution:
     """Take the end, the path and the status out of what the solver returned."""
-    states = raw.states
-    x, penalties = states.x[-1], {name: values[-1] for name, values in states.penalties.items()}
-    log_dets = None if states.log_det is None else states.log_det[-1]
+    x, log_dets = raw.end.x, raw.end.log_det
     info = _solve_info(raw, integrator, x if log_dets is None else jnp.append(jnp.ravel(x), log_dets))
     spoil = lambda value: jnp.where(info.failed, jnp.nan, value)  # noqa: E731
     log_det, std_error = (None, None) if log_dets is None else _mean_and_std_error(log_dets, divergence)
@@ -396,8 +425,9 @@ def _read(raw: _Raw, integrator: Integrator, divergence: AbstractDivergence | No
         x=spoil(x),
         log_det=None if log_det is None else spoil(log_det),
         log_det_std_error=std_error,
-        penalties={name: spoil(value) for name, value in penalties.items()},
-        path=spoil(states.x[:-1]) if saved else None,
+        penalties={name: spoil(value) for name, value in raw.end.penalties.items()},
+        path=None if raw.path is None else spoil(raw.path),
+        times=raw.times,
         info=info,
     )
 

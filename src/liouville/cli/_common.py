@@ -23,6 +23,14 @@ Output = Annotated[
     typer.Option("--output", "-o", metavar="FILE", help="File to write; standard output where left out."),
 ]
 
+Error = Annotated[
+    float | None,
+    typer.Option(
+        help="Mean error that is good enough, for example 1e-3: in nats, of drawn rows in standard deviations. Many "
+        "rows are then done several times as fast, after some seconds."
+    ),
+]
+
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command whose failures are one line on standard error and an exit code."""

@@ -2,12 +2,12 @@
 
 import warnings
 
-from ._common import Data, Model, Output, load, rows_for, say
+from ._common import Data, Error, Model, Output, load, rows_for, say
 
 MOST_NAMED = 10
 
 
-def run_score(model: Model, data: Data, output: Output = None) -> None:
+def run_score(model: Model, data: Data, output: Output = None, error: Error = None) -> None:
     """Write the log-density of each row, in nats, under the header log_prob.
 
     A row whose solve failed is nan, and named on standard error; the exit code is 0 all the same.
@@ -22,7 +22,7 @@ def run_score(model: Model, data: Data, output: Output = None) -> None:
         # The estimator names the first failed row; here all are.
         warnings.simplefilter("ignore", RuntimeWarning)
         rows = as_fitted(estimator, rows_for(estimator, data))
-        log_prob, info = estimator.score_samples(rows, return_info=True)
+        log_prob, info = estimator.score_samples(rows, error=error, return_info=True)
     write_table(output, log_prob[:, None], ["log_prob"])
     report_failures(np.flatnonzero(np.isnan(log_prob)), info.messages)
 
