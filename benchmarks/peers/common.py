@@ -179,3 +179,74 @@ def main_of_steps(methods: dict[str, Callable], packages: tuple[str, ...]) -> No
             "evaluations": evaluations,
         },
     )
+
+
+ROWS_TIMED, ROWS_COMPARED = 10_000, 1000
+TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+def main_of_solvers(methods: dict[str, Callable], packages: tuple[str, ...]) -> None:
+    """Time scoring and sampling of one method's fit at several settings; called as METHOD DATA.npz RESULT.json.
+
+    A method is called with standardized rows for training and validation, a clock and a seed. It returns settings by
+    name, and two functions of a setting. One scores rows: their log-densities and evaluations of the field per row. The
+    other draws points from noise of its own, always the same: the points and the evaluations. The setting None is tight
+    beyond doubt.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("method", choices=methods)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    arguments = parser.parse_args()
+    with np.load(arguments.data) as found:
+        parts = {key: found[key] for key in ("train", "validation", "test")}
+    units = Standardizer(parts["train"])
+    clock = Clock(arguments.seconds)
+    settings, score, draw = methods[arguments.method](
+        units(parts["train"]), units(parts["validation"]), clock, arguments.seed
+    )
+    test = units(parts["test"])
+    rows = np.resize(test, (ROWS_TIMED, test.shape[1]))
+    some = rows[:ROWS_COMPARED]
+    truth, points = score(some, None)[0], draw(ROWS_COMPARED, None)[0]
+    at_points = score(points, None)[0]
+    runs = []
+    for name, setting in settings.items():
+        values, evaluations = score(some, setting)
+        drawn, draws = draw(ROWS_COMPARED, setting)
+        runs.append(
+            {
+                "setting": name,
+                "score_error": float(np.mean(np.abs(values - truth))),
+                "score_evaluations": float(np.mean(evaluations)),
+                "score_rows_per_second": ROWS_TIMED / seconds_of(lambda: score(rows, setting)),  # noqa: B023
+                "sample_error": float(np.mean(np.abs(score(drawn, None)[0] - at_points))),
+                "sample_shift": float(np.mean(np.abs(drawn - points))),
+                "sample_evaluations": float(np.mean(draws)),
+                "sample_rows_per_second": ROWS_TIMED / seconds_of(lambda: draw(ROWS_TIMED, setting)),  # noqa: B023
+            }
+        )
+    write(
+        arguments.result,
+        {
+            "target": arguments.data.stem,
+            "method": arguments.method,
+            "machine": machine(),
+            "versions": {name: version(name) for name in packages},
+            "nll": float(-np.mean(truth)),
+            "runs": runs,
+        },
+    )
+
+
+def seconds_of(call: Callable, repeats: int = 3) -> float:
+    """Return the median time of a call, after a first one."""
+    call()
+    spent = []
+    for _ in range(repeats):
+        before = time.perf_counter()
+        call()
+        spent.append(time.perf_counter() - before)
+    return float(np.median(spent))

@@ -125,7 +125,7 @@ def torchcfm_flow(matcher, name):
     return method
 
 
-def log_prob_of_field(field, x):
+def log_prob_of_field(field, x, tolerance=1e-5):
     """Return the log-density of a flow from base at 0 to data at 1, with an exact trace, by torchdiffeq."""
 
     def dynamics(t, state):
@@ -135,8 +135,8 @@ def log_prob_of_field(field, x):
             trace = sum(torch.autograd.grad(v[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(x.shape[1]))
         return v.detach(), trace.detach()
 
-    start = (x, torch.zeros(len(x)))
-    z, change = odeint(dynamics, start, torch.tensor([1.0, 0.0]), atol=1e-5, rtol=1e-5, method="dopri5")
+    start, times = (x, torch.zeros(len(x), dtype=x.dtype)), torch.tensor([1.0, 0.0], dtype=x.dtype)
+    z, change = odeint(dynamics, start, times, atol=tolerance, rtol=tolerance, method="dopri5")
     return normal_log_prob(z[-1]) + change[-1]
 
 

@@ -27,6 +27,8 @@ POSITIVE = ("width", "batch_size", "max_iter", "max_seconds", "learning_rate", "
 INTEGERS = ("width", "depth", "batch_size", "max_iter")
 VALIDATION_FLOPS = 3e10
 SOLVE_EVALUATIONS = 50
+# Training that still gains half way goes on for this many times as long, up to so many steps.
+STRETCH, LONGEST = 5, 20_000
 # Shares of the schedule at which training is validated; late ones are the likeliest to be the best.
 GOALS = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 
@@ -40,6 +42,7 @@ class Settings:
     learning_rate: float
     batch_size: int
     max_iter: int | None
+    longest: int | None
     validation_rows: int
 
 
@@ -90,13 +93,17 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
         rtol=estimator.rtol,
         atol=estimator.atol,
     )
+    steps = default_steps(rows, solves)
+    by_default = estimator.max_seconds is None and estimator.max_iter is None
     unlimited = estimator.max_seconds is not None and estimator.max_iter is None
     return Settings(
         recipe=recipe,
         objective=objective,
         learning_rate=_or(estimator.learning_rate, _or(named.learning_rate, learning_rate(columns))),
         batch_size=_or(estimator.batch_size, _or(named.batch_size, 512)),
-        max_iter=None if unlimited else _or(estimator.max_iter, default_steps(rows, solves)),
+        max_iter=None if unlimited else _or(estimator.max_iter, steps),
+        # Steps of wide nets, and steps that solve, are dear.
+        longest=min(STRETCH * steps, LONGEST) if by_default and matching and columns < 24 else None,
         validation_rows=affordable_validation_rows(recipe),
     )
 

@@ -203,9 +203,10 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
             runner.trainer.restore(*found)
         goals = () if few else validation_goals(runner.trainer.validate_seconds, deadline)
         if self.checkpoint is None:
-            runner.trainer.run(goals)
+            runner.trainer.run(goals, longest=settings.longest)
         else:
-            runner.trainer.run(goals, save_to=self.checkpoint, facts={**identity, "preprocess": runner.kind})
+            facts = {**identity, "preprocess": runner.kind}
+            runner.trainer.run(goals, save_to=self.checkpoint, facts=facts, longest=settings.longest)
             os.unlink(self.checkpoint)
         return runner
 

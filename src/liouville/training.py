@@ -30,6 +30,8 @@ FIRST_SEGMENT = 3
 MAX_SKIPPED = 20
 WARMUP_STEPS = 100
 WARMUP_SHARE = 0.1
+# Where the schedule's length is judged, and the gain in nats since the validation before that makes it longer.
+STRETCH_AT, WORTH_STRETCHING = 0.5, 0.02
 
 
 class Options(eqx.Module):
@@ -307,7 +309,7 @@ class Trainer:
         self.state, self.static = init_state(build, np.asarray(seed, np.int32), options)
         self.progress, self.speed, self.validate_seconds = 0.0, 0.0, 0.0
         self.best_nll, self.best_step, self.best_params = np.inf, 0, self.state.params
-        self.warm = False
+        self.last_nll, self.last_gain, self.warm = np.inf, 0.0, False
         # Log-densities of the validation rows: at the start, and at the best.
         self.first_rows = self.best_rows = np.zeros(0)
         self.history, self.worse_in_a_row, self.started = History(), 0, time.perf_counter()
@@ -326,6 +328,7 @@ class Trainer:
         patience: int = 3,
         save_to: str | os.PathLike | None = None,
         facts: dict | None = None,
+        longest: int | None = None,
     ) -> "Trainer":
         """Train to each progress of `goals` in turn, and validate there; stop early when it gets worse.
 
@@ -337,6 +340,9 @@ class Trainer:
             Number of validations in a row without a new best after which training stops.
         save_to, facts
             A checkpoint that is written after each segment of half a second or more, and facts to put into it.
+        longest
+            Number of steps to which the schedule is stretched, once, where half of it is done and the likelihood still
+            rises by more than `WORTH_STRETCHING`; None keeps to the budget.
 
         Raises
         ------
@@ -344,17 +350,28 @@ class Trainer:
             Where training cannot recover: `MAX_SKIPPED` steps in a row were not finite.
         """
         goals = [goal for goal in goals if goal > self.progress]
-        for i, goal in enumerate(goals):
+        ahead = goals
+        while ahead:
+            goal = ahead[0]
             while self.progress < goal:
-                self.train_towards(goal, reserve=(len(goals) - i) * self.validate_seconds)
+                self.train_towards(goal, reserve=len(ahead) * self.validate_seconds)
                 if save_to is not None and self.progress < goal:
                     self.save(save_to, facts or {})
             self.validate()
+            if longest is not None and goal == STRETCH_AT and self.last_gain > WORTH_STRETCHING:
+                self.stretch(longest)
+                longest = None
+            ahead = [goal for goal in goals if goal > self.progress]
             if save_to is not None:
                 self.save(save_to, facts or {})
             if self.worse_in_a_row >= patience:
                 break
         return self
+
+    def stretch(self, max_iter: int) -> None:
+        """Go on with a longer schedule, as if it had been that one from the start."""
+        self.budget = dataclasses.replace(self.budget, max_iter=max_iter)
+        self.progress = int(self.state.step) / max_iter
 
     def train_towards(self, goal: float, reserve: float = 0.0) -> None:
         """Run one segment of steps, at most to the progress `goal`."""
@@ -398,6 +415,7 @@ class Trainer:
         rows = self.validate_fn(self.flow(self.state.average))
         self.validate_seconds = time.perf_counter() - before
         nll = -float(np.mean(rows))
+        self.last_gain, self.last_nll = self.last_nll - nll, nll
         if not self.first_rows.size:
             self.first_rows = self.best_rows = rows
         better = nll < self.best_nll if self.best_step else clearly_better(rows, self.first_rows)
@@ -416,6 +434,8 @@ class Trainer:
             "best_nll": self.best_nll,
             "best_step": self.best_step,
             "worse_in_a_row": self.worse_in_a_row,
+            "last_nll": self.last_nll,
+            "max_iter": self.budget.max_iter,
             "history": dict(self.history),
         }
         checkpoint.write(path, "training", self._arrays(), {**facts, "trainer": own})
@@ -428,6 +448,7 @@ class Trainer:
         self.state, self.best_params = filled["state"], filled["best_params"]
         self.progress, self.best_nll, self.best_step = own["progress"], own["best_nll"], own["best_step"]
         self.worse_in_a_row, self.history = own["worse_in_a_row"], History(own["history"])
+        self.last_nll, self.budget = own["last_nll"], dataclasses.replace(self.budget, max_iter=own["max_iter"])
 
     def _arrays(self) -> PyTree:
         return {

@@ -1,0 +1,114 @@
+"""Rows scored and drawn a second, at a stated error of the log-density, by us and by other libraries' CNFs.
+
+Usage: python benchmarks/scoring.py [--targets NAME ...] [--seconds S]
+Each is trained for S seconds (our default: as long as it wants), then solved at several settings and compared with a
+solve at 1e-9 in float64 on 1,000 test rows. `peers/scoring.py` has the other libraries.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import targets
+from run import FOLDER, PEERS, RESULTS
+
+from liouville import FlowDensity, evaluation
+from liouville.flows import with_tolerance
+
+sys.path.insert(0, str(FOLDER / "peers"))
+from common import TOLERANCES, main_of_solvers, write
+
+ERRORS = (1e-2, 1e-3, 2e-4)
+OTHERS = ("zuko CNF", "torchcfm")
+MOST = 1e-3
+
+
+def liouville_default(train, validation, clock, seed):
+    """Fit our default. What its settings are called with: an error, or a tolerance."""
+    density = FlowDensity(random_state=seed).fit(np.concatenate([train, validation]))
+    at_default = density.get_params()["rtol"]
+
+    def score(rows, setting):
+        if setting is None:
+            with jax.enable_x64(True):
+                values, info = evaluation.score(with_tolerance(density.flow_, 1e-9 / at_default), rows)
+            return values, info.num_evaluations
+        kind, size = setting
+        if kind == "error":
+            values, info = density.score_samples(rows, error=size, return_info=True)
+        else:
+            values, info = evaluation.score(with_tolerance(density.flow_, size / at_default), rows)
+        return values, info.num_evaluations
+
+    def draw(num, setting):
+        kind, size = ("tolerance", 1e-7) if setting is None else setting
+        steps = density._steps(size) if kind == "error" else None
+        flow = with_tolerance(density.flow_, size / at_default) if kind == "tolerance" else density.flow_
+        points, info = evaluation.sample(flow, num, seed=0, steps=steps)
+        return points, info.num_evaluations
+
+    settings = {f"error {error:.0e}": ("error", error) for error in ERRORS}
+    return {**settings, **{f"{size:.0e}": ("tolerance", size) for size in TOLERANCES[2:]}}, score, draw
+
+
+METHODS = {"liouville": liouville_default}
+
+
+def report(found: list[dict]) -> None:
+    """Print each setting, and for each method the fastest whose error is at most `MOST`."""
+    print(
+        "| method | setting | error (nats) | evaluations | rows scored a second | error of draws (nats) | (sd) "
+        "| evaluations | rows drawn a second |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for run in found:
+        for at in run["runs"]:
+            print(
+                f"| {run['method']} | {at['setting']} | {at['score_error']:.1e} | {at['score_evaluations']:.0f} "
+                f"| {at['score_rows_per_second']:,.0f} | {at['sample_error']:.1e} | {at['sample_shift']:.1e} "
+                f"| {at['sample_evaluations']:.0f} | {at['sample_rows_per_second']:,.0f} |"
+            )
+    print(f"\nFastest at an error of at most {MOST:g} nats:\n")
+    for run in found:
+        good = [at for at in run["runs"] if at["score_error"] <= MOST]
+        if good:
+            best = max(good, key=lambda at: at["score_rows_per_second"])
+            print(f"- {run['method']}, {best['setting']}: {best['score_rows_per_second']:,.0f} rows a second")
+
+
+def main() -> None:
+    """Run each method in a process of its own, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--targets", nargs="+", choices=targets.NAMES, default=("six_gaussians", "power_plant"))
+    parser.add_argument("--seconds", type=float, default=120.0, help="of training, for the others")
+    parser.add_argument("--data", type=Path, default=FOLDER.parent.parent / "shared/data/tabular", help="of the tables")
+    arguments = parser.parse_args()
+    for target in arguments.targets:
+        found = []
+        with tempfile.TemporaryDirectory() as folder:
+            data, result = Path(folder) / f"{target}.npz", Path(folder) / "result.json"
+            np.savez(data, **targets.make(target, 0, arguments.data))
+            for name in (*METHODS, *OTHERS):
+                ours = name in METHODS
+                script = FOLDER / ("" if ours else "peers") / "scoring.py"
+                command = [str(sys.executable if ours else PEERS), str(script), name, str(data), str(result)]
+                command += ["--seconds", str(arguments.seconds), "--seed", "0"]
+                run = subprocess.run(command, text=True, check=False)
+                if run.returncode == 0:
+                    found.append(json.loads(result.read_text()))
+        print(f"\n{target}\n")
+        report(found)
+        RESULTS.mkdir(exist_ok=True)
+        write(RESULTS / f"scoring_{target}.json", {"runs": found})
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] in METHODS:
+        main_of_solvers(METHODS, ("liouville", "jax", "diffrax"))
+    else:
+        main()
