@@ -12,7 +12,7 @@ from jax import monitoring
 from scipy import stats
 
 from checks import LinearField
-from liouville import SolveError, evaluation
+from liouville import SolveError, checkpoint, evaluation
 from liouville.bijections import CNF
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
@@ -86,6 +86,42 @@ def test_max_iter_is_kept_exactly(max_iter):
     trainer = make_trainer(budget=Budget(max_iter=max_iter)).run([0.33, 1.0])
     assert int(trainer.state.step) == max_iter
     assert trainer.history["step"][-1] == max_iter
+
+
+class Rising:
+    """A validation whose log-density is higher by `gain` each time."""
+
+    def __init__(self, gain):
+        self.gain, self.value = gain, 0.0
+
+    def __call__(self, flow):
+        self.value += self.gain
+        return np.full(4, self.value)
+
+
+@pytest.mark.parametrize(("gain", "steps"), [(0.1, 200), (1e-3, 60)])
+def test_training_goes_on_longer_where_it_still_gains(gain, steps):
+    trainer = make_trainer(validate=Rising(gain)).run([0.3, 0.5, 0.8, 1.0], longest=200)
+    assert int(trainer.state.step) == steps
+    if steps == 200:
+        # Half of the first schedule is 0.15 of the longer one, which then keeps its own goals.
+        at = [step for step, nll in zip(trainer.history["step"], trainer.history["nll"], strict=True) if nll == nll]
+        assert at == [18, 30, 60, 100, 160, 200]
+
+
+def test_a_stretched_training_resumes(tmp_path):
+    goals = [0.3, 0.5, 0.8, 1.0]
+    whole = make_trainer(validate=Rising(0.1)).run(goals, longest=200)
+    path = tmp_path / "half.safetensors"
+    half = make_trainer(validate=Rising(0.1)).run([0.3, 0.5], longest=200)
+    half.run([0.4])
+    half.save(path, {})
+    resumed = make_trainer(validate=Rising(0.1))
+    resumed.restore(*checkpoint.read(path, "training"))
+    assert resumed.budget.max_iter == 200
+    resumed.run(goals, longest=200)
+    assert int(resumed.state.step) == 200
+    assert all(map(np.array_equal, leaves(whole.state), leaves(resumed.state)))
 
 
 def test_a_deadline_is_kept():
