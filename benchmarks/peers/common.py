@@ -181,7 +181,7 @@ def main_of_steps(methods: dict[str, Callable], packages: tuple[str, ...]) -> No
     )
 
 
-ROWS_TIMED, ROWS_COMPARED, SLOW_SECONDS = 10_000, 1000, 5.0
+ROWS_TIMED, ROWS_COMPARED, SLOW_SECONDS = 10_000, 256, 5.0
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
