@@ -2,7 +2,8 @@
 
 Usage: python benchmarks/scoring.py [--targets NAME ...] [--seconds S]
 Each is trained for S seconds (our default: as long as it wants), then solved at several settings and compared with a
-solve at 1e-9 (torchcfm's, whose field has kinks, 1e-7) in float64 on 256 test rows. `peers/scoring.py` has the other libraries.
+solve at 1e-9 (torchcfm's, whose field has kinks, 1e-7) in float64 on 256 test rows. `peers/scoring.py` has the other
+libraries.
 """
 
 import argparse
