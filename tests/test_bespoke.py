@@ -11,12 +11,13 @@ import pytest
 from scipy import linalg, stats
 
 from checks import MATRIX, LinearField, random_cnf
-from liouville import evaluation
+from liouville import SolveError, evaluation
 from liouville.bespoke import NODES, Bespoke, fit_steps
 from liouville.bijections import CNF, Chain, Whiten
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Exact
 from liouville.integrate import Integrator, integrate_flow
+from liouville.vector_fields import MLP
 
 ERROR = 1e-3
 
@@ -140,6 +141,20 @@ def test_an_error_out_of_reach_is_said():
     flow, _ = fitted()
     with pytest.raises(ValueError, match=r"Expected an error that 64 steps can keep, got 1e-12; try error="):
         fit_steps(flow, 1e-12)
+
+
+def test_a_field_at_rest_needs_no_weights():
+    flow = Transformed(Normal.standard((2,)), CNF(MLP((2,), width=8, depth=1, key=jax.random.key(0))))
+    rows = np.random.default_rng(0).normal(size=(50, 2))
+    got, _ = evaluation.score(flow, rows, steps=fit_steps(flow, ERROR))
+    np.testing.assert_allclose(got, stats.norm.logpdf(rows).sum(1), atol=1e-5)
+
+
+def test_paths_that_do_not_arrive_are_said():
+    few = Integrator(max_steps=3)
+    flow = Transformed(Normal.standard((3,)), eqx.tree_at(lambda c: c.integrator, fitted()[0].bijection, few))
+    with pytest.raises(SolveError, match="Expected all 640 paths .* but 6"):
+        fit_steps(flow, ERROR)
 
 
 def test_steps_are_a_function_of_the_flow():

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
+from ._errors import SolveError
 from ._types import AnyArray
 from .bijections import CNF
 from .distributions import Transformed, cnf_of
@@ -125,6 +126,8 @@ def fit_steps(flow: Transformed, error: float, seed: int = 0) -> FittedSteps:
     ------
     ValueError
         Where as many steps as `NODES` has at most do not reach that error; it says which one they reach.
+    SolveError
+        Where some of the paths to fit to cannot be solved.
 
     Examples
     --------
@@ -138,18 +141,22 @@ def fit_steps(flow: Transformed, error: float, seed: int = 0) -> FittedSteps:
     paths = _record(flow, seed)
     log_prob = paths.base_log_prob - paths.log_det
     least_score, least_sample = (float(np.quantile(p, UNTRUSTED)) for p in (log_prob, paths.base_log_prob))
-    likely = log_prob >= least_score, paths.base_log_prob >= least_sample
+    points = paths.points(np.array([cnf.t1]))[:, 0]
 
-    def log_prob_errors(end: np.ndarray, divergences: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        found = _log_prob(flow.base, end) + divergences @ weights
-        return np.abs(found - log_prob)[likely[0]]
+    def log_prob_errors(end: np.ndarray, log_det: np.ndarray) -> np.ndarray:
+        return np.abs(_log_prob(flow.base, end) + log_det - log_prob)[_tested(log_prob >= least_score)]
 
-    def point_errors(end: np.ndarray, divergences: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return np.abs(end - paths.points(np.array([cnf.t1]))[:, 0])[likely[1]]
+    def point_errors(end: np.ndarray, log_det: np.ndarray) -> np.ndarray:
+        return np.abs(end - points)[_tested(paths.base_log_prob >= least_sample)]
 
     score, score_error = _fewest(cnf, paths, backwards=True, errors=log_prob_errors, most=error)
     sample, sample_error = _fewest(cnf, paths, backwards=False, errors=point_errors, most=error)
     return FittedSteps(score, sample, score_error, sample_error, least_score, least_sample)
+
+
+def _tested(likely: np.ndarray) -> np.ndarray:
+    """Return which paths an error is measured on."""
+    return likely & (np.arange(len(likely)) >= NUM_FITTED)
 
 
 class _Paths(NamedTuple):
@@ -194,6 +201,11 @@ def _record(flow: Transformed, seed: int) -> _Paths:
     tight = eqx.tree_at(lambda c: c.integrator, cnf, cnf.integrator.with_tolerance(0.1))
     z = flow.base.sample(jax.random.key(seed), (NUM_FITTED + NUM_TESTED,))
     end, log_det, times, points = map(np.asarray, _solve_paths(tight, z))
+    failed = int(np.isnan(log_det).sum())
+    if failed:
+        raise SolveError(
+            f"Expected all {len(z)} paths that steps are fitted to to arrive, but {failed} did not; try error=None."
+        )
     num = int(np.isfinite(times).sum(1).max())
     start = np.full((len(z), 1), cnf.t0, times.dtype)
     t = np.concatenate([start, np.where(np.isfinite(times), times, cnf.t1)[:, :num]], axis=1)
@@ -240,7 +252,7 @@ def _fewest(cnf: CNF, paths: _Paths, backwards: bool, errors: Callable, most: fl
         times = paths.times(num)[::sign]
         weights, end, divergences = _fit(cnf, paths.points(times), times)
         log_det_weights = _least_squares(divergences[:NUM_FITTED], sign * paths.log_det[:NUM_FITTED])
-        found = float(np.mean(errors(end, divergences, log_det_weights)[-NUM_TESTED:]))
+        found = float(np.mean(errors(end, divergences @ log_det_weights)))
         if found <= most:
             times = np.asarray(times, np.result_type(np.float32, cnf.t0))
             return Integrator(Bespoke(weights, log_det_weights), diffrax.StepTo(times)), found
@@ -268,4 +280,5 @@ def _fit(cnf: CNF, path: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.
 def _least_squares(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return the weights of the columns of `known` whose sum is nearest to `wanted`, kept small by a touch of ridge."""
     gram = known.T @ known
-    return np.linalg.solve(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)), known.T @ wanted)
+    # A field at rest has no rates to combine: the least of all weights are none.
+    return np.linalg.lstsq(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)), known.T @ wanted)[0]
