@@ -73,19 +73,24 @@ class Standardizer:
         return (rows - self.loc) / self.scale
 
 
-def main(methods: dict[str, Callable], packages: tuple[str, ...]) -> None:
-    """Run one method on one data set, and write what it reached.
-
-    A method is called with standardized rows for training and validation, a clock and a seed. It returns a function
-    that maps standardized rows to log-densities, its curve, and a text of its settings.
-    """
+def asked_for(methods: dict[str, Callable]) -> argparse.Namespace:
+    """Read the command line: METHOD DATA.npz RESULT.json --seconds S --seed K."""
     parser = argparse.ArgumentParser()
     parser.add_argument("method", choices=methods)
     parser.add_argument("data", type=Path)
     parser.add_argument("result", type=Path)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--seed", type=int, required=True)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main(methods: dict[str, Callable], packages: tuple[str, ...]) -> None:
+    """Run one method on one data set, and write what it reached.
+
+    A method is called with standardized rows for training and validation, a clock and a seed. It returns a function
+    that maps standardized rows to log-densities, its curve, and a text of its settings.
+    """
+    arguments = asked_for(methods)
     with np.load(arguments.data) as found:
         parts = {key: found[key] for key in ("train", "validation", "test")}
         truth = float(found["truth"]) if "truth" in found else None
@@ -193,13 +198,7 @@ def main_of_solvers(methods: dict[str, Callable], packages: tuple[str, ...]) -> 
     other draws points from noise of its own, always the same: the points and the evaluations. The setting None is tight
     beyond doubt.
     """
-    parser = argparse.ArgumentParser()
-    parser.add_argument("method", choices=methods)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("result", type=Path)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    arguments = parser.parse_args()
+    arguments = asked_for(methods)
     with np.load(arguments.data) as found:
         parts = {key: found[key] for key in ("train", "validation", "test")}
     units = Standardizer(parts["train"])
