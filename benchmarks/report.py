@@ -97,7 +97,7 @@ def draw(target: str, methods: dict[str, list[dict]], path: Path) -> None:
         ends.append(min(value for _, value in curve))
         style = {"lw": 2.5, "zorder": 3} if name in OURS else {"lw": 1}
         axes.plot(*zip(*curve, strict=True), marker="o", ms=3, label=name, **style)
-    low, high = min(ends), max(ends)
+    low, high = min(ends), max(ends) + 0.01
     axes.set(
         xscale="log",
         xlabel="seconds of training, compilation included",
