@@ -6,9 +6,7 @@ wrong. `peers/likelihood_step.py` has the other libraries' steps.
 """
 
 import argparse
-import json
 import math
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from run import FOLDER, PEERS, RESULTS
+from run import FOLDER, RESULTS, collect
 
 from liouville._types import is_parameter
 from liouville.bijections import CNF
@@ -154,17 +152,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=20)
     arguments = parser.parse_args()
-    found = []
     with tempfile.TemporaryDirectory() as folder:
-        data, result = Path(folder) / "setup.npz", Path(folder) / "result.json"
+        data = Path(folder) / "setup.npz"
         setup(arguments.columns, arguments.rows, arguments.repeats, data)
-        for name in (*METHODS, *OTHERS):
-            ours = name in METHODS
-            script = FOLDER / ("" if ours else "peers") / "likelihood_step.py"
-            python = sys.executable if ours else PEERS
-            run = subprocess.run([str(python), str(script), name, str(data), str(result)], text=True, check=False)
-            if run.returncode == 0:
-                found.append(json.loads(result.read_text()))
+        found = collect("likelihood_step.py", METHODS, OTHERS, data)
     report(found)
     for run in found:
         del run["gradient"]

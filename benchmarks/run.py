@@ -5,10 +5,12 @@ What is there already is not measured again; --again does. Afterwards the tables
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,18 @@ def measure(method: str, data: Path, result: Path, seconds: float, seed: int) ->
         print(f"  failed: {(run.stderr.strip().splitlines() or ['without a word'])[-1]}", flush=True)
     else:
         print(f"  {report.one_line(result)}, {time.perf_counter() - start:.0f} s in all", flush=True)
+
+
+def collect(script: str, ours: Iterable[str], others: Iterable[str], data: Path, *options: str) -> list[dict]:
+    """Run each method of a script, and of the peers' one of that name, in a process of its own; return the results."""
+    found, result = [], data.with_suffix(".json")
+    runs = [(sys.executable, FOLDER / script, name) for name in ours]
+    runs += [(PEERS, FOLDER / "peers" / script, name) for name in others]
+    for python, path, name in runs:
+        run = subprocess.run([str(python), str(path), name, str(data), str(result), *options], text=True, check=False)
+        if run.returncode == 0:
+            found.append(json.loads(result.read_text()))
+    return found
 
 
 def main() -> None:

@@ -7,8 +7,6 @@ libraries.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import targets
-from run import FOLDER, PEERS, RESULTS
+from run import FOLDER, RESULTS, collect
 
 from liouville import FlowDensity, evaluation
 from liouville.flows import with_tolerance
@@ -90,18 +88,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=FOLDER.parent.parent / "shared/data/tabular", help="of the tables")
     arguments = parser.parse_args()
     for target in arguments.targets:
-        found = []
         with tempfile.TemporaryDirectory() as folder:
-            data, result = Path(folder) / f"{target}.npz", Path(folder) / "result.json"
+            data = Path(folder) / f"{target}.npz"
             np.savez(data, **targets.make(target, 0, arguments.data))
-            for name in (*METHODS, *OTHERS):
-                ours = name in METHODS
-                script = FOLDER / ("" if ours else "peers") / "scoring.py"
-                command = [str(sys.executable if ours else PEERS), str(script), name, str(data), str(result)]
-                command += ["--seconds", str(arguments.seconds), "--seed", "0"]
-                run = subprocess.run(command, text=True, check=False)
-                if run.returncode == 0:
-                    found.append(json.loads(result.read_text()))
+            found = collect("scoring.py", METHODS, OTHERS, data, "--seconds", str(arguments.seconds), "--seed", "0")
         print(f"\n{target}\n")
         report(found)
         RESULTS.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ._errors import SolveError
 from ._types import AnyArray
-from .bijections import CNF
+from .bijections import CNF, map_integrators
 from .distributions import Transformed, cnf_of
 from .integrate import FlowState, Integrator, integrate_flow
 
@@ -198,7 +198,7 @@ def _distinct(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _record(flow: Transformed, seed: int) -> _Paths:
     """Solve for paths of the flow's own points, at a tenth of its tolerance."""
     cnf = cnf_of(flow)
-    tight = eqx.tree_at(lambda c: c.integrator, cnf, cnf.integrator.with_tolerance(0.1))
+    tight = map_integrators(lambda integrator: integrator.with_tolerance(0.1), cnf)
     z = flow.base.sample(jax.random.key(seed), (NUM_FITTED + NUM_TESTED,))
     end, log_det, times, points = map(np.asarray, _solve_paths(tight, z))
     failed = int(np.isnan(log_det).sum())

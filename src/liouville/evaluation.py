@@ -25,7 +25,7 @@ from .bijections import (
     Invert,
     Standardize,
     Whiten,
-    map_cnfs,
+    map_integrators,
 )
 from .distributions import Transformed, cnf_of
 from .integrate import STATUS, Integrator, SolveInfo
@@ -184,7 +184,7 @@ def _score(flow: Transformed, rows: Rows, seed: int) -> list[np.ndarray]:
 
 
 def _solved_by(flow: Transformed, integrator: Integrator) -> Transformed:
-    return map_cnfs(lambda cnf: eqx.tree_at(lambda c: c.integrator, cnf, integrator), flow)
+    return map_integrators(lambda _: integrator, flow)
 
 
 def _do_again(parts: list[np.ndarray], trusted: np.ndarray, solve: Callable) -> None:

@@ -8,7 +8,18 @@ import jax
 import numpy as np
 
 from ._types import Key
-from .bijections import CNF, AbstractBijection, Chain, Invert, Planar, PowerSeries, Radial, Residual, map_cnfs
+from .bijections import (
+    CNF,
+    AbstractBijection,
+    Chain,
+    Invert,
+    Planar,
+    PowerSeries,
+    Radial,
+    Residual,
+    map_cnfs,
+    map_integrators,
+)
 from .couplings import ExactOT
 from .distributions import Normal, Transformed
 from .divergences import AbstractDivergence, Exact, Hutchinson
@@ -217,8 +228,7 @@ class FlowRecipe(eqx.Module):
 
 def with_tolerance(flow: Transformed, factor: float) -> Transformed:
     """Return the flow with the tolerances of its solves multiplied by `factor` (`Integrator.with_tolerance`)."""
-    tight = lambda cnf: eqx.tree_at(lambda c: c.integrator, cnf, cnf.integrator.with_tolerance(factor))  # noqa: E731
-    return map_cnfs(tight, flow)
+    return map_integrators(lambda integrator: integrator.with_tolerance(factor), flow)
 
 
 def with_divergence(flow: Transformed, divergence: AbstractDivergence) -> Transformed:

@@ -4,6 +4,7 @@ Everything numerical is Diffrax's. This module says what is integrated (the poin
 and the penalties, by name), how the error is measured, and whether the solve can be trusted.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, cast
@@ -216,7 +217,7 @@ class Integrator(eqx.Module):
         tolerance, and a row that fails fails all. A solve that is shared but not mapped cannot be differentiated
         backwards.
         """
-        return Integrator(self.solver, self.stepsize_controller, self.adjoint, self.max_steps, self.dt0, shared=True)
+        return dataclasses.replace(self, shared=True)
 
     def with_tolerance(self, factor: float) -> "Integrator":
         """Return the integrator with its tolerances multiplied by `factor`; constant steps with its fourth root."""
@@ -224,8 +225,7 @@ class Integrator(eqx.Module):
             where = lambda i: (i.stepsize_controller.rtol, i.stepsize_controller.atol)  # noqa: E731
             return eqx.tree_at(where, self, tuple(np.asarray(value * factor) for value in where(self)))
         # The error of a method of order four falls with the fourth power of its step.
-        dt0 = self.dt0 * factor**0.25
-        return Integrator(self.solver, self.stepsize_controller, self.adjoint, self.max_steps, dt0, self.shared)
+        return dataclasses.replace(self, dt0=self.dt0 * factor**0.25)
 
     def num_evaluations(self, num_steps: Int[Array, ""]) -> Int[Array, ""]:
         """Return the number of evaluations of the field that `num_steps` steps take.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._types import Key, Scalar
-from .bijections import CNF, PowerSeries, map_cnfs, with_series
+from .bijections import CNF, PowerSeries, map_cnfs, map_integrators, with_series
 from .couplings import AbstractCoupling, Independent
 from .distributions import Transformed, cnf_of
 from .divergences import AbstractDivergence
@@ -282,7 +282,7 @@ class TrajectoryPolynomial(AbstractObjective):
 
 def sharing_steps(flow: Transformed) -> Transformed:
     """Return the flow as it is trained: the rows of a batch are solved together (`Integrator.sharing`)."""
-    return map_cnfs(lambda cnf: eqx.tree_at(lambda c: c.integrator, cnf, cnf.integrator.sharing()), flow)
+    return map_integrators(Integrator.sharing, flow)
 
 
 def costs(info: SolveInfo) -> dict[str, Scalar]:

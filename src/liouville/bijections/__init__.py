@@ -8,6 +8,7 @@ from ._base import Invert as Invert
 from ._base import Report as Report
 from ._cnf import CNF as CNF
 from ._cnf import map_cnfs as map_cnfs
+from ._cnf import map_integrators as map_integrators
 from ._gaussianized import GaussianMargins as GaussianMargins
 from ._gaussianized import GaussianRadius as GaussianRadius
 from ._moving_norm import PACE as PACE

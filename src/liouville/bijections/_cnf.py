@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import cast
 
+import equinox as eqx
 from jaxtyping import Array, Float
 
 from .._types import Condition, Key, Point, Scalar, Time
@@ -165,3 +166,17 @@ def map_cnfs(fn: Callable[[CNF], CNF], tree: Tree) -> Tree:
     1
     """
     return map_parts(CNF, fn, tree)
+
+
+def map_integrators(fn: Callable[[Integrator], Integrator], tree: Tree) -> Tree:
+    """Return a flow, or any part of one, with `fn` applied to the integrator of each `CNF` in it.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from liouville.vector_fields import MLP
+    >>> cnf = CNF(MLP((2,), key=jax.random.key(0)))
+    >>> map_integrators(Integrator.sharing, cnf).integrator.shared
+    True
+    """
+    return map_cnfs(lambda cnf: eqx.tree_at(lambda c: c.integrator, cnf, fn(cnf.integrator)), tree)
