@@ -2,9 +2,17 @@
 
 import types
 
+import equinox as eqx
+import jax
 import numpy as np
 
-from liouville.selection import Runner, finalists, race
+from liouville import evaluation
+from liouville._defaults import affordable_validation
+from liouville.bijections import Chain
+from liouville.distributions import Transformed
+from liouville.divergences import Exact, Hutchinson
+from liouville.flows import FlowRecipe
+from liouville.selection import Runner, Split, enter, finalists, race
 from liouville.training import Budget
 
 
@@ -72,3 +80,25 @@ def test_finalists_keep_the_order_of_simplicity():
 def test_one_kind_runs_no_race():
     winner, steps = run_race({"only": lambda s: s / 600})
     assert winner == "only" and steps == {"only": 0}
+
+
+def test_validation_is_exact_unless_columns_are_many():
+    rows, divergence = affordable_validation(FlowRecipe(5, width=64, depth=3))
+    assert isinstance(divergence, Exact) and rows > 1000
+    rows, divergence = affordable_validation(FlowRecipe(63, width=256, depth=2))
+    assert isinstance(divergence, Hutchinson) and 400 < rows < 600
+
+
+def test_estimated_validation_agrees_with_the_exact_one():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_t(3, size=(600, 6))
+    split = Split(rows[:300], np.ones(300), rows[300:], np.ones(300))
+    flow = FlowRecipe(6, width=16, depth=1)(jax.random.key(0))
+    noise = 0.3 * np.random.default_rng(1).normal(size=(6, 16)).astype(np.float32)
+    rest = lambda f: f.bijection.vector_field.rest.outer.weight  # noqa: E731
+    flow = eqx.tree_at(rest, flow, noise)
+    runner = enter("whiten", split, Hutchinson(), lambda data, validate: validate)
+    exact = evaluation.score(Transformed(flow.base, Chain([flow.bijection, *runner.links])), split.validation_rows)[0]
+    off = runner.trainer(flow) - exact
+    assert np.std(off) > 0.05
+    assert abs(np.mean(off)) < 4 * np.std(off) / np.sqrt(len(off))

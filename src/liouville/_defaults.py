@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .divergences import AbstractDivergence, Exact, Hutchinson
 from .evaluation import chunk_rows
 from .flows import DIVERGENCES, RECIPES, VECTOR_FIELDS, FlowRecipe, Recipe
 from .integrate import SOLVERS
@@ -44,6 +45,7 @@ class Settings:
     max_iter: int | None
     longest: int | None
     validation_rows: int
+    validation_divergence: AbstractDivergence
 
 
 def check_parameters(estimator: Any) -> None:
@@ -94,6 +96,7 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
         atol=estimator.atol,
     )
     steps = default_steps(rows, solves)
+    validation_rows, validation_divergence = affordable_validation(recipe)
     by_default = estimator.max_seconds is None and estimator.max_iter is None
     unlimited = estimator.max_seconds is not None and estimator.max_iter is None
     return Settings(
@@ -104,7 +107,8 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
         max_iter=None if unlimited else _or(estimator.max_iter, steps),
         # Steps of wide nets, and steps that solve, are dear.
         longest=min(STRETCH * steps, LONGEST) if by_default and matching and columns < 24 else None,
-        validation_rows=affordable_validation_rows(recipe),
+        validation_rows=validation_rows,
+        validation_divergence=validation_divergence,
     )
 
 
@@ -143,11 +147,18 @@ def default_steps(rows: int, solves: bool) -> int:
     return steps // 8 if solves else steps
 
 
-def affordable_validation_rows(recipe: FlowRecipe) -> int:
-    """Return the number of rows whose exact log-density costs about half a second, and at least a chunk."""
+def affordable_validation(recipe: FlowRecipe) -> tuple[int, AbstractDivergence]:
+    """Return the number of rows whose log-density costs about half a second, and by which divergence.
+
+    Where the exact one costs more than that on a chunk, it is estimated by one probe for each of more rows: how rows
+    differ, on many columns, leaves the mean far less certain than the probes do.
+    """
     weights = 2 * recipe.depth * recipe.width**2 + 2 * recipe.size * recipe.width
-    flops = 2 * weights * (recipe.size + 1) * SOLVE_EVALUATIONS
-    return int(np.clip(VALIDATION_FLOPS / flops, chunk_rows((recipe.size,)), 4096))
+    rows = lambda directions: VALIDATION_FLOPS / (2 * weights * (1 + directions) * SOLVE_EVALUATIONS)  # noqa: E731
+    least = chunk_rows((recipe.size,))
+    if rows(recipe.size) >= least:
+        return int(min(rows(recipe.size), 4096)), Exact()
+    return int(np.clip(rows(1), least, 4096)), Hutchinson()
 
 
 def validation_goals(validate_seconds: float, deadline: float | None) -> tuple[float, ...]:

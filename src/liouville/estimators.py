@@ -3,7 +3,6 @@
 import numbers
 import os
 import time
-import warnings
 from functools import partial
 from typing import Any, Literal, overload
 
@@ -78,7 +77,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
     history_ : dict of lists
         Steps, seconds, training loss, evaluations of the field per row, skipped steps, validation NLL.
     facts_ : dict
-        What was chosen, and by which figures.
+        What was chosen, and by which figures: where ``validation_is_exact`` is False, as on many columns, their
+        divergence was estimated, by one Hutchinson probe a row.
     n_iter_ : int
         Number of training steps done.
     n_features_in_ : int
@@ -191,7 +191,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
                 settings.recipe, settings.objective, data, validate, options=options, budget=budget, seed=seed
             )
 
-        enter_kind = lambda kind: told(enter(kind, split, make_trainer))  # noqa: E731
+        judge = settings.validation_divergence
+        enter_kind = lambda kind: told(enter(kind, split, judge, make_trainer))  # noqa: E731
         identity = {"parameters": portable_params(self), "rows": len(split.rows), "seed": seed}
         found = self._find_checkpoint(identity)
         few = len(split.rows) < FEWEST_ROWS
@@ -241,6 +242,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
             "steps": int(trainer.state.step),
             "best_step": trainer.best_step,
             "validation_nll": trainer.best_nll,
+            "validation_is_exact": settings.validation_divergence.is_exact,
             "skipped_steps": int(trainer.state.skipped),
             "seconds": round(seconds, 3),
             "seed": seed,
@@ -300,7 +302,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
             core = flows.with_divergence(core, Hutchinson(num_probes=num_probes))
             flow = Transformed(core.base, Chain([core.bijection, *links]))
         log_prob, info = evaluation.score(flow, X, seed=_seed(random_state), steps=self._steps(error))
-        _warn_of_failures(info)
+        evaluation.warn_of_failures(info)
         return (log_prob, info) if return_info else log_prob
 
     def score(self, X, y=None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -337,7 +339,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         if n < 1:
             raise ValueError(f"Expected n of at least 1, got {n}; try n=1.")
         rows, info = evaluation.sample(flow, int(n), seed=_seed(random_state), steps=self._steps(error))
-        _warn_of_failures(info)
+        evaluation.warn_of_failures(info)
         return rows
 
     def sample_with_log_prob(self, n: int = 1, random_state=None) -> tuple[np.ndarray, np.ndarray]:
@@ -486,15 +488,3 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
 
 def _seed(random_state) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def _warn_of_failures(info: evaluation.EvaluationInfo) -> None:
-    failed = np.flatnonzero(info.status)
-    if failed.size:
-        first = int(failed[0])
-        warnings.warn(
-            f"{failed.size} of {len(info.status)} rows were not solved and are NaN; the first is row {first}: "
-            f"{info.messages[first]}.",
-            RuntimeWarning,
-            stacklevel=3,
-        )

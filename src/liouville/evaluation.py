@@ -4,6 +4,7 @@ A chunk is the only shape that is ever compiled, so a row's numbers depend neith
 came with nor on their order.
 """
 
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -378,3 +379,16 @@ def _in_chunks(one_chunk: Callable, rows: np.ndarray, size: int) -> list[np.ndar
         for start, parts in zip(starts[1:], pool.map(run, starts[1:]), strict=True):
             store(start, parts)
     return results
+
+
+def warn_of_failures(info: EvaluationInfo) -> None:
+    """Warn the caller's caller of rows whose solve failed, naming the first."""
+    failed = np.flatnonzero(info.status)
+    if failed.size:
+        first = int(failed[0])
+        warnings.warn(
+            f"{failed.size} of {len(info.status)} rows were not solved and are NaN; the first is row {first}: "
+            f"{info.messages[first]}.",
+            RuntimeWarning,
+            stacklevel=3,
+        )

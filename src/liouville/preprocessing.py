@@ -1,5 +1,7 @@
 """What is done to a table before the flow: closed forms, fitted in float64, part of the flow."""
 
+from typing import Any
+
 import numpy as np
 
 from ._types import Rows
@@ -13,6 +15,9 @@ PREPROCESSORS: dict[str, tuple] = {
     "gaussian_margins": (Standardize, GaussianMargins, Whiten),
     "gaussian_radius": (Standardize, Whiten, GaussianRadius),
 }
+
+
+BLOCK_ROWS = 4096
 
 
 def candidates(size: int) -> list[str]:
@@ -42,7 +47,18 @@ def fit_links(kind: str, rows: Rows, weight: np.ndarray) -> tuple[list[AbstractB
     links, log_det = [], np.zeros(len(rows))
     for bijection in PREPROCESSORS[kind]:
         link = bijection.fit(rows, weight)
-        rows, change = link.inverse_and_log_det(rows)
+        rows, change = _in_blocks(link, rows)
         links.insert(0, link)
         log_det = log_det + change
     return links, rows, log_det
+
+
+def _in_blocks(link: AbstractBijection, rows: Rows) -> tuple[Rows, np.ndarray]:
+    """Map a table a block of rows at a time: what lies between stays in the processor's cache."""
+    mapped, log_det = [], []
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block: Any = rows[start : start + BLOCK_ROWS]
+        points, change = link.inverse_and_log_det(block)
+        mapped.append(points)
+        log_det.append(change)
+    return np.concatenate(mapped), np.concatenate(log_det)

@@ -1,4 +1,4 @@
-"""Choices that the data make: a short race on exact validation NLL, inside the same budget."""
+"""Choices that the data make: a short race on validation NLL, inside the same budget."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,6 +9,8 @@ from . import evaluation
 from ._types import Rows
 from .bijections import AbstractBijection
 from .distributions import Transformed
+from .divergences import AbstractDivergence
+from .flows import with_divergence
 from .preprocessing import fit_links
 from .training import Budget, Trainer, TrainingData, clearly_better
 
@@ -39,13 +41,18 @@ class Runner:
     trainer: Trainer
 
 
-def enter(kind: str, split: Split, make_trainer: Callable[[TrainingData, Callable], Trainer]) -> Runner:
-    """Fit the closed forms of a kind, and make the trainer of the core in their coordinates."""
+def enter(
+    kind: str,
+    split: Split,
+    divergence: AbstractDivergence,
+    make_trainer: Callable[[TrainingData, Callable], Trainer],
+) -> Runner:
+    """Fit the closed forms of a kind; make the trainer of the core in their coordinates, judged by a divergence."""
     links, core_rows, _ = fit_links(kind, split.rows, split.weight)
     core_validation, log_det = evaluation.to_core(links, split.validation_rows)
 
     def validate(core: Transformed) -> np.ndarray:
-        log_prob, _ = evaluation.score(core, core_validation)
+        log_prob, _ = evaluation.score(with_divergence(core, divergence), core_validation)
         # A weighted mean as a plain one: rows carry their share of the weight. NLLs are compared
         # between kinds, so they are in the units of the data.
         return (log_prob + log_det) * split.validation_weight

@@ -281,7 +281,7 @@ class Trainer:
     data
         The table.
     validate
-        Function of a flow that returns the exact log-density, in nats, of each validation row.
+        Function of a flow that returns the log-density, in nats, of each validation row: exact, or an estimate.
     options
         How weights are moved.
     budget
@@ -407,7 +407,7 @@ class Trainer:
         return 1 / self.budget.rate(0.0, self.speed, 0.0)
 
     def validate(self) -> float:
-        """Measure the exact NLL of the averaged weights; keep them if they are the best so far.
+        """Measure the NLL of the averaged weights; keep them if they are the best so far.
 
         The start, which is the Gaussian fit, stays the best until another is `clearly_better`.
         """
