@@ -1,7 +1,7 @@
 """Measure all methods on all targets, one process after the other, on the machine at hand.
 
 Usage: python benchmarks/run.py [--quick] [--targets NAME ...] [--methods NAME ...] [--seeds K ...] [--seconds S]
-What is there already is not measured again; --again does. Afterwards the tables and plots are made anew.
+What this machine has measured is not measured again; --again does. Afterwards the tables and plots are made anew.
 """
 
 import argparse
@@ -16,6 +16,9 @@ from pathlib import Path
 import numpy as np
 import report
 import targets
+
+sys.path.insert(0, str(Path(__file__).parent / "peers"))
+from common import machine
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -53,6 +56,11 @@ def measure(method: str, data: Path, result: Path, seconds: float, seed: int) ->
         print(f"  failed: {(run.stderr.strip().splitlines() or ['without a word'])[-1]}", flush=True)
     else:
         print(f"  {report.one_line(result)}, {time.perf_counter() - start:.0f} s in all", flush=True)
+
+
+def is_measured(result: Path) -> bool:
+    """Return True for a result of this machine: times are compared on one machine only."""
+    return result.exists() and json.loads(result.read_text())["machine"] == machine()
 
 
 def collect(script: str, ours: Iterable[str], others: Iterable[str], data: Path, *options: str) -> list[dict]:
@@ -99,7 +107,7 @@ def compare(name: str, seed: int, arguments: argparse.Namespace, results: Path) 
         np.savez(data, **parts)
         for method in arguments.methods:
             result = results / name / f"{method.replace(', ', '-').replace(' ', '-')}-{seed}.json"
-            if (name, method) in NOT_FOR or (result.exists() and not arguments.again):
+            if (name, method) in NOT_FOR or (is_measured(result) and not arguments.again):
                 continue
             result.parent.mkdir(parents=True, exist_ok=True)
             print(f"{name}, seed {seed}: {method}", flush=True)
