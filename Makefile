@@ -25,6 +25,10 @@ examples: $(STAMP)  ## run every example and make examples/README.md anew (some 
 	$(BIN)/python examples/run_all.py
 
 bench: $(STAMP) $(PEERS)/.installed  ## measure beside other libraries, in hours; make benchmarks/README.md anew
+	$(BIN)/python benchmarks/likelihood_step.py
+	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/roofline.py
 	$(BIN)/python benchmarks/run.py
 
 bench-quick: $(STAMP) $(PEERS)/.installed  ## the same, small: two targets in under 10 minutes

@@ -11,12 +11,11 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import equinox as eqx
 import jax
 import numpy as np
-from run import FOLDER, RESULTS
+from run import FOLDER, keep
 
 from liouville._types import is_parameter
 from liouville.divergences import Exact, Hutchinson
@@ -25,7 +24,7 @@ from liouville.integrate import Integrator
 from liouville.objectives import Batch, FlowMatching, MaximumLikelihood, TrainedWith
 
 sys.path.insert(0, str(FOLDER / "peers"))
-from common import machine, seconds_of, write
+from common import machine, seconds_of
 
 ROWS = (1000, 10_000, 100_000, 1_000_000, 10_000_000)
 SIZES = {
@@ -144,22 +143,6 @@ def one_table(num: int) -> None:
     print(fitted - start, time.perf_counter() - warm, peak)
 
 
-def report(found: list[dict]) -> list[str]:
-    """Return the lines of the table."""
-    lines = [
-        "| with | what | from, to | seconds | exponent | bytes | exponent | may be |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for line in found:
-        ends = lambda values, form: f"{values[0]:{form}} to {values[-1]:{form}}"  # noqa: E731
-        lines.append(
-            f"| {line['axis']} | {line['task']} | {ends(line['sizes'], ',')} | {ends(line['seconds'], '.2g')} "
-            f"| {line['exponents']['seconds']:.2f} | {ends(line['memory'], '.2g')} "
-            f"| {line['exponents']['memory']:.2f} | {line['limit']:.0f} |"
-        )
-    return lines
-
-
 def main() -> None:
     """Measure all axes, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -172,9 +155,7 @@ def main() -> None:
     found = of_rows(arguments.most_rows)
     for axis in SIZES:
         found += of_axis(axis)
-    print("\n".join(report(found)))
-    RESULTS.mkdir(exist_ok=True)
-    write(Path(RESULTS) / "growth.json", {"machine": machine(), "lines": found, "at": AT})
+    keep("growth", {"machine": machine(), "lines": found, "at": AT})
 
 
 if __name__ == "__main__":

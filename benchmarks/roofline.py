@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from run import FOLDER, RESULTS
+from run import FOLDER, keep
 
 from liouville import FlowDensity
 from liouville.bijections import CNF
@@ -23,7 +23,7 @@ from liouville.objectives import Batch, FlowMatching, MaximumLikelihood
 from liouville.training import Options, TrainingData, init_state, learning_rate_factor, make_step
 
 sys.path.insert(0, str(FOLDER / "peers"))
-from common import machine, seconds_of, write
+from common import machine, seconds_of
 
 BATCH, LARGE, REPEATS = 512, 1024, 50
 SIZES = {"few columns": (5, 64, 3), "many columns": (63, 256, 2)}
@@ -132,34 +132,13 @@ def scoring(rows: np.ndarray, width: int, depth: int, evaluation_cost: dict) -> 
     }
 
 
-def report(tops: dict, found: list[dict]) -> list[str]:
-    """Return the lines of the table: each program's rates, and the share of the roof above it."""
-    lines = [", ".join(f"{name} {rate / 1e9:,.0f} G/s" for name, rate in tops.items()), ""]
-    lines += [
-        "| what | ms | Mflop | MB | Gflop/s | flop per byte | share of the roof |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for run in found:
-        intensity = run["operations"] / run["bytes"]
-        roof = min(tops["large product"], intensity * tops["cache"])
-        rate, mega = run["operations"] / run["seconds"], {name: run[name] / 1e6 for name in ("operations", "bytes")}
-        lines.append(
-            f"| {run['name']} | {run['seconds'] * 1e3:.2f} | {mega['operations']:,.1f} | {mega['bytes']:,.1f} "
-            f"| {rate / 1e9:.0f} | {intensity:.1f} | {rate / roof:.0%} |"
-        )
-    return lines
-
-
 def main() -> None:
     """Measure, and print the tables."""
     results = {}
     for name, (columns, width, depth) in SIZES.items():
-        tops, found = ceilings(width), programs(columns, width, depth)
-        print(f"\n{name}: {columns} columns, width {width}, depth {depth}\n")
-        print("\n".join(report(tops, found)))
-        results[name] = {"ceilings": tops, "programs": found}
-    RESULTS.mkdir(exist_ok=True)
-    write(RESULTS / "roofline.json", {"machine": machine(), **results})
+        size = f"{name} ({columns}, width {width}, depth {depth})"
+        results[size] = {"ceilings": ceilings(width), "programs": programs(columns, width, depth)}
+    keep("roofline", {"machine": machine(), **results})
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import report
+import sections
 import targets
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
-from common import machine
+from common import machine, write
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -75,6 +76,14 @@ def collect(script: str, ours: Iterable[str], others: Iterable[str], data: Path,
     return found
 
 
+def keep(name: str, found: dict) -> None:
+    """Write a script's results to its file, print its section, and make the page anew."""
+    RESULTS.mkdir(exist_ok=True)
+    write(RESULTS / f"{name}.json", found)
+    print("\n".join(sections.of_file(RESULTS / f"{name}.json")))
+    report.write(RESULTS / "accuracy", SCRIPTS)
+
+
 def main() -> None:
     """Measure what is missing, then write tables and plots."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -96,7 +105,7 @@ def main() -> None:
             continue
         for seed in arguments.seeds:
             compare(name, seed, arguments, results)
-    report.write(results)
+    report.write(results, SCRIPTS)
 
 
 def compare(name: str, seed: int, arguments: argparse.Namespace, results: Path) -> None:

@@ -14,17 +14,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import targets
-from run import FOLDER, RESULTS, collect
+from run import FOLDER, collect, keep
 
 from liouville import FlowDensity, evaluation
 from liouville.flows import with_tolerance
 
 sys.path.insert(0, str(FOLDER / "peers"))
-from common import TOLERANCES, main_of_solvers, write
+from common import TOLERANCES, main_of_solvers
 
 ERRORS = (1e-2, 1e-3, 2e-4)
 OTHERS = ("zuko CNF", "torchcfm")
-MOST = 1e-3
 
 
 def liouville_default(train, validation, clock, seed):
@@ -58,28 +57,6 @@ def liouville_default(train, validation, clock, seed):
 METHODS = {"liouville": liouville_default}
 
 
-def report(found: list[dict]) -> None:
-    """Print each setting, and for each method the fastest whose error is at most `MOST`."""
-    print(
-        "| method | setting | error (nats) | evaluations | rows scored a second | error of draws (nats) | (sd) "
-        "| evaluations | rows drawn a second |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
-    for run in found:
-        for at in run["runs"]:
-            print(
-                f"| {run['method']} | {at['setting']} | {at['score_error']:.1e} | {at['score_evaluations']:.0f} "
-                f"| {at['score_rows_per_second']:,.0f} | {at['sample_error']:.1e} | {at['sample_shift']:.1e} "
-                f"| {at['sample_evaluations']:.0f} | {at['sample_rows_per_second']:,.0f} |"
-            )
-    print(f"\nFastest at an error of at most {MOST:g} nats:\n")
-    for run in found:
-        good = [at for at in run["runs"] if at["score_error"] <= MOST]
-        if good:
-            best = max(good, key=lambda at: at["score_rows_per_second"])
-            print(f"- {run['method']}, {best['setting']}: {best['score_rows_per_second']:,.0f} rows a second")
-
-
 def main() -> None:
     """Run each method in a process of its own, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -92,10 +69,7 @@ def main() -> None:
             data = Path(folder) / f"{target}.npz"
             np.savez(data, **targets.make(target, 0, arguments.data))
             found = collect("scoring.py", METHODS, OTHERS, data, "--seconds", str(arguments.seconds), "--seed", "0")
-        print(f"\n{target}\n")
-        report(found)
-        RESULTS.mkdir(exist_ok=True)
-        write(RESULTS / f"scoring_{target}.json", {"runs": found})
+        keep(f"scoring_{target}", {"runs": found})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,140 @@
+"""Tables of the page behind those of accuracy: lines of Markdown of what a script has written to a file of results."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+# An error of a log-density, in nats, that is good enough for a comparison of speeds.
+MOST = 1e-3
+
+
+def likelihood_step(found: dict) -> list[str]:
+    """Return milliseconds, evaluations, and how far NLL and gradient are from those of Diffrax by hand."""
+    peers = [run for run in found["runs"] if run["method"] != "liouville"]
+    fastest = min(np.median(run["seconds"]) for run in peers)
+    first = found["runs"][0]
+    rows, columns = first["rows"]
+    lines = [
+        f"## One step of training by likelihood, {columns} columns",
+        "",
+        f"`python benchmarks/likelihood_step.py --columns {columns}`, on {first['machine']}: forward and backward on "
+        f"{rows:,} rows, one field, dopri5 at {first['tolerance']:g}, exact divergence.",
+        "",
+        "| method | ms a step | times the fastest peer's | evaluations | first step (s) | NLL | gradient off by |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for run in found["runs"]:
+        middle = float(np.median(run["seconds"]))
+        lines.append(
+            f"| {run['method']} | {middle * 1e3:.1f} | {middle / fastest:.2f} | {run['evaluations']:.0f} "
+            f"| {run['first_seconds']:.1f} | {run['nll']:.5f} | {run['gradient_off']:.1e} |"
+        )
+    return lines
+
+
+def scoring(found: dict) -> list[str]:
+    """Return each setting, and for each method the fastest whose error is at most `MOST`."""
+    first = found["runs"][0]
+    lines = [
+        f"## Scoring and drawing: {first['target'].replace('_', ' ')}",
+        "",
+        f"`python benchmarks/scoring.py`, on {first['machine']}: 10,000 rows timed; errors of 256, against a solve at "
+        "1e-9 in float64 (torchcfm's, whose field has kinks, at 1e-7). Settings are errors asked for, or tolerances.",
+        "",
+        "| method | setting | error (nats) | evaluations | rows scored a second | error of draws (nats) | (sd) "
+        "| evaluations | rows drawn a second |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in found["runs"]:
+        for at in run["runs"]:
+            lines.append(
+                f"| {run['method']} | {at['setting']} | {at['score_error']:.1e} | {at['score_evaluations']:.0f} "
+                f"| {at['score_rows_per_second']:,.0f} | {at['sample_error']:.1e} | {at['sample_shift']:.1e} "
+                f"| {at['sample_evaluations']:.0f} | {at['sample_rows_per_second']:,.0f} |"
+            )
+    lines += ["", f"Fastest at an error of at most {MOST:g} nats:", ""]
+    for run in found["runs"]:
+        good = [at for at in run["runs"] if at["score_error"] <= MOST]
+        if good:
+            best = max(good, key=lambda at: at["score_rows_per_second"])
+            lines.append(f"- {run['method']}, {best['setting']}: {best['score_rows_per_second']:,.0f} rows a second")
+    return lines
+
+
+def growth(found: dict) -> list[str]:
+    """Return ends of each range, and exponents over its upper half."""
+    others = ", ".join(f"{name} {size}" for name, size in found["at"].items())
+    lines = [
+        "## How it grows",
+        "",
+        f"`python benchmarks/growth.py`, on {found['machine']}: seconds and bytes at the ends of each range, and "
+        f"exponents over its upper half. The other sizes are {others}; likelihood steps and scoring take four RK4 "
+        "steps. Rows are two columns at width 16.",
+        "",
+        "| with | what | from, to | seconds | exponent | bytes | exponent | may be |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    ends = lambda values, form: f"{values[0]:{form}} to {values[-1]:{form}}"  # noqa: E731
+    for line in found["lines"]:
+        lines.append(
+            f"| {line['axis']} | {line['task']} | {ends(line['sizes'], ',')} | {ends(line['seconds'], '.2g')} "
+            f"| {line['exponents']['seconds']:.2f} | {ends(line['memory'], '.2g')} "
+            f"| {line['exponents']['memory']:.2f} | {line['limit']:.0f} |"
+        )
+    return lines
+
+
+def roofline(found: dict) -> list[str]:
+    """Return each program's rates, and the share of the roof above it."""
+    lines = [
+        "## Where the roof is",
+        "",
+        f"`python benchmarks/roofline.py`, on {found['machine']}. Ceilings are measured; XLA counts the bytes as if "
+        "nothing stayed in registers.",
+    ]
+    for name, part in found.items():
+        if name != "machine":
+            lines += ["", *roof(name, part["ceilings"], part["programs"])]
+    return lines
+
+
+def roof(name: str, tops: dict, programs: list[dict]) -> list[str]:
+    """Return the table of one size."""
+    lines = [
+        f"{name.capitalize()}: " + ", ".join(f"{top} {rate / 1e9:,.0f} G/s" for top, rate in tops.items()) + ".",
+        "",
+        "| what | ms | Mflop | MB | Gflop/s | flop per byte | share of the roof |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for run in programs:
+        intensity, rate = run["operations"] / run["bytes"], run["operations"] / run["seconds"]
+        highest = min(tops["large product"], intensity * tops["cache"])
+        mega = {count: f"{run[count] / 1e6:,.1f}" for count in ("operations", "bytes")}
+        lines.append(
+            f"| {run['name']} | {run['seconds'] * 1e3:.2f} | {mega['operations']} | {mega['bytes']} "
+            f"| {rate / 1e9:.0f} | {intensity:.1f} | {rate / highest:.0%} |"
+        )
+    return lines
+
+
+# By the beginning of a file's name, in the page's order.
+SECTIONS: dict[str, Callable[[dict], list[str]]] = {
+    "likelihood_step": likelihood_step,
+    "scoring": scoring,
+    "growth": growth,
+    "roofline": roofline,
+}
+
+
+def of_file(path: Path) -> list[str]:
+    """Return the section of one file of results."""
+    section = next(section for name, section in SECTIONS.items() if path.name.startswith(name))
+    return section(json.loads(path.read_text()))
+
+
+def of_folder(results: Path) -> list[str]:
+    """Return the sections of all files of results in a folder."""
+    paths = [path for name in SECTIONS for path in sorted(results.glob(f"{name}*.json"))]
+    return [line for path in paths for line in [*of_file(path), ""]]
