@@ -16,7 +16,7 @@ import numpy as np
 from liouville import FlowDensity, evaluation
 from liouville.bijections import Chain
 from liouville.data import read_table, six_gaussians
-from liouville.distributions import Transformed
+from liouville.distributions import Transformed, core_and_links
 from liouville.flows import with_tolerance
 
 NUM_ROWS = 256
@@ -71,7 +71,7 @@ def main() -> None:
     )
     print(f"certify: {density.certify(held_out)}")
 
-    core, links = evaluation.split(density.flow_)
+    core, links = core_and_links(density.flow_)
     at_default = density.get_params()["rtol"]
 
     def flow_at(tolerance):

@@ -21,7 +21,7 @@ HEAD = """# Ahead of every peer? Measured side by side
 their range. Each method runs alone in a process, one after the other, for {budget:g} s of training, compilation
 included; its state is chosen on validation rows, looks at them not counted for the peers; log-densities are exact up to
 the solvers' tolerances. `liouville` is `FlowDensity()` as it comes, whose time is its own choice; it gets the training
-and the validation rows, and splits them itself. Machine: {machine}.
+and the validation rows, and splits them itself. Each target is measured on one machine, which it names.
 
 In this table, "ahead" is how far the default ends below the best of the others (in bold where it does not), "reached"
 when its validation first reaches what that one's ends at.
@@ -130,9 +130,8 @@ def write(results: Path, names: Iterable[str]) -> None:
     seeds = len({run["seed"] for run in runs})
     quick = results.name == "quick"
     made = "`make bench-quick`" if quick else "`make bench`"
-    machines = "; ".join(sorted({run["machine"] for run in runs}))
     budget = max(run["budget"] for run in runs)
-    lines = [HEAD.format(made=made, seeds=seeds, budget=budget, machine=machines)]
+    lines = [HEAD.format(made=made, seeds=seeds, budget=budget)]
     lines += [*filter(None, (verdict(target, methods) for target, methods in found.items())), ""]
     page = results / "README.md" if quick else FOLDER / "README.md"
     for target, methods in found.items():
@@ -141,6 +140,7 @@ def write(results: Path, names: Iterable[str]) -> None:
         link = os.path.relpath(picture, page.parent)
         lines += [
             f"## {target.replace('_', ' ')}\n",
+            f"On {'; '.join(sorted({run['machine'] for runs in methods.values() for run in runs}))}.\n",
             *table(methods),
             "",
             *missing(methods, names),

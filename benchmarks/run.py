@@ -1,7 +1,7 @@
 """Measure all methods on all targets, one process after the other, on the machine at hand.
 
 Usage: python benchmarks/run.py [--quick] [--targets NAME ...] [--methods NAME ...] [--seeds K ...] [--seconds S]
-What this machine has measured is not measured again; --again does. Afterwards the tables and plots are made anew.
+What is there already is not measured again; --again does. Afterwards the tables and plots are made anew.
 """
 
 import argparse
@@ -59,9 +59,10 @@ def measure(method: str, data: Path, result: Path, seconds: float, seed: int) ->
         print(f"  {report.one_line(result)}, {time.perf_counter() - start:.0f} s in all", flush=True)
 
 
-def is_measured(result: Path) -> bool:
-    """Return True for a result of this machine: times are compared on one machine only."""
-    return result.exists() and json.loads(result.read_text())["machine"] == machine()
+def elsewhere(folder: Path) -> str | None:
+    """Return the machine, if it is another one, that has measured a target: times are compared on one machine only."""
+    machines = {json.loads(path.read_text())["machine"] for path in folder.glob("*.json")} - {machine()}
+    return min(machines, default=None)
 
 
 def collect(script: str, ours: Iterable[str], others: Iterable[str], data: Path, *options: str) -> list[dict]:
@@ -110,13 +111,17 @@ def main() -> None:
 
 def compare(name: str, seed: int, arguments: argparse.Namespace, results: Path) -> None:
     """Measure the methods on one target with one seed."""
+    other = elsewhere(results / name)
+    if other is not None and not arguments.again:
+        print(f"{name}: measured on {other}; passed over, unless --again measures it here")
+        return
     parts = targets.make(name, seed, arguments.data)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / f"{name}.npz"
         np.savez(data, **parts)
         for method in arguments.methods:
             result = results / name / f"{method.replace(', ', '-').replace(' ', '-')}-{seed}.json"
-            if (name, method) in NOT_FOR or (is_measured(result) and not arguments.again):
+            if (name, method) in NOT_FOR or (result.exists() and not arguments.again):
                 continue
             result.parent.mkdir(parents=True, exist_ok=True)
             print(f"{name}, seed {seed}: {method}", flush=True)
