@@ -22,6 +22,7 @@ LAYERS = (
     ("integrate",),
     ("bijections",),
     ("distributions", "augmented"),
+    ("dequantization",),
     ("paths", "couplings", "diagnostics"),
     ("objectives", "penalties", "variational", "bespoke"),
     ("checkpoint",),

@@ -19,7 +19,7 @@ from ._progress import progress_bar, told
 from ._tables import FEWEST_ROWS, check_frame, check_points, check_varied, check_weight, split_rows
 from .bespoke import FittedSteps, fit_steps
 from .bijections import CNF, Chain
-from .distributions import AbstractDistribution, Transformed
+from .distributions import AbstractDistribution, Transformed, core_and_links
 from .divergences import Hutchinson
 from .preprocessing import candidates
 from .selection import Runner, Split, enter, race
@@ -298,7 +298,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
                 "one of the two."
             )
         if num_probes is not None:
-            core, links = evaluation.split(flow)
+            core, links = core_and_links(flow)
             core = flows.with_divergence(core, Hutchinson(num_probes=num_probes))
             flow = Transformed(core.base, Chain([core.bijection, *links]))
         log_prob, info = evaluation.score(flow, X, seed=_seed(random_state), steps=self._steps(error))
@@ -474,7 +474,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
             return None
         if not isinstance(error, numbers.Real) or not error > 0:
             raise ValueError(f"Expected a positive error, got {error!r}; try error=1e-3.")
-        core, _ = evaluation.split(self._fitted_flow())
+        core, _ = core_and_links(self._fitted_flow())
         if not isinstance(core.bijection, CNF):
             return None
         if error not in self._steps_by_error:

@@ -21,19 +21,15 @@ from .bijections import (
     CNF,
     AbstractBijection,
     Chain,
-    GaussianMargins,
-    GaussianRadius,
     Invert,
     Standardize,
-    Whiten,
     map_integrators,
 )
-from .distributions import Transformed, cnf_of
+from .distributions import Transformed, cnf_of, core_and_links
 from .integrate import STATUS, Integrator, SolveInfo
 from .regularizers import AbstractRegularizer
 
 CHUNK_ENTRIES = 2**13
-CLOSED_FORMS = (GaussianMargins, GaussianRadius, Standardize, Whiten)
 
 
 class EvaluationInfo(NamedTuple):
@@ -125,21 +121,6 @@ def _gradient_chunk(flow: Transformed, rows: Float[AnyArray, "chunk *shape"]):
     return jax.vmap(jax.grad(lambda x: flow._log_prob(x, None, None)))(rows)
 
 
-def split(flow: Transformed) -> tuple[Transformed, list[AbstractBijection]]:
-    """Return the flow's core, which runs on the device, and the closed forms behind it, which run on the host.
-
-    They are computed in NumPy's float64: tables keep their digits, and nothing is compiled for them.
-    """
-    if not isinstance(flow.bijection, Chain):
-        return flow, []
-    links = flow.bijection.links
-    end = len(links)
-    while end > 1 and isinstance(links[end - 1], CLOSED_FORMS):
-        end -= 1
-    core = links[0] if end == 1 else Chain(links[:end])
-    return Transformed(flow.base, core), list(links[end:])
-
-
 def score(
     flow: Transformed, rows: Rows, *, seed: int = 0, steps: FittedSteps | None = None
 ) -> tuple[np.ndarray, EvaluationInfo]:
@@ -174,7 +155,7 @@ def score(
 
 def _score(flow: Transformed, rows: Rows, seed: int) -> list[np.ndarray]:
     """Return log-densities in the core's coordinates, the log-determinants of the rest, and the solves' facts."""
-    core, links = split(flow)
+    core, links = core_and_links(flow)
 
     def one_chunk(chunk: Rows, index: np.ndarray):
         points, log_det = to_core(links, chunk)
@@ -219,7 +200,7 @@ def path_costs(flow: Transformed, rows: Rows, regularizers: tuple[AbstractRegula
     dict of ndarray of shape (n,)
         NaN where the solve failed.
     """
-    core, links = split(flow)
+    core, links = core_and_links(flow)
     cnf = cnf_of(core)
     cnf = CNF(cnf.vector_field, cnf.divergence, cnf.integrator, regularizers, cnf.t0, cnf.t1)
     core = Transformed(core.base, cnf)
@@ -257,7 +238,7 @@ def sample(
 
 def _sample(flow: Transformed, index: np.ndarray, seed: int) -> list[np.ndarray]:
     """Return the points that belong to these numbers of a draw, the base's log-densities, and the solves' facts."""
-    core, links = split(flow)
+    core, links = core_and_links(flow)
 
     def one_chunk(chunk: np.ndarray, _: np.ndarray):
         points, info, base_log_prob = _sample_chunk(core, chunk, np.uint32(seed))
@@ -268,7 +249,7 @@ def _sample(flow: Transformed, index: np.ndarray, seed: int) -> list[np.ndarray]
 
 def to_base(flow: Transformed, rows: Rows) -> np.ndarray:
     """Map rows to the coordinates of the base, where the data look standard normal."""
-    core, links = split(flow)
+    core, links = core_and_links(flow)
     to_base = Invert(core.bijection)
 
     def one_chunk(chunk: Rows, index: np.ndarray):
@@ -279,7 +260,7 @@ def to_base(flow: Transformed, rows: Rows) -> np.ndarray:
 
 def from_base(flow: Transformed, rows: Rows) -> np.ndarray:
     """Map rows of the base's coordinates to the data's: the inverse of `to_base`."""
-    core, links = split(flow)
+    core, links = core_and_links(flow)
 
     def one_chunk(chunk: Rows, index: np.ndarray):
         points = _transform_chunk(core.bijection, _on_device(chunk))
@@ -290,7 +271,7 @@ def from_base(flow: Transformed, rows: Rows) -> np.ndarray:
 
 def paths(flow: Transformed, rows: Rows, num_times: int) -> np.ndarray:
     """Return the paths from base to data that end at `rows`, of shape ``(num_times, rows, columns)``."""
-    core, links = split(flow)
+    core, links = core_and_links(flow)
     cnf = cnf_of(core)
     times = np.linspace(cnf.t1, cnf.t0, num_times).astype(_dtype())
 
@@ -303,7 +284,7 @@ def paths(flow: Transformed, rows: Rows, num_times: int) -> np.ndarray:
 
 def gradient(flow: Transformed, rows: Rows) -> np.ndarray:
     """Return the gradient of the log-density with respect to each row, in nats per unit of each column."""
-    core, links = split(flow)
+    core, links = core_and_links(flow)
     # The outermost link runs on the host, for its digits; it is affine, so the chain rule is a division.
     outer = links[-1:]
     inner = Transformed(core.base, Chain([core.bijection, *links[:-1]]))

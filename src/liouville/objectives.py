@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._types import Key, Scalar
+from ._types import Key, Point, Scalar
 from .bijections import CNF, PowerSeries, map_cnfs, map_integrators, with_series
 from .couplings import AbstractCoupling, Independent
-from .distributions import Transformed, cnf_of
+from .dequantization import Quantized
+from .distributions import Transformed, cnf_of, core_and_links
 from .divergences import AbstractDivergence
 from .integrate import Integrator, SolveInfo
 from .paths import AbstractPath, LinearPath
@@ -198,6 +199,49 @@ class TrainedWith(AbstractObjective):
         divergence = cnf.divergence if self.divergence is None else self.divergence
         integrator = cnf.integrator if self.integrator is None else self.integrator
         return CNF(cnf.vector_field, divergence, integrator, self.regularizers, cnf.t0, cnf.t1)
+
+
+class Dequantized(AbstractObjective):
+    """An objective of a flow of whole numbers (`Quantized`), on noise-filled points in the coordinates of its core.
+
+    With a likelihood the loss is the bound of minus the log-probability, in nats.
+
+    Parameters
+    ----------
+    objective
+        What is made small: `MaximumLikelihood`, of any flow, or `FlowMatching`, where the core is one `CNF`.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from liouville.bijections import CNF, Chain, Logit
+    >>> from liouville.dequantization import Quantized, UniformDequantization
+    >>> from liouville.distributions import Normal, Transformed
+    >>> from liouville.vector_fields import MLP
+    >>> chain = Chain([CNF(MLP((2,), key=jax.random.key(0))), Logit((2,), alpha=0.05)])
+    >>> pictures = Quantized(Transformed(Normal.standard((2,)), chain), UniformDequantization())
+    >>> loss, _ = Dequantized(MaximumLikelihood())(pictures, Batch(jnp.full((4, 2), 128)), key=jax.random.key(1))
+    >>> print(10 < loss < 11)
+    True
+    """
+
+    objective: AbstractObjective
+
+    def __call__(self, flow: Quantized, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the objective's loss, and for a likelihood what noise and closed forms change of it."""
+        noise_key, key = jax.random.split(key)
+        core, links = core_and_links(flow.density)
+
+        def to_core(x: Point, key: Key) -> tuple[Point, Scalar]:
+            x, change = flow.dequantize(x, key)
+            for link in links[::-1]:
+                x, log_det = link.inverse_and_log_det(x)
+                change = change + log_det
+            return x, change
+
+        points, change = jax.vmap(to_core)(batch.x, jax.random.split(noise_key, len(batch.x)))
+        loss, watched = self.objective(core, Batch(points, batch.condition), key=key)
+        return loss if isinstance(self.objective, FlowMatching) else loss - jnp.mean(change), watched
 
 
 class RandomEndTime(AbstractObjective):

@@ -14,6 +14,11 @@ from ._gaussianized import GaussianRadius as GaussianRadius
 from ._moving_norm import PACE as PACE
 from ._moving_norm import MovingNorm as MovingNorm
 from ._moving_norm import mark_statistics as mark_statistics
+from ._multiscale import Leading as Leading
+from ._multiscale import Split as Split
+from ._multiscale import Squeeze as Squeeze
+from ._multiscale import multiscale as multiscale
+from ._pixels import Logit as Logit
 from ._planar import Planar as Planar
 from ._radial import Radial as Radial
 from ._residual import PowerSeries as PowerSeries

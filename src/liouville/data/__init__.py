@@ -1,4 +1,4 @@
-"""Data: toy targets whose density is known, and tables from files."""
+"""Data: toy targets whose density is known, tables and pictures from files."""
 
 from ._energies import Energy as Energy
 from ._energies import forked_wave as forked_wave
@@ -6,6 +6,9 @@ from ._energies import rezende_mohamed as rezende_mohamed
 from ._energies import ring_with_two_lobes as ring_with_two_lobes
 from ._energies import sine_wave as sine_wave
 from ._energies import split_wave as split_wave
+from ._images import Pictures as Pictures
+from ._images import digits as digits
+from ._images import read_pictures as read_pictures
 from ._tabular import Table as Table
 from ._tabular import as_fitted as as_fitted
 from ._tabular import check_output as check_output

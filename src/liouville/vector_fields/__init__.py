@@ -3,6 +3,8 @@
 from ._base import AbstractVectorField as AbstractVectorField
 from ._base import Linearization as Linearization
 from ._concat_squash import ConcatSquash as ConcatSquash
+from ._conv import ConvNet as ConvNet
+from ._low_precision import LowPrecision as LowPrecision
 from ._mlp import MLP as MLP
 from ._planar import PlanarField as PlanarField
 from ._potential import Potential as Potential
@@ -10,3 +12,4 @@ from ._preconditioned import Preconditioned as Preconditioned
 from ._time_varying import Galerkin as Galerkin
 from ._time_varying import Hypernetwork as Hypernetwork
 from ._trained_time import TrainedTime as TrainedTime
+from ._unet import UNet as UNet

@@ -1,0 +1,154 @@
+"""Convolutional fields of pictures: FFJORD's and RNODE's."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._activations import activate, check_activation
+from .._types import Condition, Key, Point, Time
+from ._base import AbstractVectorField
+from ._layers import condition_size, linear, time_signal
+
+Picture = Float[Array, "height width channels"]
+
+
+class Convolution(eqx.Module):
+    """A convolution of one picture, its channels last: the layout of pictures in files, and of fast hardware.
+
+    The edges are padded with zeros, so that with `stride` 1 the picture keeps its size.
+    """
+
+    weight: Float[Array, "rows columns fan_in fan_out"]
+    bias: Float[Array, " fan_out"]
+    stride: int = eqx.field(static=True)
+
+    def __init__(self, fan_in: int, fan_out: int, *, size: int = 3, stride: int = 1, zero: bool = False, key: Key):
+        # Biases start at zero: each further draw costs a net of many layers its compilation.
+        shape, bound = (size, size, fan_in, fan_out), 1 / math.sqrt(size**2 * fan_in)
+        self.weight = jnp.zeros(shape) if zero else bound * jax.random.uniform(key, shape, minval=-1.0)
+        self.bias = jnp.zeros(fan_out)
+        self.stride = stride
+
+    def __call__(self, x: Picture) -> Picture:
+        layout = ("NHWC", "HWIO", "NHWC")
+        strides = (self.stride, self.stride)
+        product = jax.lax.conv_general_dilated(x[None], self.weight, strides, "SAME", dimension_numbers=layout)[0]
+        return product + self.bias
+
+
+class ConcatConvolution(eqx.Module):
+    """A convolution of the picture and, as further channels, of the time and the condition."""
+
+    convolution: Convolution
+
+    def __init__(self, fan_in: int, fan_out: int, signal: int, *, zero: bool, key: Key):
+        self.convolution = Convolution(fan_in + signal, fan_out, zero=zero, key=key)
+
+    def __call__(self, x: Picture, signal: Float[Array, " s"]) -> Picture:
+        planes = jnp.broadcast_to(signal, (*x.shape[:2], signal.size))
+        return self.convolution(jnp.concatenate([x, planes.astype(x.dtype)], axis=-1))
+
+
+class ConcatSquashConvolution(eqx.Module):
+    """``conv(x) * sigmoid(G s) + B s``, channel by channel, where `s` holds the time and the condition."""
+
+    convolution: Convolution
+    gate: eqx.nn.Linear
+    shift: eqx.nn.Linear
+
+    def __init__(self, fan_in: int, fan_out: int, signal: int, *, zero: bool, key: Key):
+        keys = jax.random.split(key, 3)
+        self.convolution = Convolution(fan_in, fan_out, zero=zero, key=keys[0])
+        self.gate = linear(signal, fan_out, key=keys[1])
+        self.shift = linear(signal, fan_out, key=keys[2], bias=False, zero=zero)
+
+    def __call__(self, x: Picture, signal: Float[Array, " s"]) -> Picture:
+        gate, shift = jax.nn.sigmoid(self.gate(signal)), self.shift(signal)
+        return self.convolution(x) * gate.astype(x.dtype) + shift.astype(x.dtype)
+
+
+CONVOLUTIONS = {"concat": ConcatConvolution, "concat_squash": ConcatSquashConvolution}
+
+
+class ConvNet(AbstractVectorField):
+    """A stack of 3 x 3 convolutions that are told the time (Grathwohl and others, FFJORD, 2019; RNODE, 2020).
+
+    Parameters
+    ----------
+    shape
+        Shape of one picture: height, width, channels.
+    width, depth
+        Channels of the hidden layers, and number of hidden layers.
+    cond_shape
+        Shape of the condition, or None.
+    activation
+        Name of the activation between layers.
+    conditioning
+        How each layer is told the time and the condition: ``"concat"``, as further channels (the published nets);
+        ``"concat_squash"``, as gate and shift of each channel.
+    key
+        Key for the initial weights.
+
+    Raises
+    ------
+    ValueError
+        Where the activation or the conditioning is unknown, or `shape` is not that of a picture.
+
+    Notes
+    -----
+    The last layer starts at zero, as RNODE's does: the field starts at rest.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> field = ConvNet((8, 8, 1), width=4, depth=1, key=jax.random.key(0))
+    >>> field(0.5, jnp.ones((8, 8, 1))).shape
+    (8, 8, 1)
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    activation: str = eqx.field(static=True)
+    layers: tuple[ConcatConvolution | ConcatSquashConvolution, ...]
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        width: int = 64,
+        depth: int = 3,
+        cond_shape: tuple[int, ...] | None = None,
+        activation: str = "softplus",
+        conditioning: str = "concat",
+        key: Key,
+    ):
+        if conditioning not in CONVOLUTIONS:
+            raise ValueError(f"Expected a conditioning among {list(CONVOLUTIONS)}, got {conditioning!r}; try 'concat'.")
+        self.shape, self.cond_shape = check_picture(shape), cond_shape
+        self.activation = check_activation(activation)
+        channels = [shape[-1], *[width] * depth, shape[-1]]
+        signal = 1 + condition_size(cond_shape)
+        self.layers = tuple(
+            CONVOLUTIONS[conditioning](fan_in, fan_out, signal, zero=i == depth, key=k)
+            for i, (fan_in, fan_out, k) in enumerate(
+                zip(channels[:-1], channels[1:], jax.random.split(key, depth + 1), strict=True)
+            )
+        )
+
+    def __call__(self, t: Time, x: Point, condition: Condition = None) -> Point:
+        signal = time_signal(t, condition)
+        for layer in self.layers[:-1]:
+            x = activate(self.activation, layer(x, signal))
+        return self.layers[-1](x, signal)
+
+
+def check_picture(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a picture, or raise ``ValueError`` where it has not three axes."""
+    if len(shape) != 3:
+        raise ValueError(
+            f"Expected the shape of a picture (height, width, channels), got {tuple(shape)}; try (28, 28, 1)."
+        )
+    return tuple(shape)

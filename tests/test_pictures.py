@@ -1,0 +1,251 @@
+"""Pictures: fields, flows at several scales, dequantization."""
+
+import functools
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from liouville._types import is_parameter
+from liouville.bijections import CNF, Chain, Leading, Logit, Split, Squeeze, Standardize, multiscale
+from liouville.dequantization import Quantized, UniformDequantization, VariationalDequantization
+from liouville.distributions import Normal, Transformed
+from liouville.integrate import Integrator
+from liouville.metrics import bits_per_dim
+from liouville.objectives import Batch, Dequantized, FlowMatching, MaximumLikelihood
+from liouville.vector_fields import MLP, ConvNet, LowPrecision, UNet
+
+FIELDS = {
+    "concat": lambda shape, cond, key: ConvNet(shape, width=4, depth=2, cond_shape=cond, key=key),
+    "concat_squash": lambda shape, cond, key: ConvNet(
+        shape, width=4, depth=2, cond_shape=cond, conditioning="concat_squash", key=key
+    ),
+    "unet": lambda shape, cond, key: UNet(shape, width=8, depth=1, multipliers=(1, 2), cond_shape=cond, key=key),
+}
+
+
+def shaken(tree, seed, size=0.3):
+    """Return a module with noise on all its parameters, so that nothing is zero."""
+    rng = np.random.default_rng(seed)
+    params, static = eqx.partition(tree, is_parameter)
+    noise = lambda leaf: leaf + jnp.asarray(size * rng.normal(size=leaf.shape), leaf.dtype)  # noqa: E731
+    return eqx.combine(jax.tree.map(noise, params), static)
+
+
+@functools.cache
+def made(name, shape):
+    """Return one of the fields, of a condition of three; made once, as drawing weights is most of the time."""
+    return eqx.filter_jit(lambda key: FIELDS[name](shape, (3,), key))(jax.random.key(0))
+
+
+@eqx.filter_jit
+def call(field, t, x, condition):
+    """Return a field's value, compiled as a whole: operation by operation takes far longer."""
+    return field(t, x, condition)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("shape", [(8, 8, 1), (6, 5, 3)])
+def test_fields_start_at_rest_and_are_told_time_and_condition(name, shape):
+    field, x = made(name, shape), jax.random.normal(jax.random.key(1), shape)
+    one, other = jnp.eye(3)[0], jnp.eye(3)[1]
+    assert not np.any(call(field, jnp.asarray(0.3), x, one))
+    field = shaken(field, 2)
+    value = call(field, jnp.asarray(0.3), x, one)
+    assert value.shape == shape
+    assert np.all(np.isfinite(value))
+    for t, point, condition in ((0.4, x, one), (0.3, x, other), (0.3, x + 0.1, one)):
+        assert np.max(np.abs(value - call(field, jnp.asarray(t), point, condition))) > 1e-4
+
+
+def test_a_field_maps_over_pictures():
+    field = shaken(made("unet", (8, 8, 1)), 1)
+    x = jax.random.normal(jax.random.key(2), (5, 8, 8, 1))
+    t, condition = jnp.asarray(0.5), jnp.eye(3)[0]
+    together = jax.jit(jax.vmap(lambda x: field(t, x, condition)))(x)
+    np.testing.assert_allclose(together, jnp.stack([call(field, t, one, condition) for one in x]), atol=2e-5)
+
+
+def test_a_convolution_is_what_its_sum_says():
+    field = shaken(ConvNet((4, 5, 2), width=3, depth=0, key=jax.random.key(0)), 1)
+    x = np.asarray(jax.random.normal(jax.random.key(2), (4, 5, 2)))
+    layer = field.layers[0].convolution
+    padded = np.zeros((6, 7, 3))
+    padded[1:-1, 1:-1] = np.concatenate([x, np.full((4, 5, 1), 0.7)], axis=-1)
+    expected = np.zeros((4, 5, 2)) + np.asarray(layer.bias)
+    for i in range(3):
+        for j in range(3):
+            expected += padded[i : i + 4, j : j + 5] @ np.asarray(layer.weight)[i, j]
+    np.testing.assert_allclose(field(0.7, jnp.asarray(x)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "number"), [((28, 28, 1), 800_636), ((32, 32, 3), 1_358_868), ((64, 64, 3), 1_996_116)]
+)
+def test_published_nets_have_as_many_parameters_as_published(shape, number):
+    make = lambda key: multiscale(shape, lambda shape, key: ConvNet(shape, key=key), key=key)  # noqa: E731
+    shapes = jax.eval_shape(lambda key: eqx.filter(make(key), is_parameter), jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == number
+
+
+def test_squeeze_puts_each_two_by_two_into_channels():
+    x = np.random.default_rng(0).normal(size=(4, 6, 3))
+    z = np.asarray(Squeeze((4, 6, 3)).inverse(jnp.asarray(x))).reshape(2, 3, 12)
+    for row in range(2):
+        for column in range(3):
+            for channel in range(3):
+                block = x[2 * row : 2 * row + 2, 2 * column : 2 * column + 2, channel]
+                np.testing.assert_allclose(z[row, column, 4 * channel : 4 * channel + 4], block.ravel(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("bijection", [Squeeze((4, 6, 3)), Split((2, 3, 5)), Leading(Split((2, 1, 3)), (3, 4))])
+def test_rearrangements_are_undone(bijection):
+    x = jax.random.normal(jax.random.key(0), bijection.shape)
+    z, log_det = bijection.inverse_and_log_det(x)
+    assert log_det == 0
+    assert sorted(np.ravel(z)) == sorted(np.ravel(x))
+    np.testing.assert_array_equal(bijection.transform(z), x)
+
+
+def small_multiscale(key):
+    field = lambda shape, key: ConvNet(shape, width=4, depth=1, key=key)  # noqa: E731
+    return shaken(multiscale((8, 8, 1), field, blocks=1, integrator=Integrator.constant(8), key=key), 0)
+
+
+def test_the_log_determinant_of_a_multiscale_flow_is_that_of_its_jacobian():
+    flow = small_multiscale(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (8, 8, 1))
+    z, log_det, report = eqx.filter_jit(flow.inverse_and_report)(x)
+    jacobian = jax.jit(jax.jacrev(lambda x: flow.inverse(x.reshape(8, 8, 1)).ravel()))(x.ravel())
+    assert abs(log_det) > 0.1
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], atol=2e-3)
+    back, minus = eqx.filter_jit(flow.transform_and_log_det)(z)
+    np.testing.assert_allclose(back, x, atol=1e-3)
+    np.testing.assert_allclose(minus, -log_det, atol=2e-3)
+    assert report.info.num_evaluations > 3 * 8
+
+
+def test_sides_that_are_odd_are_refused():
+    with pytest.raises(ValueError, match="even sides"):
+        Squeeze((5, 4, 1))
+
+
+def test_the_logit_is_its_formula_and_survives_the_ends():
+    logit = Logit((3,), alpha=1e-5)
+    x = np.array([[0.0, 0.3, 1.0]])
+    z, log_det = logit.inverse_and_log_det(x)
+    squeezed = 1e-5 + (1 - 2e-5) * x
+    np.testing.assert_allclose(z, np.log(squeezed / (1 - squeezed)), rtol=1e-9)
+    np.testing.assert_allclose(log_det, np.sum(np.log((1 - 2e-5) / squeezed / (1 - squeezed)), axis=1), rtol=1e-9)
+    back, minus = logit.transform_and_log_det(z)
+    np.testing.assert_allclose(back, x, atol=1e-12)
+    np.testing.assert_allclose(minus, -log_det)
+    assert np.isfinite(logit.transform_and_log_det(np.array([[-800.0, 0.0, 700.0]]))[1]).all()
+
+
+def test_uniform_pixels_take_as_many_bits_as_they_have():
+    identity = Transformed(Normal.standard((6,)), Logit((6,), alpha=0.05))
+    x = jnp.array([0, 1, 7, 15, 3, 3])
+
+    class Flat(eqx.Module):
+        def _log_prob(self, y, condition, key):
+            return jnp.where(jnp.all((y >= 0) & (y < 1)), 0.0, -jnp.inf)
+
+    flat = eqx.tree_at(lambda q: q.density, Quantized(identity, UniformDequantization(), 16), Flat())
+    bound = flat.log_prob_bound(x, jax.random.key(0))
+    np.testing.assert_allclose(bits_per_dim(-float(bound), 6), 4.0, rtol=1e-6)
+
+
+def exact_log_prob(x, alpha, levels):
+    """Return the log-probability of whole numbers under a dequantized logit-normal, by its distribution function."""
+    edge = lambda k: stats.norm.cdf(np.log(s := alpha + (1 - 2 * alpha) * k / levels) - np.log1p(-s))  # noqa: E731
+    return np.log(edge(x + 1) - edge(x)).sum()
+
+
+def test_bounds_are_below_the_probability_and_rise_to_it():
+    pictures = Quantized(Transformed(Normal.standard((3,)), Logit((3,), alpha=0.05)), UniformDequantization(), 4)
+    x = np.array([0, 1, 3])
+    exact = exact_log_prob(x, 0.05, 4)
+    draws = lambda num: np.asarray(  # noqa: E731
+        jax.vmap(lambda k: pictures.log_prob_bound(jnp.asarray(x), k, num))(jax.random.split(jax.random.key(0), 2000))
+    )
+    one, many = draws(1), draws(64)
+    error = lambda v: v.std() / math.sqrt(len(v))  # noqa: E731
+    assert one.mean() + 4 * error(one) < exact
+    assert many.mean() > one.mean() + 4 * error(one)
+    assert abs(many.mean() - exact) < 4 * error(many) + 2e-3
+    # The weights are unbiased, whatever the noise.
+    weights = np.exp(one - exact)
+    assert abs(weights.mean() - 1) < 4 * error(weights)
+
+
+def test_noise_of_a_flow_gives_unbiased_weights_too():
+    field = shaken(MLP((3,), cond_shape=(3,), width=8, depth=1, key=jax.random.key(0)), 1, 0.2)
+    # A little wider than the logits of uniform noise, so that no weight is far above the others.
+    noise = VariationalDequantization(Transformed(Normal(np.zeros(3), np.full(3, 2.2)), CNF(field)))
+    pictures = Quantized(Transformed(Normal.standard((3,)), Logit((3,), alpha=0.05)), noise, 4)
+    x = np.array([0, 1, 3])
+    keys = jax.random.split(jax.random.key(2), 4000)
+    bounds = jax.jit(jax.vmap(lambda k: pictures.log_prob_bound(jnp.asarray(x), k)))(keys)
+    weights = np.exp(np.asarray(bounds))
+    exact = np.exp(exact_log_prob(x, 0.05, 4))
+    assert abs(weights.mean() - exact) < 4 * weights.std() / math.sqrt(len(weights))
+    drawn, _ = noise.draw(jnp.asarray(x) / 4, jax.random.key(3))
+    assert np.all((drawn > 0) & (drawn < 1))
+
+
+def test_samples_are_whole_numbers_with_the_right_shares():
+    pictures = Quantized(Transformed(Normal.standard((1,)), Logit((1,), alpha=0.05)), UniformDequantization(), 4)
+    x = np.asarray(pictures.sample(jax.random.key(0), (20_000,))).ravel()
+    expected = np.exp([exact_log_prob(np.array([k]), 0.05, 4) for k in range(4)])
+    # What lies beyond the ends is clipped into the outermost values.
+    beyond = (1 - expected.sum()) / 2
+    expected = expected + beyond * np.array([1, 0, 0, 1])
+    shares = np.bincount(x.astype(int), minlength=4) / len(x)
+    np.testing.assert_allclose(shares, expected, atol=4 * 0.5 / math.sqrt(len(x)))
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_in_low_precision_is_near_the_full_one(name):
+    field = shaken(made(name, (8, 8, 1)), 1)
+    low, x = LowPrecision(field), jax.random.normal(jax.random.key(2), (8, 8, 1))
+    one, t = jnp.eye(3)[0], jnp.asarray(0.3)
+    full, rounded = call(field, t, x, one), call(low, t, x, one)
+    assert rounded.dtype == full.dtype
+    off = jnp.linalg.norm(rounded - full) / jnp.linalg.norm(full)
+    assert 1e-5 < off < 0.03
+    # Time is not rounded: times that a short number cannot tell apart are two.
+    assert name != "unet" or np.any(rounded != call(low, jnp.asarray(0.3001), x, one))
+    grads = eqx.filter_jit(eqx.filter_grad(lambda f: jnp.sum(f(t, x, one) ** 2)))(low)
+    assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
+
+
+def small_pictures(key):
+    field = shaken(MLP((3,), width=8, depth=1, key=key), 0, 0.1)
+    chain = Chain([CNF(field), Standardize([0.1, 0.2, 0.3], [1.0, 2.0, 0.5]), Logit((3,), alpha=0.05)])
+    return Quantized(Transformed(Normal.standard((3,)), chain), UniformDequantization(), 4)
+
+
+def test_the_loss_of_dequantized_likelihood_is_the_bound():
+    pictures, x = small_pictures(jax.random.key(0)), jnp.array([[0, 1, 3], [2, 2, 0]])
+    keys = jax.random.split(jax.random.key(1), 500)
+    loss = jax.jit(jax.vmap(lambda k: Dequantized(MaximumLikelihood())(pictures, Batch(x), key=k)[0]))(keys)
+    bound = jax.jit(jax.vmap(lambda k: jax.vmap(lambda x: pictures.log_prob_bound(x, k))(x).mean()))(keys)
+    error = math.hypot(np.std(loss), np.std(bound)) / math.sqrt(500)
+    assert abs(np.mean(loss) + np.mean(bound)) < 4 * error
+
+
+def test_dequantized_matching_is_matching_in_the_coordinates_of_the_core():
+    pictures, x = small_pictures(jax.random.key(0)), jnp.array([[0, 1, 3], [2, 2, 0]])
+    key = jax.random.key(1)
+    loss, _ = Dequantized(FlowMatching())(pictures, Batch(x), key=key)
+    noise_key, key = jax.random.split(key)
+    y = jax.vmap(pictures.dequantize)(x, jax.random.split(noise_key, 2))[0]
+    squeezed = 0.05 + 0.9 * y
+    z = (jnp.log(squeezed / (1 - squeezed)) - jnp.array([0.1, 0.2, 0.3])) / jnp.array([1.0, 2.0, 0.5])
+    core = Transformed(pictures.density.base, pictures.density.bijection.links[0])
+    np.testing.assert_allclose(loss, FlowMatching()(core, Batch(z), key=key)[0], rtol=1e-5)
