@@ -106,7 +106,8 @@ def draw(target: str, methods: dict[str, list[dict]], path: Path) -> None:
     for name, runs in methods.items():
         curve = runs[0]["curve"]
         ends.append(min(value for _, value in curve))
-        style = {"lw": 2.5, "zorder": 3} if name in OURS else {"lw": 1}
+        style = {"lw": 2.5, "zorder": 3, "color": "black"} if name in OURS else {"lw": 1}
+        style["ls"] = "--" if name == OURS[1] else "-"
         axes.plot(*zip(*curve, strict=True), marker="o", ms=3, label=name, **style)
     low, high = min(ends), max(ends) + 0.01
     axes.set(
