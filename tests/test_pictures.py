@@ -48,8 +48,7 @@ def call(field, t, x, condition):
     return field(t, x, condition)
 
 
-@pytest.mark.parametrize("name", FIELDS)
-@pytest.mark.parametrize("shape", [(8, 8, 1), (6, 5, 3)])
+@pytest.mark.parametrize(("name", "shape"), [("concat", (6, 5, 3)), ("concat_squash", (6, 5, 3)), ("unet", (8, 8, 1))])
 def test_fields_start_at_rest_and_are_told_time_and_condition(name, shape):
     field, x = made(name, shape), jax.random.normal(jax.random.key(1), shape)
     one, other = jnp.eye(3)[0], jnp.eye(3)[1]
@@ -209,7 +208,7 @@ def test_samples_are_whole_numbers_with_the_right_shares():
     np.testing.assert_allclose(shares, expected, atol=4 * 0.5 / math.sqrt(len(x)))
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", ["concat", "unet"])
 def test_a_field_in_low_precision_is_near_the_full_one(name):
     field = shaken(made(name, (8, 8, 1)), 1)
     low, x = LowPrecision(field), jax.random.normal(jax.random.key(2), (8, 8, 1))
@@ -220,8 +219,7 @@ def test_a_field_in_low_precision_is_near_the_full_one(name):
     assert 1e-5 < off < 0.03
     # Time is not rounded: times that a short number cannot tell apart are two.
     assert name != "unet" or np.any(rounded != call(low, jnp.asarray(0.3001), x, one))
-    grads = eqx.filter_jit(eqx.filter_grad(lambda f: jnp.sum(f(t, x, one) ** 2)))(low)
-    assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(eqx.filter(low, is_parameter))} == {jnp.dtype("float32")}
 
 
 def small_pictures(key):
@@ -232,10 +230,10 @@ def small_pictures(key):
 
 def test_the_loss_of_dequantized_likelihood_is_the_bound():
     pictures, x = small_pictures(jax.random.key(0)), jnp.array([[0, 1, 3], [2, 2, 0]])
-    keys = jax.random.split(jax.random.key(1), 500)
+    keys = jax.random.split(jax.random.key(1), 300)
     loss = jax.jit(jax.vmap(lambda k: Dequantized(MaximumLikelihood())(pictures, Batch(x), key=k)[0]))(keys)
     bound = jax.jit(jax.vmap(lambda k: jax.vmap(lambda x: pictures.log_prob_bound(x, k))(x).mean()))(keys)
-    error = math.hypot(np.std(loss), np.std(bound)) / math.sqrt(500)
+    error = math.hypot(np.std(loss), np.std(bound)) / math.sqrt(300)
     assert abs(np.mean(loss) + np.mean(bound)) < 4 * error
 
 
