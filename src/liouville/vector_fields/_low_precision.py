@@ -1,13 +1,11 @@
 """A field in half as many bits."""
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from .._types import Condition, Point, Time, is_parameter
-from ._base import AbstractVectorField, Linearization
+from ._base import AbstractVectorField
 
 
 class LowPrecision(AbstractVectorField):
@@ -46,14 +44,6 @@ class LowPrecision(AbstractVectorField):
         return self.field.cond_shape
 
     def __call__(self, t: Time, x: Point, condition: Condition = None) -> Point:
-        low = self._rounded()
-        return low(t, x.astype(self.dtype), condition).astype(x.dtype)
-
-    def value_and_divergence(self, t: Time, x: Point, condition: Condition, estimate: Callable) -> Linearization:
-        """Return the velocity and its divergence; the weights are rounded once."""
-        low = self._rounded()
-        return estimate(lambda x: low(t, x.astype(self.dtype), condition).astype(x.dtype), x)
-
-    def _rounded(self) -> AbstractVectorField:
         params, static = eqx.partition(self.field, is_parameter)
-        return eqx.combine(jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(self.dtype)), params), static)
+        rounded = eqx.combine(jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(self.dtype)), params), static)
+        return rounded(t, x.astype(self.dtype), condition).astype(x.dtype)
