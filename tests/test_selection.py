@@ -87,6 +87,8 @@ def test_validation_is_exact_unless_columns_are_many():
     assert isinstance(divergence, Exact) and rows > 1000
     rows, divergence = affordable_validation(FlowRecipe(63, width=256, depth=2))
     assert isinstance(divergence, Hutchinson) and 400 < rows < 600
+    # Discrete layers are exact whatever their size.
+    assert isinstance(affordable_validation(FlowRecipe(63, width=256, depth=2, layer="planar"))[1], Exact)
 
 
 def test_estimated_validation_agrees_with_the_exact_one():

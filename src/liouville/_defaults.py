@@ -151,14 +151,14 @@ def affordable_validation(recipe: FlowRecipe) -> tuple[int, AbstractDivergence]:
     """Return the number of rows whose log-density costs about half a second, and by which divergence.
 
     Where the exact one costs more than that on a chunk, it is estimated by one probe for each of more rows: how rows
-    differ, on many columns, leaves the mean far less certain than the probes do.
+    differ, on many columns, leaves the mean far less certain than the probes do. Discrete layers have no divergence.
     """
     weights = 2 * recipe.depth * recipe.width**2 + 2 * recipe.size * recipe.width
     rows = lambda directions: VALIDATION_FLOPS / (2 * weights * (1 + directions) * SOLVE_EVALUATIONS)  # noqa: E731
     least = chunk_rows((recipe.size,))
-    if rows(recipe.size) >= least:
-        return int(min(rows(recipe.size), 4096)), Exact()
-    return int(np.clip(rows(1), least, 4096)), Hutchinson()
+    if recipe.layer is None and rows(recipe.size) < least:
+        return int(np.clip(rows(1), least, 4096)), Hutchinson()
+    return int(np.clip(rows(recipe.size), least, 4096)), Exact()
 
 
 def validation_goals(validate_seconds: float, deadline: float | None) -> tuple[float, ...]:
