@@ -25,13 +25,13 @@ LAYERS = (
     ("dequantization",),
     ("paths", "couplings", "diagnostics"),
     ("objectives", "penalties", "variational", "bespoke"),
-    ("checkpoint",),
+    ("checkpoint", "sharding", "_training_data"),
     ("training", "evaluation"),
     ("preprocessing",),
     ("flows", "selection", "data", "metrics"),
-    ("_defaults", "_progress", "_tables"),
+    ("_defaults", "_image_defaults", "_progress", "_tables"),
     ("_model_file",),
-    ("estimators", "plots", "callbacks", "report"),
+    ("estimators", "image_density", "plots", "callbacks", "report"),
     ("cli", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -13,11 +13,12 @@ from scipy import stats
 
 from checks import LinearField
 from liouville import SolveError, checkpoint, evaluation
+from liouville._training_data import padded_size
 from liouville.bijections import CNF
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
 from liouville.objectives import AbstractObjective, FlowMatching, MaximumLikelihood
-from liouville.training import Budget, Options, Trainer, TrainingData, learning_rate_factor, padded_size
+from liouville.training import Budget, Options, Trainer, TrainingData, learning_rate_factor
 from liouville.vector_fields import MLP, Preconditioned
 
 OPTIONS = Options(batch_size=64, learning_rate=1e-2)

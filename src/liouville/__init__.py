@@ -1,7 +1,7 @@
 """Density estimation with continuous normalizing flows, in JAX.
 
-`FlowDensity` is the friendly layer: a scikit-learn estimator. The modules are the strict layer under
-it, one for each choice that papers vary.
+`FlowDensity` and `ImageDensity` are the friendly layer: estimators of tables and of pictures. The modules are the
+strict layer under them, one for each choice that papers vary.
 """
 
 import importlib
@@ -13,9 +13,11 @@ from ._errors import SolveError as SolveError
 
 if TYPE_CHECKING:
     from .estimators import FlowDensity as FlowDensity
+    from .image_density import ImageDensity as ImageDensity
 
 __version__ = "0.1.0"
 
+_ESTIMATORS = {"FlowDensity": ".estimators", "ImageDensity": ".image_density"}
 _MODULES = (
     "augmented",
     "bespoke",
@@ -24,12 +26,14 @@ _MODULES = (
     "checkpoint",
     "couplings",
     "data",
+    "dequantization",
     "diagnostics",
     "distributions",
     "divergences",
     "estimators",
     "evaluation",
     "flows",
+    "image_density",
     "integrate",
     "metrics",
     "objectives",
@@ -38,6 +42,7 @@ _MODULES = (
     "plots",
     "preprocessing",
     "regularizers",
+    "sharding",
     "training",
     "variational",
     "vector_fields",
@@ -45,16 +50,16 @@ _MODULES = (
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "CheckpointError",
     "DataError",
-    "FlowDensity",
     "SolveError",
+    *_ESTIMATORS,
     *_MODULES,
 ]
 
 
 def __getattr__(name: str):
     """Import what is asked for when it is: neither scikit-learn nor matplotlib burdens ``import liouville``."""
-    if name == "FlowDensity":
-        return importlib.import_module(".estimators", __name__).FlowDensity
+    if name in _ESTIMATORS:
+        return getattr(importlib.import_module(_ESTIMATORS[name], __name__), name)
     if name in _MODULES:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

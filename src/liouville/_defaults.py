@@ -56,17 +56,22 @@ def check_parameters(estimator: Any) -> None:
             raise ValueError(
                 f"Expected {name} among {list(choices)}, got {params[name]!r}; try {next(filter(None, choices))!r}."
             )
-    for name in {*POSITIVE, *INTEGERS}:
-        value = params[name]
-        kind = numbers.Integral if name in INTEGERS else numbers.Real
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise TypeError(f"Expected a number for {name}, got {value!r}; try leaving it out.")
-        number = 1.0 if value is None else float(value)
-        if not math.isfinite(number) or number < 0 or (name in POSITIVE and number == 0):
-            raise ValueError(f"Expected a positive {name}, got {value!r}; try leaving it out.")
+    check_numbers(params, POSITIVE, INTEGERS)
     fraction = params["validation_fraction"]
     if not isinstance(fraction, numbers.Real) or not 0 <= float(fraction) < 1:
         raise ValueError(f"Expected validation_fraction in [0, 1), got {fraction!r}; try validation_fraction=0.1.")
+
+
+def check_numbers(params: dict[str, Any], positive: tuple[str, ...], integers: tuple[str, ...]) -> None:
+    """Raise for a parameter, not None, that is no number, not positive, or not whole where it should be."""
+    for name in {*positive, *integers}:
+        value = params[name]
+        kind = numbers.Integral if name in integers else numbers.Real
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise TypeError(f"Expected a number for {name}, got {value!r}; try leaving it out.")
+        number = 1.0 if value is None else float(value)
+        if not math.isfinite(number) or number < 0 or (name in positive and number == 0):
+            raise ValueError(f"Expected a positive {name}, got {value!r}; try leaving it out.")
 
 
 def resolve(estimator: Any, rows: int, columns: int) -> Settings:

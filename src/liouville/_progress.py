@@ -4,12 +4,10 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
-from .bijections import Chain
-from .distributions import Transformed
 from .selection import Runner
 from .training import Trainer
 
@@ -29,8 +27,8 @@ def progress_bar(verbose: int) -> Iterator[Watch]:
         def watch(trainer: Trainer, numbers: dict[str, float]) -> None:
             # In a race several trainers start over: the bar never runs backwards.
             bar.n = max(bar.n, min(100, int(100 * trainer.progress)))
-            digits = {"step": 0, "loss": 3, "nll": 3, "evaluations": 0, "skipped": 0}
-            known = {name: numbers[name] for name in digits if math.isfinite(numbers[name])}
+            digits = {"step": 0, "loss": 3, "nll": 3, "bits/dim": 3, "evaluations": 0, "skipped": 0}
+            known = {name: numbers[name] for name in digits if math.isfinite(numbers.get(name, math.nan))}
             if not known["skipped"]:
                 del known["skipped"]
             bar.set_postfix({name: f"{value:.{digits[name]}f}" for name, value in known.items()})
@@ -42,7 +40,7 @@ class FlowHandle:
     """The flow at one moment of a fit: nothing is put together, let alone computed, until it is called.
 
     The call returns the flow of the weights' average, with the closed forms of the preprocessing: a density in
-    the units of the table. It stays valid as training goes on.
+    the units of the table, or of pictures (`liouville.dequantization.Quantized`). It stays valid as training goes on.
 
     Attributes
     ----------
@@ -54,14 +52,12 @@ class FlowHandle:
     """
 
     def __init__(self, runner: Runner, numbers: dict[str, float]):
-        trainer = runner.trainer
-        self.kind, self.numbers, self._links = runner.kind, numbers, runner.links
-        self._core = partial(trainer.flow, trainer.state.average)
+        self.kind, self.numbers = runner.kind, numbers
+        self._flow = partial(runner.flow, runner.trainer.state.average)
 
-    def __call__(self) -> Transformed:
-        """Return the flow, base to table."""
-        core = self._core()
-        return Transformed(core.base, Chain([core.bijection, *self._links]))
+    def __call__(self) -> Any:
+        """Return the flow, base to data."""
+        return self._flow()
 
 
 def told(watch: Watch, callback: Callback | None, runner: Runner) -> Runner:

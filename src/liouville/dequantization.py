@@ -40,6 +40,25 @@ class UniformDequantization(AbstractDequantization):
         return jax.random.uniform(key, x.shape, x.dtype), jnp.zeros((), x.dtype)
 
 
+class MidPoints(AbstractDequantization):
+    """No noise: each entry in the middle of its level.
+
+    What comes of it is no bound of a probability, and not to be compared with one: a density may be as high as it likes
+    at the middles. Some published curves are of this kind.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> noise, _ = MidPoints().draw(jnp.zeros(2), jax.random.key(0))
+    >>> print(noise)
+    [0.5 0.5]
+    """
+
+    def draw(self, x: Point, key: Key) -> tuple[Point, Scalar]:
+        """Return a half for each entry, and 0."""
+        return jnp.full(x.shape, 0.5, x.dtype), jnp.zeros((), x.dtype)
+
+
 class VariationalDequantization(AbstractDequantization):
     """Noise from a small flow of its own, conditioned on the point (Ho and others, Flow++, 2019, section 3.1).
 

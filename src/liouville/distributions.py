@@ -17,12 +17,13 @@ from .bijections import (
     GaussianMargins,
     GaussianRadius,
     Logit,
+    PixelMargins,
     Report,
     Standardize,
     Whiten,
 )
 
-CLOSED_FORMS = (GaussianMargins, GaussianRadius, Logit, Standardize, Whiten)
+CLOSED_FORMS = (GaussianMargins, GaussianRadius, Logit, PixelMargins, Standardize, Whiten)
 
 
 class AbstractDistribution(eqx.Module):

@@ -4,7 +4,7 @@ import numbers
 import os
 import time
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import jax
 import numpy as np
@@ -12,9 +12,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Density
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from . import checkpoint, evaluation, flows
+from . import evaluation, flows
 from ._defaults import Settings, check_parameters, resolve, validation_goals
-from ._model_file import portable_params, read_model, write_model
+from ._model_file import find_checkpoint, portable_params, read_model, run_saving, write_model
 from ._progress import progress_bar, told
 from ._tables import FEWEST_ROWS, check_frame, check_points, check_varied, check_weight, split_rows
 from .bespoke import FittedSteps, fit_steps
@@ -194,7 +194,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         judge = settings.validation_divergence
         enter_kind = lambda kind: told(enter(kind, split, judge, make_trainer))  # noqa: E731
         identity = {"parameters": portable_params(self), "rows": len(split.rows), "seed": seed}
-        found = self._find_checkpoint(identity)
+        found = find_checkpoint(self.checkpoint, identity)
         few = len(split.rows) < FEWEST_ROWS
         if found is None:
             kinds = candidates(settings.recipe.size) if self.preprocess == "auto" else [self.preprocess]
@@ -203,29 +203,13 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
             runner = enter_kind(found[1]["preprocess"])
             runner.trainer.restore(*found)
         goals = () if few else validation_goals(runner.trainer.validate_seconds, deadline)
-        if self.checkpoint is None:
-            runner.trainer.run(goals, longest=settings.longest)
-        else:
-            facts = {**identity, "preprocess": runner.kind}
-            runner.trainer.run(goals, save_to=self.checkpoint, facts=facts, longest=settings.longest)
-            os.unlink(self.checkpoint)
+        facts = {**identity, "preprocess": runner.kind}
+        run_saving(runner.trainer, goals, self.checkpoint, facts, settings.longest)
         return runner
-
-    def _find_checkpoint(self, identity: dict[str, Any]):
-        if self.checkpoint is None or not os.path.exists(self.checkpoint):
-            return None
-        arrays, facts = checkpoint.read(self.checkpoint, "training")
-        if any(facts[name] != value for name, value in identity.items()):
-            raise checkpoint.CheckpointError(
-                "Expected a checkpoint of these parameters, this table and this seed, got another in "
-                f"{self.checkpoint}; try deleting it, or another path."
-            )
-        return arrays, facts
 
     def _keep(self, runner: Runner, settings: Settings, num_rows: int, seed: int, seconds: float) -> None:
         trainer = runner.trainer
-        core = trainer.best_flow()
-        self.flow_ = Transformed(core.base, Chain([core.bijection, *runner.links]))
+        self.flow_ = runner.flow(trainer.best_params)
         self._steps_by_error = {}
         self.history_, self.n_iter_ = dict(trainer.history), int(trainer.state.step)
         self.facts_ = {

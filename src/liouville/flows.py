@@ -1,7 +1,8 @@
 """Recipes: members of the nine nouns put together under a name, from strings and numbers."""
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -19,13 +20,16 @@ from .bijections import (
     Residual,
     map_cnfs,
     map_integrators,
+    multiscale,
 )
 from .couplings import ExactOT
+from .dequantization import Quantized, UniformDequantization, VariationalDequantization
 from .distributions import Normal, Transformed
 from .divergences import AbstractDivergence, Exact, Hutchinson
 from .integrate import CONSTANT_STEP_SOLVERS, SOLVERS, Integrator
 from .objectives import (
     AbstractObjective,
+    Dequantized,
     FlowMatching,
     MaximumLikelihood,
     RandomEndTime,
@@ -34,7 +38,20 @@ from .objectives import (
     WeightedSum,
 )
 from .regularizers import HamiltonJacobi, JacobianFrobenius, KineticEnergy, TaylorDerivative
-from .vector_fields import MLP, ConcatSquash, Galerkin, Hypernetwork, PlanarField, Potential, Preconditioned
+from .vector_fields import (
+    MLP,
+    AbstractVectorField,
+    BesidePicture,
+    ConcatSquash,
+    ConvNet,
+    Galerkin,
+    Hypernetwork,
+    LowPrecision,
+    PlanarField,
+    Potential,
+    Preconditioned,
+    UNet,
+)
 
 VECTOR_FIELDS = {
     "concat_squash": ConcatSquash,
@@ -52,6 +69,9 @@ LAYERS: dict[str, Callable[[int, int, Key], AbstractBijection]] = {
     "residual": lambda size, width, key: Residual((size,), width=width, key=key),
 }
 CONSTANT_STEPS = 20
+Tree = TypeVar("Tree")
+# Standard deviation of the logit of a uniform number.
+LOGISTIC_SCALE = math.pi / math.sqrt(3)
 
 
 class Recipe(NamedTuple):
@@ -216,21 +236,201 @@ class FlowRecipe(eqx.Module):
         field = VECTOR_FIELDS[self.vector_field]((self.size,), width=self.width, depth=self.depth, key=key)
         if self.preconditioned:
             field = Preconditioned(field)
-        return Transformed(base, CNF(field, Exact(), self.integrator()))
-
-    def integrator(self) -> Integrator:
-        """Return the integrator; its tolerances are arrays, so that changing them compiles nothing."""
-        solver = SOLVERS[self.solver]()
-        if self.solver in CONSTANT_STEP_SOLVERS:
-            return Integrator.constant(CONSTANT_STEPS, solver)
-        return Integrator.adaptive(np.asarray(self.rtol), np.asarray(self.atol), solver)
+        return Transformed(base, CNF(field, Exact(), integrator_of(self.solver, self.rtol, self.atol)))
 
 
-def with_tolerance(flow: Transformed, factor: float) -> Transformed:
+class ImageRecipe(NamedTuple):
+    """How a paper learns pictures.
+
+    Attributes
+    ----------
+    year, paper, figure
+        Whose work it is, and what was published.
+    objective
+        Function of the number of pixels that makes the objective; likelihoods are in bits per dimension.
+    preprocess
+        How pixels become numbers: a key of `liouville.preprocessing.PIXELS`.
+    field
+        A key of `IMAGE_FIELDS`.
+    multiscale
+        True squeezes and splits between several flows; False is one flow of the whole picture.
+    preconditioned
+        True adds the Gaussian field in closed form.
+    width, depth
+        Channels of the hidden layers, and their number: of a U-Net the blocks of each level.
+    learning_rate, batch_size
+        As in `Recipe`.
+    """
+
+    year: int
+    paper: str
+    figure: str
+    objective: Callable[[int], AbstractObjective]
+    preprocess: str
+    field: str
+    multiscale: bool
+    preconditioned: bool
+    width: int
+    depth: int
+    learning_rate: float
+    batch_size: int
+
+
+IMAGE_FIELDS: dict[str, Callable[..., AbstractVectorField]] = {"conv": ConvNet, "unet": UNet}
+
+
+def in_bits(objective: AbstractObjective, size: int) -> AbstractObjective:
+    """Return a likelihood of pictures of so many pixels in bits per dimension."""
+    return WeightedSum([(1 / (size * math.log(2)), Dequantized(objective))])
+
+
+def rnode_image(size: int) -> AbstractObjective:
+    """Return RNODE's objective: bits per dimension, and a hundredth of each penalty."""
+    weight = 0.01 * size * math.log(2)
+    penalties = (KineticEnergy(weight=weight), JacobianFrobenius(weight=weight))
+    return in_bits(TrainedWith(MaximumLikelihood(), ONE_PROBE, FOUR_STEPS, penalties), size)
+
+
+IMAGE_RECIPES = {
+    "flow_matching_image": ImageRecipe(
+        2023, "Lipman and others, Flow matching for generative modeling", "CIFAR-10 2.99 bits/dim",
+        lambda size: Dequantized(FlowMatching()), "margins", "unet", False, True, 32, 1, 1e-3, 128,
+    ),
+    "ffjord_image": ImageRecipe(
+        2019, "Grathwohl and others, FFJORD", "MNIST 0.99, CIFAR-10 3.40 bits/dim",
+        lambda size: in_bits(FFJORD, size), "logit", "conv", True, False, 64, 3, 1e-3, 200,
+    ),
+    "rnode_image": ImageRecipe(
+        2020, "Finlay and others, How to train your neural ODE", "MNIST 0.973, CIFAR-10 3.398 bits/dim",
+        rnode_image, "logit", "conv", True, False, 64, 3, 1e-3, 200,
+    ),
+}  # fmt: skip
+
+
+class ImageFlow(eqx.Module):
+    """A flow of pictures by strings and numbers: call it with a key to build the flow.
+
+    Parameters
+    ----------
+    shape
+        Shape of one picture: height, width, channels.
+    field
+        A key of `IMAGE_FIELDS`.
+    width, depth
+        Size of its network.
+    multiscale
+        True puts several flows, with squeezes and splits between them (`liouville.bijections.multiscale`).
+    preconditioned
+        True adds the Gaussian field in closed form: right for flow matching.
+    dtype
+        Precision of the field, ``"float32"`` or ``"bfloat16"``; points and log-determinants keep theirs.
+    solver
+        A key of `liouville.integrate.SOLVERS`.
+    rtol, atol
+        Tolerances of adaptive steps.
+
+    Examples
+    --------
+    >>> import jax
+    >>> flow = ImageFlow((8, 8, 1), "conv", width=4, depth=1)(jax.random.key(0))
+    >>> flow.shape
+    (8, 8, 1)
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    field: str = eqx.field(default="unet", static=True)
+    width: int = eqx.field(default=32, static=True)
+    depth: int = eqx.field(default=1, static=True)
+    multiscale: bool = eqx.field(default=False, static=True)
+    preconditioned: bool = eqx.field(default=True, static=True)
+    dtype: str = eqx.field(default="float32", static=True)
+    solver: str = eqx.field(default="dopri5", static=True)
+    rtol: float = eqx.field(default=1e-5, static=True)
+    atol: float = eqx.field(default=1e-5, static=True)
+
+    def __call__(self, key: Key) -> Transformed:
+        """Build the flow, on a standard normal base, with weights drawn from `key`."""
+        base, integrator = Normal.standard(self.shape), integrator_of(self.solver, self.rtol, self.atol)
+        if self.multiscale:
+            bijection = multiscale(self.shape, self.make_field, key=key, integrator=integrator)
+        else:
+            bijection = CNF(self.make_field(self.shape, key), integrator=integrator)
+        return Transformed(base, bijection)
+
+    def make_field(self, shape: tuple[int, ...], key: Key) -> AbstractVectorField:
+        """Build the vector field of pictures of a shape."""
+        field = IMAGE_FIELDS[self.field](shape, width=self.width, depth=self.depth, key=key)
+        field = field if self.dtype == "float32" else LowPrecision(field, self.dtype)
+        return Preconditioned(field) if self.preconditioned else field
+
+
+class NoiseFlow(eqx.Module):
+    """The noise of variational dequantization: call it with a key to build it.
+
+    Its flow starts at the logits of uniform noise but for their tails, is solved in four constant steps, and its
+    divergence is estimated by one probe.
+
+    Parameters
+    ----------
+    shape
+        Shape of one picture: height, width, channels.
+    width, depth
+        Channels of the hidden layers, and their number.
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    width: int = eqx.field(default=32, static=True)
+    depth: int = eqx.field(default=2, static=True)
+
+    def __call__(self, key: Key) -> VariationalDequantization:
+        """Build the noise, with weights drawn from `key`."""
+        height, width, channels = self.shape
+        field = ConvNet((height, width, 2 * channels), width=self.width, depth=self.depth, key=key)
+        base = Normal(np.zeros(self.shape), np.full(self.shape, LOGISTIC_SCALE))
+        return VariationalDequantization(Transformed(base, CNF(BesidePicture(field), ONE_PROBE, FOUR_STEPS)))
+
+
+class QuantizedFlow(eqx.Module):
+    """A flow of pictures of whole numbers: call it with a key to build it.
+
+    Parameters
+    ----------
+    flow
+        Builds the trained flow.
+    links
+        The closed forms behind it, towards the data, in the order of a `Chain`.
+    noise
+        Builds the noise; None is uniform noise.
+    levels
+        Number of values that a pixel can have.
+    """
+
+    flow: ImageFlow
+    links: tuple[AbstractBijection, ...]
+    noise: NoiseFlow | None
+    levels: int = eqx.field(static=True)
+
+    def __call__(self, key: Key) -> Quantized:
+        """Build the flow, with weights drawn from `key`."""
+        key, noise_key = jax.random.split(key)
+        core = self.flow(key)
+        parts = core.bijection.links if isinstance(core.bijection, Chain) else (core.bijection,)
+        noise = UniformDequantization() if self.noise is None else self.noise(noise_key)
+        return Quantized(Transformed(core.base, Chain([*parts, *self.links])), noise, self.levels)
+
+
+def integrator_of(solver: str, rtol: float, atol: float) -> Integrator:
+    """Return an integrator by name; its tolerances are arrays, so that changing them compiles nothing."""
+    if solver in CONSTANT_STEP_SOLVERS:
+        return Integrator.constant(CONSTANT_STEPS, SOLVERS[solver]())
+    return Integrator.adaptive(np.asarray(rtol), np.asarray(atol), SOLVERS[solver]())
+
+
+def with_tolerance(flow: Tree, factor: float) -> Tree:
     """Return the flow with the tolerances of its solves multiplied by `factor` (`Integrator.with_tolerance`)."""
     return map_integrators(lambda integrator: integrator.with_tolerance(factor), flow)
 
 
-def with_divergence(flow: Transformed, divergence: AbstractDivergence) -> Transformed:
+def with_divergence(flow: Tree, divergence: AbstractDivergence) -> Tree:
     """Return the flow with another divergence: train with one, evaluate with another."""
     return map_cnfs(lambda cnf: eqx.tree_at(lambda c: c.divergence, cnf, divergence), flow)

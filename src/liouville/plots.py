@@ -240,7 +240,7 @@ def _coloured_by_time(paths: np.ndarray, times: np.ndarray) -> LineCollection:
 
 
 def plot_training(history: dict[str, list], against: str = "seconds") -> Figure:
-    """Draw the validation NLL, the least of it marked, over the training loss.
+    """Draw the validation NLL, or bits per dimension, the least of it marked, over the training loss.
 
     Parameters
     ----------
@@ -256,7 +256,8 @@ def plot_training(history: dict[str, list], against: str = "seconds") -> Figure:
     """
     if against not in ("seconds", "step"):
         raise ValueError(f"Expected against among ['seconds', 'step'], got {against!r}; try 'seconds'.")
-    x, loss, nll = (np.asarray(history[name], float) for name in (against, "loss", "nll"))
+    measure = "bits_per_dim" if "bits_per_dim" in history else "nll"
+    x, loss, nll = (np.asarray(history[name], float) for name in (against, "loss", measure))
     figure = Figure(figsize=(7, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     validated, trained = np.isfinite(nll), np.isfinite(loss)
@@ -268,7 +269,7 @@ def plot_training(history: dict[str, list], against: str = "seconds") -> Figure:
             f"best: {nll[best]:.3f}", (x[best], nll[best]), (0, 8), textcoords="offset points", ha="right", color=QUIET
         )
     lower.plot(x[trained], loss[trained], color=DATA, lw=1.2)
-    upper.set_ylabel("validation NLL (nats)")
+    upper.set_ylabel("validation NLL (nats)" if measure == "nll" else "validation bits/dim")
     lower.set(ylabel="training loss", xlabel="training step" if against == "step" else "seconds")
     figure.align_ylabels()
     for axes in (upper, lower):

@@ -1,11 +1,19 @@
-"""What is done to a table before the flow: closed forms, fitted in float64, part of the flow."""
+"""What is done to tables and pictures before the flow: closed forms, fitted in float64, part of the flow."""
 
 from typing import Any
 
 import numpy as np
 
 from ._types import Rows
-from .bijections import AbstractBijection, GaussianMargins, GaussianRadius, Standardize, Whiten
+from .bijections import (
+    AbstractBijection,
+    GaussianMargins,
+    GaussianRadius,
+    Logit,
+    PixelMargins,
+    Standardize,
+    Whiten,
+)
 
 PREPROCESSORS: dict[str, tuple] = {
     # From the data towards the base: each is fitted to what the one before it makes of the data.
@@ -18,6 +26,7 @@ PREPROCESSORS: dict[str, tuple] = {
 
 
 BLOCK_ROWS = 4096
+MOST_CENTERED = 10_000
 
 
 def candidates(size: int) -> list[str]:
@@ -62,3 +71,42 @@ def _in_blocks(link: AbstractBijection, rows: Rows) -> tuple[Rows, np.ndarray]:
         mapped.append(points)
         log_det.append(change)
     return np.concatenate(mapped), np.concatenate(log_det)
+
+
+# How pixels, noise added and between 0 and 1, become the numbers that a flow sees.
+PIXELS = ("margins", "logit", "center")
+
+
+def blank_pixels(kind: str, shape: tuple[int, ...], levels: int) -> list[AbstractBijection]:
+    """Return the closed forms of a kind, not fitted: frames that a file's arrays fit into."""
+    if kind == "margins":
+        return [PixelMargins.blank(shape, levels)]
+    # As FFJORD and RNODE have it: for grey pictures, and for coloured ones.
+    return [Logit(shape, 1e-5 if shape[-1] == 1 else 0.05)] if kind == "logit" else [Standardize.blank(shape)]
+
+
+def fit_pixels(kind: str, pixels: np.ndarray, levels: int) -> list[AbstractBijection]:
+    """Fit the closed forms of a kind to pictures of whole numbers.
+
+    Parameters
+    ----------
+    kind
+        ``"margins"``, each pixel through its distribution function; ``"logit"``, the same curve for all; or
+        ``"center"``, the mean picture taken away and one scale for all.
+    pixels
+        Pictures of shape ``(n, height, width, channels)``.
+    levels
+        Number of values that a pixel can have.
+
+    Returns
+    -------
+    list of bijections
+        In the order of a `Chain`: the nearest to the base first.
+    """
+    if kind == "margins":
+        return [PixelMargins.fit(pixels, levels)]
+    if kind == "logit":
+        return blank_pixels(kind, pixels.shape[1:], levels)
+    few = pixels[:: 1 + len(pixels) // MOST_CENTERED].astype(np.float64)
+    mean, spread = (few.mean(axis=0) + 0.5) / levels, few.std() / levels
+    return [Standardize(mean, np.full(mean.shape, spread or 1.0))]

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from jaxtyping import PyTree
 
 from . import evaluation
 from ._types import Rows
-from .bijections import AbstractBijection
+from .bijections import AbstractBijection, Chain
 from .distributions import Transformed
 from .divergences import AbstractDivergence
 from .flows import with_divergence
@@ -34,11 +36,16 @@ class Split:
 
 @dataclasses.dataclass
 class Runner:
-    """A kind of preprocessing in training: its closed forms and its trainer."""
+    """A kind of preprocessing in training: its trainer, and the closed forms that the trained flow does not hold."""
 
     kind: str
     links: list[AbstractBijection]
     trainer: Trainer
+
+    def flow(self, params: PyTree) -> Any:
+        """Return the flow with these parameters, base to data: the trainer's, and the closed forms behind it."""
+        core = self.trainer.flow(params)
+        return Transformed(core.base, Chain([core.bijection, *self.links])) if self.links else core
 
 
 def enter(

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -20,14 +21,17 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from . import checkpoint
 from ._errors import SolveError
+from ._training_data import StreamedData as StreamedData
+from ._training_data import TrainingData as TrainingData
 from ._types import AnyArray, Key, Scalar, is_parameter
 from .bijections import PACE, mark_statistics
-from .distributions import Transformed
 from .objectives import AbstractObjective, Batch
+from .sharding import in_parts
 
 SEGMENT_SECONDS = 0.5
 FIRST_SEGMENT = 3
 MAX_SKIPPED = 20
+SAVING_SHARE = 0.05
 WARMUP_STEPS = 100
 WARMUP_SHARE = 0.1
 # Where the schedule's length is judged, and the gain in nats since the validation before that makes it longer.
@@ -50,6 +54,8 @@ class Options(eqx.Module):
         Length of the exponential average of the weights, as a share of the steps done so far.
     batch_size
         Rows per step, drawn with replacement, by weight.
+    parts
+        Number of equal parts of a batch whose gradients are added up, one after the other: the memory of one part.
     """
 
     learning_rate: float = eqx.field(default=2e-3, static=True)
@@ -57,6 +63,13 @@ class Options(eqx.Module):
     clip_norm: float = eqx.field(default=1.0, static=True)
     average_horizon: float = eqx.field(default=0.1, static=True)
     batch_size: int = eqx.field(default=512, static=True)
+    parts: int = eqx.field(default=1, static=True)
+
+    def __check_init__(self):
+        if self.batch_size % self.parts:
+            raise ValueError(
+                f"Expected parts of equal size, got {self.parts} of a batch of {self.batch_size}; try parts=1."
+            )
 
     def optimizer(self) -> optax.GradientTransformation:
         """Return the optimizer at learning rate 1: the schedule's factor is applied to its updates."""
@@ -65,41 +78,6 @@ class Options(eqx.Module):
             optax.scale_by_adam(),
             optax.add_decayed_weights(self.weight_decay),
         )
-
-
-class TrainingData(eqx.Module):
-    """A table on the device, with the upper edges of its rows' shares of the weight.
-
-    Rows are padded to a size that many tables share, so that their training compiles once; edges are
-    32-bit integers, so that a uniform draw of 32 bits finds its row exactly at any number of rows.
-    """
-
-    rows: Float[Array, "padded *shape"]
-    edges: UInt32[Array, " padded"]
-
-    @staticmethod
-    def pad(rows: np.ndarray, weight: np.ndarray) -> "TrainingData":
-        """Return the table with padding rows that are never drawn."""
-        missing = padded_size(len(rows)) - len(rows)
-        edges = np.cumsum(weight, dtype=np.float64) / np.sum(weight, dtype=np.float64)
-        edges = np.minimum(np.round(edges * 2.0**32), 2.0**32 - 1).astype(np.uint32)
-        rows = np.concatenate([rows, np.broadcast_to(rows[-1:], (missing, *rows.shape[1:]))])
-        edges = np.concatenate([edges, np.full(missing, 2**32 - 1, np.uint32)])
-        return TrainingData(jnp.asarray(rows, jnp.result_type(float)), jnp.asarray(edges))
-
-    def draw(self, key: Key, num: int) -> Float[Array, "num *shape"]:
-        """Draw rows with replacement, each with its share of the weight."""
-        # The largest draw would lie beyond the last edge, on a padding row whatever its weight.
-        bits = jnp.minimum(jax.random.bits(key, (num,), jnp.uint32), jnp.uint32(2**32 - 2))
-        return self.rows[jnp.searchsorted(self.edges, bits, side="right")]
-
-
-def padded_size(num_rows: int) -> int:
-    """Return the next of the sizes 1024, 1280, 1600, ...: at most a quarter more than `num_rows`."""
-    size = 1024
-    while size < num_rows:
-        size = size * 5 // 4
-    return size
 
 
 class TrainState(eqx.Module):
@@ -122,9 +100,7 @@ class Segment(eqx.Module):
     failed: Scalar
 
 
-def init_state(
-    build: Callable[[Key], Transformed], seed: Int[AnyArray, ""], options: Options
-) -> tuple[TrainState, PyTree]:
+def init_state(build: Callable[[Key], Any], seed: Int[AnyArray, ""], options: Options) -> tuple[TrainState, PyTree]:
     """Build the flow from a seed; return its training state and its static part."""
     kept = []
 
@@ -135,13 +111,15 @@ def init_state(
 
     # The static part never leaves a compiled function, which would turn its constants into JAX arrays.
     jax.eval_shape(keep_static, jax.random.key(0))
-    return _init_arrays(build, seed, options), kept[0]
+    return _init_arrays(build, kept[0], seed, options), kept[0]
 
 
 @eqx.filter_jit
-def _init_arrays(build: Callable[[Key], Transformed], seed: Int[AnyArray, ""], options: Options) -> TrainState:
+def _init_arrays(build: Callable[[Key], Any], static: PyTree, seed: Int[AnyArray, ""], options: Options) -> TrainState:
     init_key, key = jax.random.split(jax.random.key(seed))
-    params = eqx.filter(build(init_key), is_parameter)
+    # In a compiled function the constants of `build` are JAX arrays as well: the static part tells them apart.
+    is_free = lambda leaf, constant: leaf if constant is None and is_parameter(leaf) else None  # noqa: E731
+    params = jax.tree.map(is_free, build(init_key), static, is_leaf=lambda leaf: leaf is None)
     zero = jnp.zeros((), jnp.int32)
     opt_state = options.optimizer().init(params)
     return TrainState(params, opt_state, params, zero, zero, zero, jax.random.key_data(key))
@@ -155,7 +133,9 @@ def make_step(static: PyTree, objective: AbstractObjective, options: Options) ->
         return objective(eqx.combine(params, static), batch, key=key)
 
     def step(state: TrainState, batch: Batch, key: Key, progress: Scalar):
-        (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
+        (loss, aux), grads = in_parts(jax.value_and_grad(loss_fn, has_aux=True), options.parts)(
+            state.params, batch, key
+        )
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         is_statistic = mark_statistics(grads)
         weight_grads = jax.tree.map(lambda mark, g: jnp.zeros_like(g) if mark else g, is_statistic, grads)
@@ -275,7 +255,7 @@ class Trainer:
     Parameters
     ----------
     build
-        Function of a key that builds the flow: a base and a bijection.
+        Function of a key that builds the flow: a `Transformed`, or a `Quantized` of whole numbers.
     objective
         What is made small.
     data
@@ -294,10 +274,10 @@ class Trainer:
 
     def __init__(
         self,
-        build: Callable[[Key], Transformed],
+        build: Callable[[Key], Any],
         objective: AbstractObjective,
-        data: TrainingData,
-        validate: Callable[[Transformed], np.ndarray],
+        data: TrainingData | StreamedData,
+        validate: Callable[[Any], np.ndarray],
         *,
         options: Options,
         budget: Budget,
@@ -313,12 +293,13 @@ class Trainer:
         # Log-densities of the validation rows: at the start, and at the best.
         self.first_rows = self.best_rows = np.zeros(0)
         self.history, self.worse_in_a_row, self.started = History(), 0, time.perf_counter()
+        self.save_at = 0.0
 
-    def flow(self, params: PyTree) -> Transformed:
+    def flow(self, params: PyTree) -> Any:
         """Return the flow with these parameters."""
         return eqx.combine(params, self.static)
 
-    def best_flow(self) -> Transformed:
+    def best_flow(self) -> Any:
         """Return the flow of the best validation."""
         return self.flow(self.best_params)
 
@@ -339,7 +320,8 @@ class Trainer:
         patience
             Number of validations in a row without a new best after which training stops.
         save_to, facts
-            A checkpoint that is written after each segment of half a second or more, and facts to put into it.
+            A checkpoint that is written as training goes, and facts to put into it. Writing takes at most a twentieth
+            of the time.
         longest
             Number of steps to which the schedule is stretched, once, where half of it is done and the likelihood still
             rises by more than `WORTH_STRETCHING`; None keeps to the budget.
@@ -355,7 +337,7 @@ class Trainer:
             goal = ahead[0]
             while self.progress < goal:
                 self.train_towards(goal, reserve=len(ahead) * self.validate_seconds)
-                if save_to is not None and self.progress < goal:
+                if save_to is not None and self.progress < goal and time.perf_counter() > self.save_at:
                     self.save(save_to, facts or {})
             self.validate()
             if longest is not None and goal == STRETCH_AT and self.last_gain > WORTH_STRETCHING:
@@ -380,14 +362,15 @@ class Trainer:
         to_goal = max(1, int(np.ceil((goal - self.progress) / rate - 1e-6)))
         # The first step compiles, and says nothing of the speed.
         segment_steps = max(1, int(self.speed * SEGMENT_SECONDS)) if self.speed else FIRST_SEGMENT if self.warm else 1
-        count = min(to_goal, segment_steps)
+        data, until = self.data.at(step)
+        count = min(to_goal, segment_steps, until - step)
         # With a number of steps alone the schedule is a function of the step, so that a resumed run,
         # whose segments differ, repeats the uninterrupted one bit for bit.
         by_step = self.budget.deadline is None
         offset = 0.0 if by_step else self.progress - rate * step
         before = time.perf_counter()
         self.state, segment = advance(
-            self.state, self.static, self.objective, self.options, self.data,
+            self.state, self.static, self.objective, self.options, data,
             np.asarray(count, np.int32), np.asarray(offset, np.float32), np.asarray(rate, np.float32),
         )  # fmt: skip
         jax.block_until_ready(self.state.step)
@@ -438,7 +421,9 @@ class Trainer:
             "max_iter": self.budget.max_iter,
             "history": dict(self.history),
         }
+        before = time.perf_counter()
         checkpoint.write(path, "training", self._arrays(), {**facts, "trainer": own})
+        self.save_at = time.perf_counter() + (time.perf_counter() - before) / SAVING_SHARE
 
     def restore(self, arrays: dict[str, np.ndarray], facts: dict) -> None:
         """Take up what `save` wrote, as ``checkpoint.read`` returns it."""

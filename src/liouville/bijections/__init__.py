@@ -19,6 +19,7 @@ from ._multiscale import Split as Split
 from ._multiscale import Squeeze as Squeeze
 from ._multiscale import multiscale as multiscale
 from ._pixels import Logit as Logit
+from ._pixels import PixelMargins as PixelMargins
 from ._planar import Planar as Planar
 from ._radial import Radial as Radial
 from ._residual import PowerSeries as PowerSeries

@@ -37,8 +37,8 @@ class Standardize(AbstractBijection):
         self.shape, self.cond_shape = self.loc.shape, None
 
     @staticmethod
-    def blank(size: int) -> "Standardize":
-        """Return the identity on `size` columns: a frame that a file's arrays fit into."""
+    def blank(size: int | tuple[int, ...]) -> "Standardize":
+        """Return the identity on `size` columns, or on a shape: a frame that a file's arrays fit into."""
         return Standardize(np.zeros(size), np.ones(size))
 
     @staticmethod
@@ -54,13 +54,17 @@ class Standardize(AbstractBijection):
         self, z: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, Scalar]:
         """Return ``loc + scale * z`` and the sum of the log-scales."""
-        return self.loc + self.scale * z, namespace(self.scale).log(self.scale).sum() + 0 * z[..., 0]  # pyright: ignore[reportReturnType]
+        return self.loc + self.scale * z, self._log_scale(z)  # pyright: ignore[reportReturnType]
 
     def inverse_and_log_det(
         self, x: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, Scalar]:
         """Return ``(x - loc) / scale`` and minus the sum of the log-scales."""
-        return (x - self.loc) / self.scale, -namespace(self.scale).log(self.scale).sum() + 0 * x[..., 0]
+        return (x - self.loc) / self.scale, -self._log_scale(x)
+
+    def _log_scale(self, points: Point):
+        """Return the sum of the log-scales for each of the points."""
+        return namespace(self.scale).log(self.scale).sum() + 0 * points[(..., *(0 for _ in self.shape))]
 
 
 class Whiten(AbstractBijection):

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..estimators import FlowDensity
+    from ..image_density import ImageDensity
 
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Model file that 'liouville fit' wrote.", show_default=False)
 ]
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="Table: CSV, Parquet, NPY or NPZ.", show_default=False)]
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Table: CSV, Parquet, NPY or NPZ; or pictures.", show_default=False)
+]
 Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="FILE", help="File to write; standard output where left out."),
@@ -56,11 +59,21 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def load(path: Path) -> "FlowDensity":
-    """Return the model in a file."""
-    from ..estimators import FlowDensity
+def load(path: Path) -> "FlowDensity | ImageDensity":
+    """Return the model in a file, of a table or of pictures."""
+    from .. import FlowDensity, ImageDensity, checkpoint
 
-    return FlowDensity.load(path)
+    _, facts = checkpoint.read(path, "model")
+    return (ImageDensity if facts["estimator"] == "ImageDensity" else FlowDensity).load(path)
+
+
+def table_only(estimator: "FlowDensity | ImageDensity", wish: str) -> "FlowDensity":
+    """Return the model of a table, or raise where it is one of pictures, which has no such thing."""
+    from .. import FlowDensity
+
+    if not isinstance(estimator, FlowDensity):
+        raise typer.BadParameter(f"Expected a model of a table for {wish}, got one of pictures; try without.")
+    return estimator
 
 
 def rows_for(estimator: "FlowDensity", path: Path) -> "np.ndarray":

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._common import Data, Model, load, rows_for, say
+from ._common import Data, Model, load, rows_for, say, table_only
 
 if TYPE_CHECKING:
+    from ..image_density import BitsPerDim
     from ..metrics import Likelihood
 
 
@@ -18,18 +19,29 @@ def run_evaluate(
         Path | None, typer.Option(metavar="TABLE", help="Table to fit the baselines on, for example that of the fit.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the baselines.")] = 0,
+    draws: Annotated[int, typer.Option(min=1, help="Of pictures: draws of the noise for a tighter bound.")] = 1,
+    exact: Annotated[
+        int, typer.Option(min=0, help="Of pictures: how many are measured by the exact divergence too.")
+    ] = 0,
 ) -> None:
     """Print the NLL of a table beside that of a Gaussian, a Gaussian mixture and a kernel density.
+
+    Of pictures, print the bits per dimension, with how they were measured.
 
     DATA should be rows that the fit has not seen. Without --train the baselines are fitted on a random
     half of DATA, and everything is scored on the other half.
     """
     import numpy as np
 
-    from ..data import as_fitted
+    from .. import ImageDensity
+    from ..data import as_fitted, read_pictures
     from ..metrics import evaluate_baselines, likelihood
 
-    estimator = load(model)
+    found = load(model)
+    if isinstance(found, ImageDensity) and train is None:
+        typer.echo(lines_of(found.evaluate(read_pictures(data).pixels, num_draws=draws, num_exact=exact)))
+        return
+    estimator = table_only(found, "--train")
     rows = rows_for(estimator, data)
     if train is None:
         order = np.random.default_rng(seed).permutation(len(rows))
@@ -45,6 +57,17 @@ def run_evaluate(
         )
     flow = likelihood("flow", estimator.score_samples(as_fitted(estimator, rows)))
     typer.echo(table_of([flow, *evaluate_baselines(fitted, rows, seed)], rows.shape[1]))
+
+
+def lines_of(found: "dict[str, BitsPerDim]") -> str:
+    """Return lines with the bits per dimension of pictures, and how each was measured."""
+    lines = [f"{'measured by':24}{'bits/dim':>10} {'std. error':>11}{'pictures':>10}{'probes':>8}{'evaluations':>13}"]
+    for name, bits in found.items():
+        note = "mid-points (no bound)" if name == "mid-points" else name
+        probes = "exact" if bits.num_probes == 0 else str(bits.num_probes)
+        numbers = f"{bits.mean:10.4f} {bits.std_error:11.4f}{bits.num_pictures:10}"
+        lines.append(f"{note:24}{numbers}{probes:>8}{bits.evaluations:13.0f}")
+    return "\n".join(lines)
 
 
 def table_of(likelihoods: "list[Likelihood]", size: int) -> str:

@@ -1,5 +1,6 @@
-"""``liouville fit``: learn the density of a table and write it to a file."""
+"""``liouville fit``: learn the density of a table or of pictures and write it to a file."""
 
+import enum
 import types
 import typing
 from pathlib import Path
@@ -11,6 +12,17 @@ from ._common import Data, say
 
 if TYPE_CHECKING:
     from ..estimators import FlowDensity
+    from ..image_density import ImageDensity
+
+
+MOST_NAMED = 10
+
+
+class Kind(enum.StrEnum):
+    """What the data are."""
+
+    table = "table"
+    image = "image"
 
 
 def run_fit(
@@ -18,35 +30,43 @@ def run_fit(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write.")],
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
     max_seconds: Annotated[float | None, typer.Option(help="Time for fitting.")] = None,
-    recipe: Annotated[str, typer.Option(help="How a paper does it: see 'liouville recipes'.")] = "flow_matching",
+    kind: Annotated[Kind, typer.Option(help="What DATA are.")] = Kind.table,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="How a paper does it: see 'liouville recipes'.", show_default="flow matching"),
+    ] = None,
     objective: Annotated[
-        str | None, typer.Option(help="flow_matching or likelihood.", show_default="the recipe's")
+        str | None, typer.Option(help="Of a table: flow_matching or likelihood.", show_default="the recipe's")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A parameter of FlowDensity; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of FlowDensity or ImageDensity; repeatable."),
     ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")] = False,
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File from which an interrupted fit goes on.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Learn the density of a table and write it to a model file."""
-    estimator = configured(
-        {
-            "recipe": recipe,
-            "objective": objective,
-            "random_state": seed,
-            "max_seconds": max_seconds,
-            "checkpoint": None if checkpoint is None else str(checkpoint),
-            "verbose": 0 if quiet else 1,
-            **dict(parse_setting(setting) for setting in settings or []),
-        }
-    )
-    check_target(output, data)
-    from ..data import read_table
+    """Learn the density of a table, or of pictures, and write it to a model file.
 
+    Pictures are a folder of PNG or JPEG files, an idx file, NPY or NPZ of bytes, or Parquet with encoded pictures.
+    """
+    from .. import FlowDensity, ImageDensity
+
+    estimator_class = ImageDensity if kind is Kind.image else FlowDensity
+    given = {
+        "recipe": recipe,
+        "objective": objective,
+        "max_seconds": max_seconds,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        **dict(parse_setting(setting, estimator_class) for setting in settings or []),
+    }
+    params = {name: value for name, value in given.items() if value is not None}
+    estimator = configured(estimator_class, {"random_state": seed, "verbose": 0 if quiet else 1, **params})
+    check_target(output, data)
     try:
-        estimator.fit(read_table(data).frame())
+        fit_file(estimator, data, skip_bad)
     except KeyboardInterrupt:
         if checkpoint is not None and checkpoint.exists():
             say(f"{checkpoint} keeps what was learned: the same command goes on from there")
@@ -55,29 +75,49 @@ def run_fit(
     say(summary(output, estimator.facts_))
 
 
-def configured(params: dict[str, Any]) -> "FlowDensity":
-    """Return the estimator; a value without meaning is an error of usage, found before any data are read."""
-    from .._defaults import check_parameters
-    from ..estimators import FlowDensity
+def fit_file(estimator: "FlowDensity | ImageDensity", data: Path, skip_bad: bool) -> None:
+    """Fit an estimator to what a file or a folder holds."""
+    from .. import FlowDensity
+    from ..data import read_pictures, read_table
 
-    estimator = FlowDensity(**params)
+    if isinstance(estimator, FlowDensity):
+        estimator.fit(read_table(data).frame())
+        return
+    pictures = read_pictures(data, skip_bad=skip_bad)
+    for line in pictures.skipped[:MOST_NAMED]:
+        say(f"liouville: warning: {line}")
+    if pictures.skipped:
+        say(f"liouville: warning: {len(pictures.skipped)} pictures were left out; {len(pictures.pixels)} were read")
+    estimator.fit(pictures.pixels)
+
+
+def configured(estimator_class: type, params: dict[str, Any]) -> "FlowDensity | ImageDensity":
+    """Return the estimator; a value without meaning is an error of usage, found before any data are read."""
+    from .. import FlowDensity
+    from .._defaults import check_parameters
+    from .._image_defaults import check_parameters as check_image_parameters
+
+    known = estimator_class().get_params()
+    for name in params:
+        if name not in known:
+            raise typer.BadParameter(f"Expected no {name} for {estimator_class.__name__}; try leaving it out.")
+    estimator = estimator_class(**params)
+    check = check_parameters if estimator_class is FlowDensity else check_image_parameters
     try:
-        check_parameters(estimator)
+        check(estimator)
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None
     return estimator
 
 
-def parse_setting(setting: str) -> tuple[str, Any]:
+def parse_setting(setting: str, estimator_class: type) -> tuple[str, Any]:
     """Return the name and the value of ``key=value``, the value in the type of that parameter."""
-    from ..estimators import FlowDensity
-
     name, equals, text = setting.partition("=")
-    known = sorted(FlowDensity().get_params())
+    known = sorted(estimator_class().get_params())
     if not equals or name not in known:
         raise typer.BadParameter(f"Expected KEY=VALUE with a key among {', '.join(known)}, got {setting!r}.")
     # A seed may be many things in Python, and has no type there; here it is a number.
-    kind = typing.get_type_hints(FlowDensity.__init__).get(name, int | None)
+    kind = typing.get_type_hints(estimator_class.__init__).get(name, int | None)
     kinds = typing.get_args(kind) or (kind,)
     if types.NoneType in kinds and text.lower() == "none":
         return name, None
@@ -97,8 +137,12 @@ def check_target(output: Path, data: Path) -> None:
 
 def summary(output: Path, facts: dict[str, Any]) -> str:
     """Return what came of a fit, in a line."""
+    end = f"preprocess {facts['preprocess']}, {facts['steps']} steps, {facts['seconds']:.1f} s"
+    if "pictures" in facts:
+        size = " x ".join(map(str, facts["shape"]))
+        bits = facts["validation_bits_per_dim"]
+        return f"{output}: {facts['pictures']} pictures of {size}, validation {bits:.3f} bits/dim, {end}"
     return (
         f"{output}: {facts['rows']} rows x {facts['columns']} columns, "
-        f"validation NLL {facts['validation_nll']:.3f} nats, preprocess {facts['preprocess']}, "
-        f"{facts['steps']} steps, {facts['seconds']:.1f} s"
+        f"validation NLL {facts['validation_nll']:.3f} nats, {end}"
     )

@@ -15,13 +15,14 @@ def run_info(model: Model, as_json: Annotated[bool, typer.Option("--json", help=
     from ..data import default_names
 
     arrays, header = checkpoint.read(model, "model")
-    names = header.pop("feature_names") or default_names(header["facts"]["columns"])
+    chosen, names = header["facts"], header.pop("feature_names")
+    columns = {"columns": names or default_names(chosen["columns"])} if "columns" in chosen else {}
     facts = {
         "model": header["estimator"],
         "format": header["format_version"],
-        "columns": names,
+        **columns,
         "numbers": sum(int(array.size) for array in arrays.values()),
-        "fit": header["facts"],
+        "fit": chosen,
         "parameters": header["parameters"],
         "versions": header["versions"],
     }

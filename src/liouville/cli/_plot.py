@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ._common import Model, load, rows_for, say
+from ._common import Model, load, rows_for, say, table_only
 
 
 class Kind(enum.StrEnum):
@@ -33,14 +33,18 @@ def run_plot(
     from .. import plots
 
     plots.check_format(output)
-    estimator = load(model)
+    found = load(model)
+    if kind is Kind.training:
+        plots.save(plots.plot_training(found.history_), output)
+        say(f"{output}: {kind} of {model}")
+        return
+    estimator = table_only(found, "anything but --kind training")
     kind = kind or (Kind.density if estimator.n_features_in_ <= 2 and not columns else Kind.corner)
     rows = None if data is None else rows_for(estimator, data)
     draw = {
         Kind.density: lambda: plots.plot_density(estimator, rows),
         Kind.corner: lambda: plots.plot_corner(estimator, rows, columns),
         Kind.trajectories: lambda: plots.plot_trajectories(estimator),
-        Kind.training: lambda: plots.plot_training(estimator.history_),
     }
     plots.save(draw[kind](), output)
     say(f"{output}: {kind} of {model}")

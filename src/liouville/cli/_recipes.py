@@ -5,8 +5,9 @@ import typer
 
 def run_recipes() -> None:
     """List the recipes that 'liouville fit --recipe' knows: name, year, paper, published figure."""
-    from ..flows import RECIPES
+    from ..flows import IMAGE_RECIPES, RECIPES
 
-    width = max(map(len, RECIPES))
-    for name, recipe in sorted(RECIPES.items(), key=lambda item: item[1].year):
+    recipes = [*RECIPES.items(), *IMAGE_RECIPES.items()]
+    width = max(len(name) for name, _ in recipes)
+    for name, recipe in sorted(recipes, key=lambda item: item[1].year):
         typer.echo(f"{name:{width}}  {recipe.year}  {recipe.paper}; published: {recipe.figure}")

@@ -1,30 +1,46 @@
-"""``liouville score``: the log-density of each row."""
+"""``liouville score``: the log-density of each row or picture."""
 
 import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ._common import Data, Error, Model, Output, load, rows_for, say
+from ._common import Data, Error, Model, Output, load, rows_for, say, table_only
+
+if TYPE_CHECKING:
+    from ..estimators import FlowDensity
+    from ..image_density import ImageDensity
 
 MOST_NAMED = 10
 
 
 def run_score(model: Model, data: Data, output: Output = None, error: Error = None) -> None:
-    """Write the log-density of each row, in nats, under the header log_prob.
+    """Write the log-density of each row, in nats, under the header log_prob; of pictures, a bound of it.
 
     A row whose solve failed is nan, and named on standard error; the exit code is 0 all the same.
     """
     import numpy as np
 
-    from ..data import as_fitted, check_output, write_table
+    from ..data import check_output, write_table
 
     check_output(output)
     estimator = load(model)
     with warnings.catch_warnings():
         # The estimator names the first failed row; here all are.
         warnings.simplefilter("ignore", RuntimeWarning)
-        rows = as_fitted(estimator, rows_for(estimator, data))
-        log_prob, info = estimator.score_samples(rows, error=error, return_info=True)
+        log_prob, info = scored(estimator, data, error)
     write_table(output, log_prob[:, None], ["log_prob"])
     report_failures(np.flatnonzero(np.isnan(log_prob)), info.messages)
+
+
+def scored(estimator: "FlowDensity | ImageDensity", data: Path, error: float | None):
+    """Return the log-densities of what a file holds, and what the solver says."""
+    from .. import ImageDensity
+    from ..data import as_fitted, read_pictures
+
+    if isinstance(estimator, ImageDensity) and error is None:
+        return estimator.score_samples(read_pictures(data).pixels, return_info=True)
+    table = table_only(estimator, "--error")
+    return table.score_samples(as_fitted(table, rows_for(table, data)), error=error, return_info=True)
 
 
 def report_failures(failed, messages: list[str]) -> None:

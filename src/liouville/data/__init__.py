@@ -7,8 +7,12 @@ from ._energies import ring_with_two_lobes as ring_with_two_lobes
 from ._energies import sine_wave as sine_wave
 from ._energies import split_wave as split_wave
 from ._images import Pictures as Pictures
+from ._images import check_pictures as check_pictures
+from ._images import check_pictures_file as check_pictures_file
 from ._images import digits as digits
 from ._images import read_pictures as read_pictures
+from ._images import tile as tile
+from ._images import write_pictures as write_pictures
 from ._tabular import Table as Table
 from ._tabular import as_fitted as as_fitted
 from ._tabular import check_output as check_output

@@ -20,12 +20,17 @@ from PIL import Image, UnidentifiedImageError
 from sklearn.datasets import load_digits
 
 from .._errors import DataError
+from ._files import replacing
 
 ENCODED = (".png", ".jpg", ".jpeg")
 IDX_BYTES = 0x08
 # Decoded pictures of more bytes than this go to a temporary file that is mapped, not to memory.
 MOST_IN_MEMORY = 2**30
+BLOCK_PICTURES = 4096
 MODES = {1: "L", 3: "RGB"}
+WRITTEN = (".png", ".npy", ".npz")
+# Sheets of pictures: smaller ones are enlarged to this many pixels, with lines of this grey between them.
+SMALLEST_TILE, MARGIN = 28, 128
 
 
 class Pictures(NamedTuple):
@@ -130,6 +135,104 @@ def read_idx(path: Path) -> np.ndarray:
     if packed:
         return np.frombuffer(content, np.uint8).reshape(shape)
     return np.memmap(path, np.uint8, "r", start, shape)
+
+
+def check_pictures(X, levels: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Return pictures as bytes, with an axis of channels; what is bytes already, or mapped from a file, stays so.
+
+    Parameters
+    ----------
+    X
+        Whole numbers of shape ``(n, height, width)`` or ``(n, height, width, channels)``.
+    levels
+        Number of values that a pixel can have.
+    shape
+        Shape that each picture should have, or None for any.
+
+    Raises
+    ------
+    DataError
+        Where they are something else; the message names the first picture that is wrong.
+    """
+    pixels = np.asanyarray(X)
+    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    if pixels.ndim != 4 or pixels.dtype.kind not in "ui" or 0 in pixels.shape:
+        raise DataError(
+            "Expected whole numbers of shape (n, height, width) or (n, height, width, channels), got "
+            f"{pixels.dtype} of shape {np.shape(X)}; try X.astype(numpy.uint8)."
+        )
+    if shape is not None and pixels.shape[1:] != shape:
+        raise DataError(f"Expected pictures of shape {shape}, got {pixels.shape[1:]}; try resizing them.")
+    for start in range(0, len(pixels), BLOCK_PICTURES):
+        block = pixels[start : start + BLOCK_PICTURES]
+        if block.min() < 0 or block.max() >= levels:
+            bad = int(np.argwhere((block < 0) | (block >= levels))[0][0])
+            raise DataError(
+                f"Expected pixels from 0 to {levels - 1}, got {block[bad].min()} to {block[bad].max()} in picture "
+                f"{start + bad}; try levels=256."
+            )
+    return pixels if pixels.dtype == np.uint8 else pixels.astype(np.uint8)
+
+
+def check_pictures_file(path: str | os.PathLike) -> None:
+    """Raise what `write_pictures` would raise of a path, before the work is done that it is for."""
+    path = Path(path)
+    if path.suffix.lower() not in WRITTEN:
+        raise ValueError(f"Expected a file that ends in {', '.join(WRITTEN)}, got {path}; try {path.stem}.png.")
+    if not path.resolve().parent.is_dir():
+        raise FileNotFoundError(f"Expected a folder for {path}, got none; try creating it first.")
+
+
+def write_pictures(path: str | os.PathLike, pixels: np.ndarray, levels: int = 256) -> None:
+    """Write pictures to a file, all or nothing: side by side as PNG, or their bytes as NPY or NPZ.
+
+    Parameters
+    ----------
+    path
+        File whose suffix says the format.
+    pixels
+        Bytes of shape ``(n, height, width, channels)``.
+    levels
+        Number of values that a pixel can have: as PNG the highest is white.
+
+    Raises
+    ------
+    ValueError
+        Where the suffix is none of these.
+    FileNotFoundError
+        Where there is no folder for the file.
+    """
+    check_pictures_file(path)
+    suffix = Path(path).suffix.lower()
+    with replacing(path) as file:
+        if suffix == ".png":
+            tiled = tile(pixels, levels)
+            Image.fromarray(tiled[..., 0] if tiled.shape[-1] == 1 else tiled).save(file, format="PNG")
+        elif suffix == ".npy":
+            np.save(file, pixels)
+        else:
+            np.savez_compressed(file, pixels=pixels)
+
+
+def tile(pixels: np.ndarray, levels: int = 256) -> np.ndarray:
+    """Return pictures side by side as one, in rows of about as many as there are rows, small ones enlarged.
+
+    Examples
+    --------
+    >>> tile(digits().pixels[:6], 17).shape
+    (57, 85, 1)
+    """
+    num, height, width, channels = pixels.shape
+    scale = max(1, SMALLEST_TILE // max(height, width))
+    columns = math.ceil(math.sqrt(num * height / width))
+    rows = math.ceil(num / columns)
+    cell = (scale * height + 1, scale * width + 1)
+    sheet = np.full((rows * cell[0] + 1, columns * cell[1] + 1, channels), MARGIN, np.uint8)
+    bright = np.round(pixels.astype(np.float32) * (255 / (levels - 1))).astype(np.uint8)
+    for number, picture in enumerate(bright.repeat(scale, axis=1).repeat(scale, axis=2)):
+        top, left = 1 + cell[0] * (number // columns), 1 + cell[1] * (number % columns)
+        sheet[top : top + scale * height, left : left + scale * width] = picture
+    return sheet
 
 
 def _split_name(path: str | os.PathLike) -> tuple[Path, str | None]:

@@ -3,6 +3,7 @@
 from ._base import AbstractVectorField as AbstractVectorField
 from ._base import Linearization as Linearization
 from ._concat_squash import ConcatSquash as ConcatSquash
+from ._conv import BesidePicture as BesidePicture
 from ._conv import ConvNet as ConvNet
 from ._low_precision import LowPrecision as LowPrecision
 from ._mlp import MLP as MLP

@@ -26,9 +26,11 @@ class Convolution(eqx.Module):
     stride: int = eqx.field(static=True)
 
     def __init__(self, fan_in: int, fan_out: int, *, size: int = 3, stride: int = 1, zero: bool = False, key: Key):
-        # Biases start at zero: each further draw costs a net of many layers its compilation.
         shape, bound = (size, size, fan_in, fan_out), 1 / math.sqrt(size**2 * fan_in)
-        self.weight = jnp.zeros(shape) if zero else bound * jax.random.uniform(key, shape, minval=-1.0)
+        # Biases start at zero, and weights are drawn as one axis: each further draw costs a net of many layers its
+        # compilation, and a draw of four axes that of five of one.
+        draw = lambda: bound * jax.random.uniform(key, (math.prod(shape),), minval=-1.0)  # noqa: E731
+        self.weight = jnp.zeros(shape) if zero else draw().reshape(shape)
         self.bias = jnp.zeros(fan_out)
         self.stride = stride
 
@@ -143,6 +145,42 @@ class ConvNet(AbstractVectorField):
         for layer in self.layers[:-1]:
             x = activate(self.activation, layer(x, signal))
         return self.layers[-1](x, signal)
+
+
+class BesidePicture(AbstractVectorField):
+    """A field of pictures whose condition is a picture of the same shape: it is seen as further channels.
+
+    Parameters
+    ----------
+    field
+        A field of pictures with twice the channels: first the point's, then the condition's. Of its velocity the
+        first half is taken.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> field = BesidePicture(ConvNet((4, 4, 2), width=4, depth=1, key=jax.random.key(0)))
+    >>> field(0.5, jnp.ones((4, 4, 1)), jnp.zeros((4, 4, 1))).shape
+    (4, 4, 1)
+    """
+
+    field: AbstractVectorField
+
+    def __init__(self, field: AbstractVectorField):
+        self.field = field
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Shape of one point."""
+        return (*self.field.shape[:-1], self.field.shape[-1] // 2)
+
+    @property
+    def cond_shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Shape of the condition: that of a point."""
+        return self.shape
+
+    def __call__(self, t: Time, x: Point, condition: Condition = None) -> Point:
+        return self.field(t, jnp.concatenate([x, jnp.asarray(condition)], axis=-1))[..., : x.shape[-1]]
 
 
 def check_picture(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -31,7 +31,10 @@ class LowPrecision(AbstractVectorField):
     """
 
     field: AbstractVectorField
-    dtype: str = eqx.field(default="bfloat16", static=True)
+    dtype: str = eqx.field(static=True)
+
+    def __init__(self, field: AbstractVectorField, dtype: str = "bfloat16"):
+        self.field, self.dtype = field, dtype
 
     @property
     def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]

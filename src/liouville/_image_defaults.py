@@ -1,0 +1,108 @@
+"""What the parameters of the estimator of pictures mean: their legal values, and defaults by the pictures' size."""
+
+import dataclasses
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._defaults import check_numbers
+from .flows import IMAGE_FIELDS, IMAGE_RECIPES, ImageFlow, NoiseFlow
+from .integrate import SOLVERS
+from .objectives import AbstractObjective, Dequantized
+from .preprocessing import PIXELS
+from .training import Options
+
+CHOICES = {
+    "recipe": tuple(IMAGE_RECIPES),
+    "vector_field": (None, *IMAGE_FIELDS),
+    "preprocess": (None, *PIXELS),
+    "precision": ("float32", "bfloat16"),
+    "dequantization": ("uniform", "variational"),
+    "solver": (None, *SOLVERS),
+}
+POSITIVE = ("width", "batch_size", "max_iter", "max_seconds", "learning_rate", "rtol", "atol", "levels", "parts")
+INTEGERS = ("width", "depth", "batch_size", "max_iter", "levels", "parts", "validation_size")
+# What a validation may cost, by operations of the field; how often it is evaluated; pictures that choose, at most.
+VALIDATION_FLOPS, SOLVE_EVALUATIONS, MOST_VALIDATION = 1e12, 60, 1000
+# Flows of a multiscale one, in units of the cost of one at full size; passes over the pictures.
+FLOWS_OF_MULTISCALE, PASSES = 4, 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that training needs to know, resolved to numbers."""
+
+    flow: ImageFlow
+    noise: NoiseFlow | None
+    objective: AbstractObjective
+    options: Options
+    preprocess: str
+    max_iter: int | None
+    validation_size: int
+
+
+def check_parameters(estimator: Any) -> None:
+    """Raise ``ValueError`` or ``TypeError`` for a parameter that has no meaning."""
+    params = estimator.get_params()
+    for name, choices in CHOICES.items():
+        if params[name] not in choices:
+            raise ValueError(
+                f"Expected {name} among {list(choices)}, got {params[name]!r}; try {next(filter(None, choices))!r}."
+            )
+    check_numbers(params, POSITIVE, INTEGERS)
+    matching = isinstance(IMAGE_RECIPES[params["recipe"]].objective(1), Dequantized)
+    if matching and params["dequantization"] == "variational":
+        raise ValueError(
+            f"Expected uniform dequantization with {params['recipe']!r}, which trains no noise, got "
+            "'variational'; try recipe='rnode_image'."
+        )
+
+
+def resolve(estimator: Any, shape: tuple[int, ...]) -> Settings:
+    """Return the settings for pictures of a shape: the estimator's parameters, the recipe's, then defaults."""
+    named, (num, *picture) = IMAGE_RECIPES[estimator.recipe], shape
+    size = int(np.prod(picture))
+    flow = ImageFlow(
+        tuple(picture),
+        field=_or(estimator.vector_field, named.field),
+        width=_or(estimator.width, named.width),
+        depth=_or(estimator.depth, named.depth),
+        multiscale=named.multiscale,
+        preconditioned=named.preconditioned,
+        dtype=estimator.precision,
+        solver=_or(estimator.solver, "dopri5"),
+        rtol=estimator.rtol,
+        atol=estimator.atol,
+    )
+    batch_size = _or(estimator.batch_size, named.batch_size)
+    unlimited = estimator.max_seconds is not None and estimator.max_iter is None
+    return Settings(
+        flow=flow,
+        noise=NoiseFlow(tuple(picture)) if estimator.dequantization == "variational" else None,
+        objective=named.objective(size),
+        options=Options(
+            _or(estimator.learning_rate, named.learning_rate), batch_size=batch_size, parts=estimator.parts
+        ),
+        preprocess=_or(estimator.preprocess, named.preprocess),
+        max_iter=None if unlimited else _or(estimator.max_iter, math.ceil(PASSES * num / batch_size)),
+        validation_size=min(_or(estimator.validation_size, affordable_validation(flow)), num // 10),
+    )
+
+
+def affordable_validation(flow: ImageFlow) -> int:
+    """Return the number of pictures whose log-density, by one probe, costs about as much as it may."""
+    field = eqx.filter_eval_shape(lambda key: flow.make_field(flow.shape, key), jax.random.key(0))
+    arrays, static = eqx.partition(field, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+    velocity = jax.jit(lambda arrays, x: eqx.combine(arrays, static)(jnp.zeros(()), x))
+    cost: Any = velocity.lower(arrays, jax.ShapeDtypeStruct(flow.shape, jnp.float32)).cost_analysis()
+    # A product with the Jacobian costs twice a value.
+    solves = 3 * SOLVE_EVALUATIONS * (FLOWS_OF_MULTISCALE if flow.multiscale else 1)
+    return int(np.clip(VALIDATION_FLOPS / (solves * cost["flops"]), 32, MOST_VALIDATION))
+
+
+def _or(value, default):
+    return default if value is None else value

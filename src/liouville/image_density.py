@@ -1,0 +1,495 @@
+"""The friendly layer of pictures: their density as an estimator, in bits per dimension."""
+
+import dataclasses
+import math
+import numbers
+import os
+import time
+from functools import partial
+from typing import Literal, NamedTuple, overload
+
+import jax
+import numpy as np
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from . import evaluation, flows
+from ._defaults import validation_goals
+from ._image_defaults import Settings, check_parameters, resolve
+from ._model_file import find_checkpoint, portable_params, read_model, run_saving, write_model
+from ._progress import Watch, progress_bar, told
+from .data import check_pictures
+from .dequantization import AbstractDequantization, MidPoints, Quantized
+from .divergences import Exact, Hutchinson
+from .metrics import bits_per_dim, likelihood
+from .preprocessing import fit_pixels
+from .selection import Runner
+from .training import Budget, StreamedData, Trainer, TrainingData
+
+# Pictures of more bytes than this stay in their file, and are on the device a part at a time.
+MOST_ON_DEVICE = 2**30
+# Closed forms are fitted to no more pictures than this.
+MOST_FITTED = 60_000
+
+
+class BitsPerDim(NamedTuple):
+    """How many bits a pixel takes, and how well that is known.
+
+    Attributes
+    ----------
+    mean, std_error
+        Of the pictures: with draws of noise and probes, which are drawn anew for each picture, in it.
+    num_pictures, num_draws, num_probes
+        How it was measured; no probes is the exact divergence.
+    probe_error
+        What of the standard error comes from the probes; NaN for one probe, which does not tell.
+    evaluations
+        Evaluations of the field per picture and draw.
+    num_failed
+        Pictures whose solve failed; where there are any, the mean is NaN.
+    """
+
+    mean: float
+    std_error: float
+    num_pictures: int
+    num_draws: int
+    num_probes: int
+    probe_error: float
+    evaluations: float
+    num_failed: int
+
+
+class ImageDensity(DensityMixin, BaseEstimator):
+    """Density of pictures, learned as a continuous normalizing flow.
+
+    Pixels are whole numbers: noise fills the gaps between them, and what is measured is a bound of their
+    log-probability, in bits per dimension. Pictures stay bytes, and may be mapped from a file.
+
+    Parameters
+    ----------
+    recipe
+        How a paper does it, by name: a key of ``liouville.flows.IMAGE_RECIPES``. What is None below is the recipe's.
+    vector_field
+        ``"unet"`` or ``"conv"``.
+    width, depth
+        Size of its network.
+    preprocess
+        How pixels become numbers: ``"margins"``, ``"logit"`` or ``"center"``
+        (`liouville.preprocessing.fit_pixels`).
+    levels
+        Number of values that a pixel can have, at most 256.
+    dequantization
+        ``"uniform"`` noise, or ``"variational"``: by a small flow of its own, which a likelihood trains with the rest.
+    precision
+        ``"float32"``, or ``"bfloat16"`` for the field alone: faster where the hardware has it.
+    solver
+        As in `FlowDensity`.
+    rtol, atol
+        Tolerances of the adaptive solvers when pictures are scored and drawn.
+    batch_size, learning_rate
+        Pictures per training step, and peak of its schedule.
+    parts
+        Parts into which a batch is divided, one after the other, where its memory is too much.
+    max_iter
+        Number of training steps.
+    max_seconds
+        Time for fitting, compilation included; instead of `max_iter`, or with it, the first of the two.
+    validation_size
+        Number of pictures, at most a tenth, that are held out to choose the best weights; None is as many as are scored
+        in little time, at most a thousand.
+    random_state
+        Seed.
+    verbose
+        1 draws a progress bar on standard error.
+    checkpoint
+        File that training writes as it goes; a fit that finds it goes on from there, and deletes it at its end.
+
+    Attributes
+    ----------
+    flow_ : Quantized
+        The density of pixels between 0 and 1, in JAX, and the noise.
+    history_ : dict of lists
+        Steps, seconds, training loss, evaluations of the field per picture, skipped steps, validation bits per
+        dimension (``bits_per_dim``) and the same in nats (``nll``).
+    facts_ : dict
+        What was chosen, and by which figures.
+    n_iter_ : int
+        Number of training steps done.
+
+    Examples
+    --------
+    >>> from liouville import ImageDensity
+    >>> from liouville.data import digits
+    >>> X = digits().pixels[:200]
+    >>> density = ImageDensity(levels=17, width=4, max_iter=2, random_state=0).fit(X)
+    >>> print(density.sample(3).shape)
+    (3, 8, 8, 1)
+    """
+
+    def __init__(
+        self,
+        *,
+        recipe: str = "flow_matching_image",
+        vector_field: str | None = None,
+        width: int | None = None,
+        depth: int | None = None,
+        preprocess: str | None = None,
+        levels: int = 256,
+        dequantization: str = "uniform",
+        precision: str = "float32",
+        solver: str | None = None,
+        rtol: float = 1e-4,
+        atol: float = 1e-4,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        parts: int = 1,
+        max_iter: int | None = None,
+        max_seconds: float | None = None,
+        validation_size: int | None = None,
+        random_state=None,
+        verbose: int = 0,
+        checkpoint: str | None = None,
+    ):
+        self.recipe = recipe
+        self.vector_field = vector_field
+        self.width = width
+        self.depth = depth
+        self.preprocess = preprocess
+        self.levels = levels
+        self.dequantization = dequantization
+        self.precision = precision
+        self.solver = solver
+        self.rtol = rtol
+        self.atol = atol
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.parts = parts
+        self.max_iter = max_iter
+        self.max_seconds = max_seconds
+        self.validation_size = validation_size
+        self.random_state = random_state
+        self.verbose = verbose
+        self.checkpoint = checkpoint
+
+    def fit(self, X, y=None, callback=None) -> "ImageDensity":
+        """Learn the density of pictures.
+
+        Parameters
+        ----------
+        X
+            Pictures of shape ``(n, height, width)`` or ``(n, height, width, channels)``: whole numbers from 0 on, as
+            bytes (`liouville.data.read_pictures`).
+        y
+            Ignored.
+        callback
+            Called with step, loss and a function that returns the flow (see `liouville.callbacks`), about twice
+            a second, or None.
+
+        Returns
+        -------
+        ImageDensity
+            The estimator itself.
+
+        Raises
+        ------
+        DataError
+            Where `X` are not pictures of `levels` levels; the message names the first that is not.
+        SolveError
+            Where training cannot recover.
+        """
+        started = time.perf_counter()
+        check_parameters(self)
+        pixels = check_pictures(X, self.levels)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        settings = resolve(self, pixels.shape)
+        with progress_bar(self.verbose) as watch:
+            told_of = partial(told, in_bits(watch, pixels[0].size), callback)
+            runner = self._train(pixels, settings, seed, started, told_of)
+        self._keep(runner.trainer, settings, len(pixels), seed, time.perf_counter() - started)
+        return self
+
+    def _train(self, pixels: np.ndarray, settings: Settings, seed: int, started: float, told_of) -> Runner:
+        order = np.random.default_rng(seed).permutation(len(pixels))
+        chosen, train = np.sort(order[: settings.validation_size]), np.sort(order[settings.validation_size :])
+        held_out = pixels[chosen]
+
+        def validate(pictures: Quantized) -> np.ndarray:
+            return evaluation.score_quantized(flows.with_divergence(pictures, Hutchinson()), held_out)[0]
+
+        few = np.sort(order[settings.validation_size :][:MOST_FITTED])
+        links = fit_pixels(settings.preprocess, pixels[few], self.levels)
+        deadline = None if self.max_seconds is None else started + self.max_seconds
+        trainer = Trainer(
+            flows.QuantizedFlow(settings.flow, tuple(links), settings.noise, self.levels),
+            settings.objective,
+            training_data(pixels, train, settings.options.batch_size, seed),
+            validate,
+            options=settings.options,
+            budget=Budget(settings.max_iter, deadline),
+            seed=seed,
+        )
+        runner = told_of(Runner(settings.preprocess, [], trainer))
+        identity = {"parameters": portable_params(self), "rows": len(pixels), "seed": seed}
+        found = find_checkpoint(self.checkpoint, identity)
+        if found is not None:
+            trainer.restore(*found)
+        elif len(chosen):
+            trainer.validate()
+        goals = validation_goals(trainer.validate_seconds, deadline)
+        run_saving(trainer, goals, self.checkpoint, identity)
+        return runner
+
+    def _keep(self, trainer: Trainer, settings: Settings, num: int, seed: int, seconds: float) -> None:
+        self.flow_: Quantized = trainer.best_flow()
+        size = int(np.prod(settings.flow.shape))
+        self.history_ = dict(trainer.history)
+        self.history_["bits_per_dim"] = [bits_per_dim(nll, size) for nll in trainer.history["nll"]]
+        self.n_iter_ = int(trainer.state.step)
+        self.facts_ = {
+            "pictures": num,
+            "shape": list(settings.flow.shape),
+            "levels": self.levels,
+            "recipe": self.recipe,
+            "preprocess": settings.preprocess,
+            "vector_field": settings.flow.field,
+            "width": settings.flow.width,
+            "depth": settings.flow.depth,
+            "solver": settings.flow.solver,
+            "numbers": sum(leaf.size for leaf in jax.tree.leaves(trainer.best_params)),
+            "batch_size": settings.options.batch_size,
+            "learning_rate": settings.options.learning_rate,
+            "steps": self.n_iter_,
+            "best_step": trainer.best_step,
+            "validation_pictures": settings.validation_size,
+            "validation_bits_per_dim": bits_per_dim(trainer.best_nll, size),
+            "skipped_steps": int(trainer.state.skipped),
+            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "seconds": round(seconds, 3),
+            "seed": seed,
+        }
+
+    @overload
+    def score_samples(
+        self, X, *, num_draws=..., num_probes=..., return_info: Literal[False] = ..., random_state=...
+    ) -> np.ndarray: ...
+    @overload
+    def score_samples(
+        self, X, *, num_draws=..., num_probes=..., return_info: Literal[True], random_state=...
+    ) -> tuple[np.ndarray, evaluation.EvaluationInfo]: ...
+    def score_samples(
+        self, X, *, num_draws: int = 1, num_probes: int | None = 1, return_info: bool = False, random_state=0
+    ):
+        """Return a bound of the log-probability of each picture, in nats.
+
+        Parameters
+        ----------
+        X
+            Pictures, as `fit` takes them.
+        num_draws
+            Draws of the noise; with several, the importance-weighted bound (Burda and others, 2016, equation 8).
+        num_probes
+            Hutchinson probes by which the divergence is estimated; None computes it, which takes as many products as
+            a picture has pixels.
+        return_info
+            True also returns status, costs and standard error of each picture's solves.
+        random_state
+            Seed of noise and probes.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            The bound; NaN, with a warning that names the first such picture, where the solve failed.
+        EvaluationInfo
+            Only with `return_info`.
+        """
+        log_prob, info = self._score(self._check(X), num_draws, num_probes, random_state)
+        evaluation.warn_of_failures(info)
+        return (log_prob, info) if return_info else log_prob
+
+    def score(self, X, y=None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the mean of `score_samples`, in nats.
+
+        Parameters
+        ----------
+        X
+            Pictures, as `fit` takes them.
+        y
+            Ignored.
+        """
+        return float(np.mean(self.score_samples(X)))
+
+    def bits_per_dim(
+        self, X, *, num_draws: int = 1, num_probes: int | None = 1, middle: bool = False, random_state=0
+    ) -> BitsPerDim:
+        """Return the mean bits per dimension of pictures, with its standard error: in expectation an upper bound.
+
+        Parameters
+        ----------
+        X
+            Pictures that the fit has not seen, two or more, as `fit` takes them.
+        num_draws, num_probes, random_state
+            As in `score_samples`.
+        middle
+            True measures the density in the middle of each level instead: no bound, and only to be compared with
+            published curves of that kind.
+        """
+        pixels = self._check(X)
+        noise = MidPoints() if middle else None
+        log_prob, info = self._score(pixels, num_draws, num_probes, random_state, noise)
+        found, size = likelihood("flow", log_prob), pixels[0].size
+        return BitsPerDim(
+            mean=bits_per_dim(found.nll, size),
+            std_error=bits_per_dim(found.std_error, size),
+            num_pictures=len(pixels),
+            num_draws=num_draws,
+            num_probes=num_probes or 0,
+            probe_error=bits_per_dim(float(np.sqrt(np.mean(info.std_error**2) / len(pixels))), size),
+            evaluations=float(np.mean(info.num_evaluations) / num_draws),
+            num_failed=int(np.count_nonzero(info.status)),
+        )
+
+    def evaluate(
+        self, X, *, num_draws: int = 1, num_probes: int = 1, num_exact: int = 0, random_state=0
+    ) -> dict[str, BitsPerDim]:
+        """Measure pictures by a protocol that hides nothing: each line says how it was measured.
+
+        Parameters
+        ----------
+        X
+            Pictures that the fit has not seen, two or more, as `fit` takes them.
+        num_draws
+            Draws of the importance-weighted bound; 1 leaves it out.
+        num_probes
+            Probes of each picture.
+        num_exact
+            Number of the first pictures that are measured by the exact divergence too; 0 leaves it out.
+        random_state
+            Seed of noise and probes.
+
+        Returns
+        -------
+        dict of str to BitsPerDim
+            ``"1 draw"``, which is always there and is the figure to state; ``"K draws"``; ``"exact"`` and ``"probes"``
+            on the same first pictures and the same noise; ``"mid-points"``, which is no bound.
+        """
+        pixels = self._check(X)
+        measure = partial(self.bits_per_dim, random_state=random_state)
+        found = {"1 draw": measure(pixels, num_probes=num_probes)}
+        if num_draws > 1:
+            found[f"{num_draws} draws"] = measure(pixels, num_draws=num_draws, num_probes=num_probes)
+        if num_exact:
+            found["exact"] = measure(pixels[:num_exact], num_probes=None)
+            found["probes"] = measure(pixels[:num_exact], num_probes=num_probes)
+        found["mid-points"] = measure(pixels, num_probes=num_probes, middle=True)
+        return found
+
+    def sample(self, n: int = 1, random_state=None) -> np.ndarray:
+        """Draw pictures.
+
+        Parameters
+        ----------
+        n
+            Number of pictures.
+        random_state
+            Seed; the same seed draws the same pictures, and fewer are the first of many.
+
+        Returns
+        -------
+        ndarray of shape (n, height, width, channels)
+            Bytes; with a warning where a solve failed, whose picture is black.
+        """
+        check_is_fitted(self)
+        if n < 1:
+            raise ValueError(f"Expected n of at least 1, got {n}; try n=1.")
+        pixels, info = evaluation.sample_quantized(self.flow_, int(n), seed=_seed(random_state))
+        evaluation.warn_of_failures(info)
+        return pixels
+
+    def certify(self, X, num_pictures: int = 32, random_state=0) -> evaluation.Certificate:
+        """Solve some pictures again at a tenth of the tolerance, and say how far their log-densities move.
+
+        Parameters
+        ----------
+        X
+            Pictures, as `fit` takes them.
+        num_pictures
+            How many of them.
+        random_state
+            Seed that chooses them.
+        """
+        pixels = self._check(X)
+        chosen = check_random_state(random_state).permutation(len(pixels))[:num_pictures]
+        pictures = flows.with_divergence(self.flow_, Hutchinson())
+        tight = flows.with_tolerance(pictures, 0.1)
+        score = lambda flow: evaluation.score_quantized(flow, pixels[chosen])[0]  # noqa: E731
+        return evaluation.compare(score(pictures), score(tight))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the model to a file: safetensors with a JSON header; no pickle, no code.
+
+        Parameters
+        ----------
+        path
+            The file.
+        """
+        check_is_fitted(self)
+        write_model(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "ImageDensity":
+        """Read a model that `save` wrote.
+
+        Parameters
+        ----------
+        path
+            The file.
+
+        Raises
+        ------
+        CheckpointError
+            Where the file is damaged, foreign or newer.
+        """
+        return read_model(cls, path)
+
+    def _check(self, X) -> np.ndarray:
+        check_is_fitted(self)
+        return check_pictures(X, self.levels, self.flow_.density.shape)
+
+    def _score(
+        self,
+        pixels: np.ndarray,
+        num_draws: int,
+        num_probes: int | None,
+        random_state,
+        noise: AbstractDequantization | None = None,
+    ) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
+        for name, value in (("num_draws", num_draws), ("num_probes", num_probes or 1)):
+            if not isinstance(value, numbers.Integral) or value < 1:
+                raise ValueError(f"Expected {name} of at least 1, got {value!r}; try {name}=1.")
+        divergence = Exact() if num_probes is None else Hutchinson(num_probes=num_probes)
+        pictures = flows.with_divergence(self.flow_, divergence)
+        if noise is not None:
+            pictures = dataclasses.replace(pictures, dequantization=noise)
+        return evaluation.score_quantized(pictures, pixels, seed=_seed(random_state), num_draws=num_draws)
+
+
+def in_bits(watch: Watch, size: int) -> Watch:
+    """Return a watch that is shown bits per dimension instead of nats."""
+
+    def show(trainer: Trainer, seen: dict[str, float]) -> None:
+        watch(trainer, {**seen, "nll": math.nan, "bits/dim": bits_per_dim(seen["nll"], size)})
+
+    return show
+
+
+def training_data(pixels: np.ndarray, train: np.ndarray, batch_size: int, seed: int) -> TrainingData | StreamedData:
+    """Return pictures to draw batches from: all on the device, or a part at a time where they are many."""
+    if len(train) * pixels[0].size <= MOST_ON_DEVICE:
+        return TrainingData.pad(pixels[train], np.ones(len(train)))
+    part_rows = MOST_ON_DEVICE // pixels[0].size // 2
+    return StreamedData(pixels, train, batch_size=batch_size, part_rows=part_rows, seed=seed)
+
+
+def _seed(random_state) -> int:
+    return int(check_random_state(random_state).randint(2**31 - 1))
