@@ -11,7 +11,7 @@ CANDIDATES := $(or $(PYTHON),python3.11 python3 python)
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo examples bench bench-quick test lint format clean distclean
+.PHONY: help setup demo examples images bench bench-quick test lint format clean distclean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -23,6 +23,9 @@ demo: $(STAMP)  ## fit six Gaussians and a real table; pictures go to demo/
 
 examples: $(STAMP)  ## run every example and make examples/README.md anew (some 15 minutes)
 	$(BIN)/python examples/run_all.py
+
+images: $(STAMP) $(PEERS)/.installed  ## learn pictures by the papers' recipes, in hours; make benchmarks/images.md anew
+	$(BIN)/python benchmarks/images.py
 
 bench: $(STAMP) $(PEERS)/.installed  ## measure beside other libraries, in hours; make benchmarks/README.md anew
 	$(BIN)/python benchmarks/likelihood_step.py

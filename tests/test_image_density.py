@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -274,12 +275,16 @@ def test_the_command_line_goes_from_a_folder_to_samples(tmp_path):
     (tmp_path / "99.png").write_text("no picture")
     model, run = tmp_path / "model.liouville", CliRunner().invoke
     sizes = ["--set", "vector_field=conv", "--set", "width=4", "--set", "batch_size=16", "--set", "max_iter=3"]
-    fit = ["fit", str(tmp_path), "--kind", "image", "-o", str(model), "-q", *sizes]
+    log = tmp_path / "log"
+    fit = ["fit", str(tmp_path), "--kind", "image", "-o", str(model), "-q", *sizes, "--log", str(log)]
     assert run(app, fit).exit_code == 1
     done = run(app, [*fit, "--skip-bad"])
     assert done.exit_code == 0, done.output
     assert "60 pictures of 4 x 4 x 1" in done.output
     assert "1 pictures were left out" in done.output
+    assert sorted(path.name for path in log.iterdir()) == ["samples.png", "training.csv", "training.png"]
+    assert (log / "training.csv").read_text().startswith("step,seconds,loss,bits_per_dim,evaluations")
+    shutil.rmtree(log)
     sheet = tmp_path / "sheet.PNG"
     assert run(app, ["sample", str(model), "-n", "6", "-o", str(sheet), "--seed", "0"]).exit_code == 0
     assert Image.open(sheet).size == (3 * 29 + 1, 2 * 29 + 1)
@@ -305,3 +310,19 @@ def test_sheets_show_pictures_in_order(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "pictures.npz")["pixels"], pixels)
     with pytest.raises(ValueError, match="ends in .png"):
         write_pictures(tmp_path / "pictures.bmp", pixels)
+
+
+def test_the_benchmark_of_pictures_runs_from_files(tmp_path):
+    script = os.path.join(os.path.dirname(__file__), "..", "benchmarks", "images.py")
+    for name, num in (("train", 200), ("test", 20)):
+        np.save(tmp_path / f"{name}.npy", 80 * stripes(num))
+    data, results = f"{tmp_path / 'train.npy'},{tmp_path / 'test.npy'}", tmp_path / "results"
+    options = ["--methods", "flow matching", "Gaussian", "--seconds", "5", "--width", "4", "--results", str(results)]
+    run = subprocess.run(
+        [sys.executable, script, "--data", data, *options], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "| flow matching |" in run.stdout
+    assert sorted(path.name for path in (results / "train").iterdir()) == [
+        "Gaussian.json", "flow-matching.json", "flow-matching.png"
+    ]  # fmt: skip

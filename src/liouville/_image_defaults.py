@@ -17,7 +17,7 @@ from .preprocessing import PIXELS
 from .training import Options
 
 CHOICES = {
-    "recipe": tuple(IMAGE_RECIPES),
+    "recipe": IMAGE_RECIPES,
     "vector_field": (None, *IMAGE_FIELDS),
     "preprocess": (None, *PIXELS),
     "precision": ("float32", "bfloat16"),

@@ -18,9 +18,11 @@ from PIL import Image
 
 from . import evaluation
 from ._progress import FlowHandle as FlowHandle
+from .data import write_pictures, write_table
 from .data._files import replacing
 from .distributions import Transformed
-from .plots import DENSITY_MAP, DEPTH
+from .metrics import bits_per_dim
+from .plots import DENSITY_MAP, DEPTH, plot_training, save
 
 Limits = tuple[tuple[float, float], tuple[float, float]]
 NUM_LIMIT_SAMPLES = 2000
@@ -127,6 +129,75 @@ def _limits(flow: Transformed) -> Limits:
     rows = evaluation.sample(flow, NUM_LIMIT_SAMPLES, seed=0)[0]
     low, high = np.nanquantile(rows, 0.001, axis=0), np.nanquantile(rows, 0.999, axis=0)
     return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
+
+
+class PictureLog:
+    """Write samples and the course of training into a folder, as a density of pictures learns.
+
+    ``samples.png`` is a sheet of the same draws each time; ``training.csv`` has a line for each look of the host, with
+    the best bits per dimension of the validations so far; ``training.png`` draws it. Each is replaced as a whole.
+
+    Parameters
+    ----------
+    folder
+        The folder; it is made where it is not there.
+    num
+        Number of pictures on the sheet.
+    min_seconds
+        Least time between two sheets, in seconds: drawing takes time of the fit.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from liouville import ImageDensity
+    >>> from liouville.data import digits
+    >>> density = ImageDensity(vector_field="conv", width=4, levels=17, batch_size=8, max_iter=1, random_state=0)
+    >>> with tempfile.TemporaryDirectory() as folder, PictureLog(folder, num=4) as log:
+    ...     density = density.fit(digits().pixels[:40], callback=log)
+    ...     print(sorted(path.name for path in log.folder.iterdir()))
+    ['samples.png', 'training.csv', 'training.png']
+    """
+
+    def __init__(self, folder: str | os.PathLike, *, num: int = 64, min_seconds: float = 60.0):
+        self.folder, self.num, self.min_seconds = Path(folder), num, min_seconds
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.rows: list[dict[str, float]] = []
+        self._flow, self._start, self._last = None, time.perf_counter(), time.perf_counter()
+
+    def __call__(self, step: int, loss: float, flow: FlowHandle) -> None:
+        """Take note of the numbers, and write the files where it is time to."""
+        self._flow = flow
+        pictures = flow()
+        self.rows.append(
+            {
+                "step": step,
+                "seconds": time.perf_counter() - self._start,
+                "loss": loss,
+                "bits_per_dim": bits_per_dim(flow.numbers["nll"], int(np.prod(pictures.density.shape))),
+                "evaluations": flow.numbers["evaluations"],
+            }
+        )
+        if time.perf_counter() - self._last > self.min_seconds:
+            self.write()
+
+    def write(self) -> None:
+        """Write the files; nothing where there has been no look yet."""
+        if self._flow is None:
+            return
+        pictures = self._flow()
+        write_pictures(
+            self.folder / "samples.png", evaluation.sample_quantized(pictures, self.num, seed=0)[0], pictures.levels
+        )
+        names = list(self.rows[0])
+        write_table(self.folder / "training.csv", np.array([[row[name] for name in names] for row in self.rows]), names)
+        save(plot_training({name: [row[name] for row in self.rows] for name in names}), self.folder / "training.png")
+        self._last = time.perf_counter()
+
+    def __enter__(self) -> "PictureLog":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.write()
 
 
 class TensorBoardLog:

@@ -42,6 +42,9 @@ def run_fit(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A parameter of FlowDensity or ImageDensity; repeatable."),
     ] = None,
+    log: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Of pictures: where samples and curves go as training goes.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")] = False,
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File from which an interrupted fit goes on.")
@@ -66,7 +69,7 @@ def run_fit(
     estimator = configured(estimator_class, {"random_state": seed, "verbose": 0 if quiet else 1, **params})
     check_target(output, data)
     try:
-        fit_file(estimator, data, skip_bad)
+        fit_file(estimator, data, skip_bad, log)
     except KeyboardInterrupt:
         if checkpoint is not None and checkpoint.exists():
             say(f"{checkpoint} keeps what was learned: the same command goes on from there")
@@ -75,7 +78,7 @@ def run_fit(
     say(summary(output, estimator.facts_))
 
 
-def fit_file(estimator: "FlowDensity | ImageDensity", data: Path, skip_bad: bool) -> None:
+def fit_file(estimator: "FlowDensity | ImageDensity", data: Path, skip_bad: bool, log: Path | None) -> None:
     """Fit an estimator to what a file or a folder holds."""
     from .. import FlowDensity
     from ..data import read_pictures, read_table
@@ -88,7 +91,13 @@ def fit_file(estimator: "FlowDensity | ImageDensity", data: Path, skip_bad: bool
         say(f"liouville: warning: {line}")
     if pictures.skipped:
         say(f"liouville: warning: {len(pictures.skipped)} pictures were left out; {len(pictures.pixels)} were read")
-    estimator.fit(pictures.pixels)
+    if log is None:
+        estimator.fit(pictures.pixels)
+        return
+    from ..callbacks import PictureLog
+
+    with PictureLog(log) as written:
+        estimator.fit(pictures.pixels, callback=written)
 
 
 def configured(estimator_class: type, params: dict[str, Any]) -> "FlowDensity | ImageDensity":

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from .._activations import activate, check_activation
 from .._types import Condition, Key, Point, Time
 from ._base import AbstractVectorField
-from ._layers import condition_size, linear, time_signal
+from ._layers import condition_size, draw_uniform, linear, time_signal
 
 Picture = Float[Array, "height width channels"]
 
@@ -26,11 +26,9 @@ class Convolution(eqx.Module):
     stride: int = eqx.field(static=True)
 
     def __init__(self, fan_in: int, fan_out: int, *, size: int = 3, stride: int = 1, zero: bool = False, key: Key):
-        shape, bound = (size, size, fan_in, fan_out), 1 / math.sqrt(size**2 * fan_in)
-        # Biases start at zero, and weights are drawn as one axis: each further draw costs a net of many layers its
-        # compilation, and a draw of four axes that of five of one.
-        draw = lambda: bound * jax.random.uniform(key, (math.prod(shape),), minval=-1.0)  # noqa: E731
-        self.weight = jnp.zeros(shape) if zero else draw().reshape(shape)
+        shape = (size, size, fan_in, fan_out)
+        draw = lambda: draw_uniform(key, math.prod(shape), size**2 * fan_in).reshape(shape)  # noqa: E731
+        self.weight = jnp.zeros(shape) if zero else draw()
         self.bias = jnp.zeros(fan_out)
         self.stride = stride
 
