@@ -29,7 +29,7 @@ from common import machine, write
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results" / "images"
 PEERS = FOLDER.parent / ".venv-peers" / "bin" / "python"
-NUM_EXACT, NUM_DRAWS, NUM_BASELINE = 8, 10, 10_000
+NUM_EXACT, NUM_DRAWS, NUM_BASELINE = 32, 5, 10_000
 
 
 def ablated(*penalties: type) -> flows.ImageRecipe:
@@ -54,7 +54,7 @@ METHODS = {
     **{f"RNODE, {name}": f"rnode_image, {name}" for name in ABLATION},
 }
 flows.IMAGE_RECIPES.update({f"rnode_image, {name}": recipe for name, recipe in ABLATION.items()})
-LARGE = {"width": 128, "depth": 2, "batch_size": 256, "precision": "bfloat16"}
+LARGE = {"vector_field": "unet", "width": 128, "depth": 2, "batch_size": 256, "precision": "bfloat16"}
 SIMPLER = ("Gaussian", "Gaussian mixture", "zuko NSF")
 
 

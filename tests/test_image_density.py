@@ -317,7 +317,7 @@ def test_the_benchmark_of_pictures_runs_from_files(tmp_path):
     for name, num in (("train", 200), ("test", 20)):
         np.save(tmp_path / f"{name}.npy", 80 * stripes(num))
     data, results = f"{tmp_path / 'train.npy'},{tmp_path / 'test.npy'}", tmp_path / "results"
-    options = ["--methods", "flow matching", "Gaussian", "--seconds", "5", "--width", "4", "--results", str(results)]
+    options = ["--methods", "flow matching", "Gaussian", "--seconds", "5", "--width", "16", "--results", str(results)]
     run = subprocess.run(
         [sys.executable, script, "--data", data, *options], capture_output=True, text=True, check=False
     )

@@ -18,6 +18,7 @@ from liouville.integrate import Integrator
 from liouville.metrics import bits_per_dim
 from liouville.objectives import Batch, Dequantized, FlowMatching, MaximumLikelihood
 from liouville.vector_fields import MLP, ConvNet, LowPrecision, UNet
+from liouville.vector_fields._conv import as_convolution, as_product
 
 FIELDS = {
     "concat": lambda shape, cond, key: ConvNet(shape, width=4, depth=2, cond_shape=cond, key=key),
@@ -89,6 +90,13 @@ def test_published_nets_have_as_many_parameters_as_published(shape, number):
     make = lambda key: multiscale(shape, lambda shape, key: ConvNet(shape, key=key), key=key)  # noqa: E731
     shapes = jax.eval_shape(lambda key: eqx.filter(make(key), is_parameter), jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == number
+
+
+@pytest.mark.parametrize(("shape", "size", "stride"), [((6, 5, 3), 3, 1), ((7, 8, 2), 3, 2), ((4, 4, 2), 1, 1)])
+def test_a_product_of_neighbourhoods_is_the_platforms_convolution(shape, size, stride):
+    x = jax.random.normal(jax.random.key(0), shape)
+    weight = jax.random.normal(jax.random.key(1), (size, size, shape[-1], 4))
+    np.testing.assert_allclose(as_product(x, weight, stride), as_convolution(x, weight, stride), atol=1e-5)
 
 
 def test_squeeze_puts_each_two_by_two_into_channels():

@@ -29,7 +29,9 @@ INTEGERS = ("width", "depth", "batch_size", "max_iter", "levels", "parts", "vali
 # What a validation may cost, by operations of the field; how often it is evaluated; pictures that choose, at most.
 VALIDATION_FLOPS, SOLVE_EVALUATIONS, MOST_VALIDATION = 1e12, 60, 1000
 # Flows of a multiscale one, in units of the cost of one at full size; passes over the pictures.
-FLOWS_OF_MULTISCALE, PASSES = 4, 20
+FLOWS_OF_MULTISCALE, PASSES, FEWEST_STEPS = 4, 20, 3000
+# Of pictures of so few numbers a network without convolutions learns more in the same time.
+SMALL_PICTURE = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +68,13 @@ def resolve(estimator: Any, shape: tuple[int, ...]) -> Settings:
     """Return the settings for pictures of a shape: the estimator's parameters, the recipe's, then defaults."""
     named, (num, *picture) = IMAGE_RECIPES[estimator.recipe], shape
     size = int(np.prod(picture))
+    field = _or(estimator.vector_field, _or(named.field, "mlp" if size <= SMALL_PICTURE else "unet"))
+    width, depth = network_size(field, size)
     flow = ImageFlow(
         tuple(picture),
-        field=_or(estimator.vector_field, named.field),
-        width=_or(estimator.width, named.width),
-        depth=_or(estimator.depth, named.depth),
+        field=field,
+        width=_or(estimator.width, width),
+        depth=_or(estimator.depth, depth),
         multiscale=named.multiscale,
         preconditioned=named.preconditioned,
         dtype=estimator.precision,
@@ -88,9 +92,18 @@ def resolve(estimator: Any, shape: tuple[int, ...]) -> Settings:
             _or(estimator.learning_rate, named.learning_rate), batch_size=batch_size, parts=estimator.parts
         ),
         preprocess=_or(estimator.preprocess, named.preprocess),
-        max_iter=None if unlimited else _or(estimator.max_iter, math.ceil(PASSES * num / batch_size)),
+        max_iter=None
+        if unlimited
+        else _or(estimator.max_iter, max(FEWEST_STEPS, math.ceil(PASSES * num / batch_size))),
         validation_size=min(_or(estimator.validation_size, affordable_validation(flow)), num // 10),
     )
+
+
+def network_size(field: str, size: int) -> tuple[int, int]:
+    """Return width and depth of a field's network: of a U-Net the blocks of each level; ConvNet's are the published."""
+    if field == "unet":
+        return (16, 1) if size <= 256 else (32, 1) if size <= 1024 else (64, 2)
+    return (64, 3) if field == "conv" else (256, 2)
 
 
 def affordable_validation(flow: ImageFlow) -> int:

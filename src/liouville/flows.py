@@ -251,13 +251,11 @@ class ImageRecipe(NamedTuple):
     preprocess
         How pixels become numbers: a key of `liouville.preprocessing.PIXELS`.
     field
-        A key of `IMAGE_FIELDS`.
+        A key of `IMAGE_FIELDS`; None leaves it to the pictures' size.
     multiscale
         True squeezes and splits between several flows; False is one flow of the whole picture.
     preconditioned
         True adds the Gaussian field in closed form.
-    width, depth
-        Channels of the hidden layers, and their number: of a U-Net the blocks of each level.
     learning_rate, batch_size
         As in `Recipe`.
     """
@@ -267,16 +265,14 @@ class ImageRecipe(NamedTuple):
     figure: str
     objective: Callable[[int], AbstractObjective]
     preprocess: str
-    field: str
+    field: str | None
     multiscale: bool
     preconditioned: bool
-    width: int
-    depth: int
     learning_rate: float
     batch_size: int
 
 
-IMAGE_FIELDS: dict[str, Callable[..., AbstractVectorField]] = {"conv": ConvNet, "unet": UNet}
+IMAGE_FIELDS: dict[str, Callable[..., AbstractVectorField]] = {"conv": ConvNet, "mlp": MLP, "unet": UNet}
 
 
 def in_bits(objective: AbstractObjective, size: int) -> AbstractObjective:
@@ -294,15 +290,15 @@ def rnode_image(size: int) -> AbstractObjective:
 IMAGE_RECIPES = {
     "flow_matching_image": ImageRecipe(
         2023, "Lipman and others, Flow matching for generative modeling", "CIFAR-10 2.99 bits/dim",
-        lambda size: Dequantized(FlowMatching()), "margins", "unet", False, True, 32, 1, 1e-3, 128,
+        lambda size: Dequantized(FlowMatching()), "margins", None, False, True, 1e-3, 128,
     ),
     "ffjord_image": ImageRecipe(
         2019, "Grathwohl and others, FFJORD", "MNIST 0.99, CIFAR-10 3.40 bits/dim",
-        lambda size: in_bits(FFJORD, size), "logit", "conv", True, False, 64, 3, 1e-3, 200,
+        lambda size: in_bits(FFJORD, size), "logit", "conv", True, False, 1e-3, 200,
     ),
     "rnode_image": ImageRecipe(
         2020, "Finlay and others, How to train your neural ODE", "MNIST 0.973, CIFAR-10 3.398 bits/dim",
-        rnode_image, "logit", "conv", True, False, 64, 3, 1e-3, 200,
+        rnode_image, "logit", "conv", True, False, 1e-3, 200,
     ),
 }  # fmt: skip
 

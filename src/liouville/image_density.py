@@ -71,7 +71,8 @@ class ImageDensity(DensityMixin, BaseEstimator):
     recipe
         How a paper does it, by name: a key of ``liouville.flows.IMAGE_RECIPES``. What is None below is the recipe's.
     vector_field
-        ``"unet"`` or ``"conv"``.
+        ``"mlp"``, ``"unet"`` or ``"conv"``; None is the recipe's, or an MLP for pictures of at most 100 numbers and
+        a U-Net for larger ones.
     width, depth
         Size of its network.
     preprocess
@@ -122,7 +123,7 @@ class ImageDensity(DensityMixin, BaseEstimator):
     >>> from liouville import ImageDensity
     >>> from liouville.data import digits
     >>> X = digits().pixels[:200]
-    >>> density = ImageDensity(levels=17, width=4, max_iter=2, random_state=0).fit(X)
+    >>> density = ImageDensity(levels=17, width=32, max_iter=20, random_state=0).fit(X)
     >>> print(density.sample(3).shape)
     (3, 8, 8, 1)
     """

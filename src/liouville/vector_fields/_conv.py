@@ -1,6 +1,7 @@
 """Convolutional fields of pictures: FFJORD's and RNODE's."""
 
 import math
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -33,10 +34,28 @@ class Convolution(eqx.Module):
         self.stride = stride
 
     def __call__(self, x: Picture) -> Picture:
-        layout = ("NHWC", "HWIO", "NHWC")
-        strides = (self.stride, self.stride)
-        product = jax.lax.conv_general_dilated(x[None], self.weight, strides, "SAME", dimension_numbers=layout)[0]
-        return product + self.bias
+        # XLA's convolutions on a CPU are some twenty times as slow inside a loop, and training and ODEs are loops:
+        # there the neighbours of each pixel are put side by side, and multiplied as one matrix.
+        ways = {"cpu": as_product, "default": as_convolution}
+        ways = {name: partial(way, stride=self.stride) for name, way in ways.items()}
+        return jax.lax.platform_dependent(x, self.weight, **ways) + self.bias
+
+
+def as_convolution(x: Picture, weight: Array, stride: int) -> Picture:
+    """Return the convolution by the platform's own."""
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x[None], weight, (stride, stride), "SAME", dimension_numbers=layout)[0]
+
+
+def as_product(x: Picture, weight: Array, stride: int) -> Picture:
+    """Return the convolution as the product of all neighbourhoods with one matrix."""
+    size, sides = weight.shape[0], x.shape[:2]
+    spans = [(math.ceil(side / stride) - 1) * stride + 1 for side in sides]
+    missing = [max(span + size - 1 - side, 0) for span, side in zip(spans, sides, strict=True)]
+    padded = jnp.pad(x, [*((m // 2, m - m // 2) for m in missing), (0, 0)])
+    beside = jnp.concatenate([padded[:, j : j + spans[1] : stride] for j in range(size)], axis=-1)
+    neighbours = jnp.concatenate([beside[i : i + spans[0] : stride] for i in range(size)], axis=-1)
+    return neighbours @ weight.reshape(-1, weight.shape[-1])
 
 
 class ConcatConvolution(eqx.Module):
