@@ -19,7 +19,7 @@ import numpy as np
 
 from liouville import ImageDensity, flows
 from liouville.data import digits, read_pictures, write_pictures
-from liouville.metrics import bits_per_dim, evaluate_baselines
+from liouville.metrics import bits_per_dim, fit_gaussian, fit_mixture, likelihood
 from liouville.objectives import MaximumLikelihood, TrainedWith
 from liouville.regularizers import JacobianFrobenius, KineticEnergy
 
@@ -106,8 +106,7 @@ def measure_simpler(name: str, train: np.ndarray, test: np.ndarray, seconds: flo
     start = time.perf_counter()
     if name != "zuko NSF":
         rows, points = noisy(train[:NUM_BASELINE]), noisy(test)
-        number = ("Gaussian", "Gaussian mixture").index(name)
-        found = evaluate_baselines(rows, points)[number]
+        found = likelihood(name, {"Gaussian": fit_gaussian, "Gaussian mixture": fit_mixture}[name](rows)(points))
         nll, error, trained = found.nll, found.std_error, time.perf_counter() - start
     else:
         with tempfile.TemporaryDirectory() as folder:

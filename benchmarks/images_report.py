@@ -105,7 +105,7 @@ def notes(found: list[dict]) -> list[str]:
 
 def curves(found: list[dict]) -> Figure:
     """Draw validation bits per dimension against seconds, and where the simpler densities end."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     for run in found:
         if "curve" in run:
@@ -115,7 +115,7 @@ def curves(found: list[dict]) -> Figure:
         axes.axhline(run["bits"]["1 draw"]["mean"], color="0.5", lw=1, ls=style, label=f"{run['method']} (test)")
     axes.set(xlabel="seconds of training", ylabel="validation bits/dim")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     return figure
 
 

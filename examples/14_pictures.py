@@ -55,7 +55,7 @@ def measure(example: Example, name: str, density: ImageDensity, test: np.ndarray
 
 def curves(densities: dict[str, ImageDensity], simple: dict[str, float]) -> Figure:
     """Draw validation bits per dimension against the seconds of training."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     for name, density in densities.items():
         seconds, bits = (np.asarray(density.history_[key]) for key in ("seconds", "bits_per_dim"))
@@ -65,7 +65,7 @@ def curves(densities: dict[str, ImageDensity], simple: dict[str, float]) -> Figu
         axes.axhline(bits, color="0.5", lw=1, ls=style, label=f"{name} (test)")
     axes.set(xlabel="seconds of training", ylabel="validation bits/dim", ylim=(None, max(simple.values()) + 0.2))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     return figure
 
 

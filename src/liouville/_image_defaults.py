@@ -24,7 +24,18 @@ CHOICES = {
     "dequantization": ("uniform", "variational"),
     "solver": (None, *SOLVERS),
 }
-POSITIVE = ("width", "batch_size", "max_iter", "max_seconds", "learning_rate", "rtol", "atol", "levels", "parts")
+POSITIVE = (
+    "width",
+    "batch_size",
+    "max_iter",
+    "max_seconds",
+    "learning_rate",
+    "rtol",
+    "atol",
+    "levels",
+    "parts",
+    "validation_size",
+)
 INTEGERS = ("width", "depth", "batch_size", "max_iter", "levels", "parts", "validation_size")
 # What a validation may cost, by operations of the field; how often it is evaluated; pictures that choose, at most.
 VALIDATION_FLOPS, SOLVE_EVALUATIONS, MOST_VALIDATION = 1e12, 60, 1000
@@ -32,6 +43,8 @@ VALIDATION_FLOPS, SOLVE_EVALUATIONS, MOST_VALIDATION = 1e12, 60, 1000
 FLOWS_OF_MULTISCALE, PASSES, FEWEST_STEPS = 4, 20, 3000
 # Of pictures of so few numbers a network without convolutions learns more in the same time.
 SMALL_PICTURE = 100
+# Pictures are bytes.
+MOST_LEVELS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +57,6 @@ class Settings:
     options: Options
     preprocess: str
     max_iter: int | None
-    validation_size: int
 
 
 def check_parameters(estimator: Any) -> None:
@@ -56,6 +68,8 @@ def check_parameters(estimator: Any) -> None:
                 f"Expected {name} among {list(choices)}, got {params[name]!r}; try {next(filter(None, choices))!r}."
             )
     check_numbers(params, POSITIVE, INTEGERS)
+    if params["levels"] > MOST_LEVELS:
+        raise ValueError(f"Expected at most {MOST_LEVELS} levels, got {params['levels']}; try levels={MOST_LEVELS}.")
     matching = isinstance(IMAGE_RECIPES[params["recipe"]].objective(1), Dequantized)
     if matching and params["dequantization"] == "variational":
         raise ValueError(
@@ -83,6 +97,7 @@ def resolve(estimator: Any, shape: tuple[int, ...]) -> Settings:
         atol=estimator.atol,
     )
     batch_size = _or(estimator.batch_size, named.batch_size)
+    steps = max(FEWEST_STEPS, math.ceil(PASSES * num / batch_size))
     unlimited = estimator.max_seconds is not None and estimator.max_iter is None
     return Settings(
         flow=flow,
@@ -92,10 +107,7 @@ def resolve(estimator: Any, shape: tuple[int, ...]) -> Settings:
             _or(estimator.learning_rate, named.learning_rate), batch_size=batch_size, parts=estimator.parts
         ),
         preprocess=_or(estimator.preprocess, named.preprocess),
-        max_iter=None
-        if unlimited
-        else _or(estimator.max_iter, max(FEWEST_STEPS, math.ceil(PASSES * num / batch_size))),
-        validation_size=min(_or(estimator.validation_size, affordable_validation(flow)), num // 10),
+        max_iter=None if unlimited else _or(estimator.max_iter, steps),
     )
 
 

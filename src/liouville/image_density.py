@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import evaluation, flows
 from ._defaults import validation_goals
-from ._image_defaults import Settings, check_parameters, resolve
+from ._image_defaults import Settings, affordable_validation, check_parameters, resolve
 from ._model_file import find_checkpoint, portable_params, read_model, run_saving, write_model
 from ._progress import Watch, progress_bar, told
 from .data import check_pictures
@@ -97,8 +97,8 @@ class ImageDensity(DensityMixin, BaseEstimator):
     max_seconds
         Time for fitting, compilation included; instead of `max_iter`, or with it, the first of the two.
     validation_size
-        Number of pictures, at most a tenth, that are held out to choose the best weights; None is as many as are scored
-        in little time, at most a thousand.
+        Number of pictures, at most a tenth, that are held out to choose the best weights (of fewer than ten none is);
+        None is as many as are scored in little time, at most a thousand.
     random_state
         Seed.
     verbose
@@ -211,20 +211,20 @@ class ImageDensity(DensityMixin, BaseEstimator):
         return self
 
     def _train(self, pixels: np.ndarray, settings: Settings, seed: int, started: float, told_of) -> Runner:
-        order = np.random.default_rng(seed).permutation(len(pixels))
-        chosen, train = np.sort(order[: settings.validation_size]), np.sort(order[settings.validation_size :])
-        held_out = pixels[chosen]
+        size = affordable_validation(settings.flow) if self.validation_size is None else self.validation_size
+        held, order = min(size, len(pixels) // 10), np.random.default_rng(seed).permutation(len(pixels))
+        # Of very few pictures none is held out: the choice is made by those that are trained on.
+        held_out, train = pixels[np.sort(order[: held or size])], order[held:]
 
         def validate(pictures: Quantized) -> np.ndarray:
             return evaluation.score_quantized(flows.with_divergence(pictures, Hutchinson()), held_out)[0]
 
-        few = np.sort(order[settings.validation_size :][:MOST_FITTED])
-        links = fit_pixels(settings.preprocess, pixels[few], self.levels)
+        links = fit_pixels(settings.preprocess, pixels[np.sort(train[:MOST_FITTED])], self.levels)
         deadline = None if self.max_seconds is None else started + self.max_seconds
         trainer = Trainer(
             flows.QuantizedFlow(settings.flow, tuple(links), settings.noise, self.levels),
             settings.objective,
-            training_data(pixels, train, settings.options.batch_size, seed),
+            training_data(pixels, np.sort(train), settings.options.batch_size, seed),
             validate,
             options=settings.options,
             budget=Budget(settings.max_iter, deadline),
@@ -235,7 +235,9 @@ class ImageDensity(DensityMixin, BaseEstimator):
         found = find_checkpoint(self.checkpoint, identity)
         if found is not None:
             trainer.restore(*found)
-        elif len(chosen):
+        else:
+            # Compiled first, on a picture: how long a validation takes says how many there are.
+            evaluation.score_quantized(flows.with_divergence(trainer.best_flow(), Hutchinson()), held_out[:1])
             trainer.validate()
         goals = validation_goals(trainer.validate_seconds, deadline)
         run_saving(trainer, goals, self.checkpoint, identity)
@@ -262,7 +264,7 @@ class ImageDensity(DensityMixin, BaseEstimator):
             "learning_rate": settings.options.learning_rate,
             "steps": self.n_iter_,
             "best_step": trainer.best_step,
-            "validation_pictures": settings.validation_size,
+            "validation_pictures": len(trainer.best_rows),
             "validation_bits_per_dim": bits_per_dim(trainer.best_nll, size),
             "skipped_steps": int(trainer.state.skipped),
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
