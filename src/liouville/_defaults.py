@@ -4,6 +4,7 @@ import dataclasses
 import math
 import numbers
 import time
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,15 +52,20 @@ class Settings:
 def check_parameters(estimator: Any) -> None:
     """Raise ``ValueError`` or ``TypeError`` for a parameter that has no meaning."""
     params = estimator.get_params()
-    for name, choices in CHOICES.items():
-        if params[name] not in choices:
-            raise ValueError(
-                f"Expected {name} among {list(choices)}, got {params[name]!r}; try {next(filter(None, choices))!r}."
-            )
+    check_choices(params, CHOICES)
     check_numbers(params, POSITIVE, INTEGERS)
     fraction = params["validation_fraction"]
     if not isinstance(fraction, numbers.Real) or not 0 <= float(fraction) < 1:
         raise ValueError(f"Expected validation_fraction in [0, 1), got {fraction!r}; try validation_fraction=0.1.")
+
+
+def check_choices(params: dict[str, Any], known: Mapping[str, Collection]) -> None:
+    """Raise ``ValueError`` for a parameter that is none of its choices."""
+    for name, choices in known.items():
+        if params[name] not in choices:
+            raise ValueError(
+                f"Expected {name} among {list(choices)}, got {params[name]!r}; try {next(filter(None, choices))!r}."
+            )
 
 
 def check_numbers(params: dict[str, Any], positive: tuple[str, ...], integers: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._defaults import check_numbers
+from ._defaults import check_choices, check_numbers
 from .flows import IMAGE_FIELDS, IMAGE_RECIPES, ImageFlow, NoiseFlow
 from .integrate import SOLVERS
 from .objectives import AbstractObjective, Dequantized
@@ -62,11 +62,7 @@ class Settings:
 def check_parameters(estimator: Any) -> None:
     """Raise ``ValueError`` or ``TypeError`` for a parameter that has no meaning."""
     params = estimator.get_params()
-    for name, choices in CHOICES.items():
-        if params[name] not in choices:
-            raise ValueError(
-                f"Expected {name} among {list(choices)}, got {params[name]!r}; try {next(filter(None, choices))!r}."
-            )
+    check_choices(params, CHOICES)
     check_numbers(params, POSITIVE, INTEGERS)
     if params["levels"] > MOST_LEVELS:
         raise ValueError(f"Expected at most {MOST_LEVELS} levels, got {params['levels']}; try levels={MOST_LEVELS}.")

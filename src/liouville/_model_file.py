@@ -4,11 +4,12 @@ import dataclasses
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import equinox as eqx
 import jax
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from . import checkpoint
 from ._defaults import resolve
@@ -19,6 +20,37 @@ from .distributions import Transformed
 from .flows import QuantizedFlow
 from .preprocessing import PREPROCESSORS, blank_pixels
 from .training import Trainer
+
+
+class SavedMixin:
+    """What estimators that are kept in files have in common."""
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the model to a file: safetensors with a JSON header; no pickle, no code.
+
+        Parameters
+        ----------
+        path
+            The file.
+        """
+        check_is_fitted(self)
+        write_model(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """Read a model that `save` wrote.
+
+        Parameters
+        ----------
+        path
+            The file.
+
+        Raises
+        ------
+        CheckpointError
+            Where the file is damaged, foreign or newer, or holds another estimator.
+        """
+        return read_model(cls, path)
 
 
 def write_model(estimator: Any, path: str | os.PathLike) -> None:

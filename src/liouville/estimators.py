@@ -1,7 +1,6 @@
 """The friendly layer: density estimation as a scikit-learn estimator."""
 
 import numbers
-import os
 import time
 from functools import partial
 from typing import Literal, overload
@@ -14,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import evaluation, flows
 from ._defaults import Settings, check_parameters, resolve, validation_goals
-from ._model_file import find_checkpoint, portable_params, read_model, run_saving, write_model
+from ._model_file import SavedMixin, find_checkpoint, portable_params, run_saving
 from ._progress import progress_bar, told
 from ._tables import FEWEST_ROWS, check_frame, check_points, check_varied, check_weight, split_rows
 from .bespoke import FittedSteps, fit_steps
@@ -26,7 +25,7 @@ from .selection import Runner, Split, enter, race
 from .training import Budget, Options, Trainer, TrainingData
 
 
-class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
+class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
     """Density of a table, learned as a continuous normalizing flow.
 
     Nothing needs to be tuned: what is None or ``"auto"`` is set from the number of rows and columns, or
@@ -415,33 +414,6 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         are far from zero for their spread keep more digits in `score_samples`.
         """
         return jax.tree_util.Partial(AbstractDistribution.log_prob, self._fitted_flow())
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the model to a file: safetensors with a JSON header; no pickle, no code.
-
-        Parameters
-        ----------
-        path
-            The file.
-        """
-        check_is_fitted(self)
-        write_model(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> "FlowDensity":
-        """Read a model that `save` wrote.
-
-        Parameters
-        ----------
-        path
-            The file.
-
-        Raises
-        ------
-        CheckpointError
-            Where the file is damaged, foreign or newer.
-        """
-        return read_model(cls, path)
 
     def _check_rows(self, X, reset: bool = False) -> np.ndarray:
         if not reset:

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import numbers
-import os
 import time
 from functools import partial
 from typing import Literal, NamedTuple, overload
@@ -17,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import evaluation, flows
 from ._defaults import validation_goals
 from ._image_defaults import Settings, affordable_validation, check_parameters, resolve
-from ._model_file import find_checkpoint, portable_params, read_model, run_saving, write_model
+from ._model_file import SavedMixin, find_checkpoint, portable_params, run_saving
 from ._progress import Watch, progress_bar, told
 from .data import check_pictures
 from .dequantization import AbstractDequantization, MidPoints, Quantized
@@ -60,7 +59,7 @@ class BitsPerDim(NamedTuple):
     num_failed: int
 
 
-class ImageDensity(DensityMixin, BaseEstimator):
+class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
     """Density of pictures, learned as a continuous normalizing flow.
 
     Pixels are whole numbers: noise fills the gaps between them, and what is measured is a bound of their
@@ -427,33 +426,6 @@ class ImageDensity(DensityMixin, BaseEstimator):
         tight = flows.with_tolerance(pictures, 0.1)
         score = lambda flow: evaluation.score_quantized(flow, pixels[chosen])[0]  # noqa: E731
         return evaluation.compare(score(pictures), score(tight))
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the model to a file: safetensors with a JSON header; no pickle, no code.
-
-        Parameters
-        ----------
-        path
-            The file.
-        """
-        check_is_fitted(self)
-        write_model(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> "ImageDensity":
-        """Read a model that `save` wrote.
-
-        Parameters
-        ----------
-        path
-            The file.
-
-        Raises
-        ------
-        CheckpointError
-            Where the file is damaged, foreign or newer.
-        """
-        return read_model(cls, path)
 
     def _check(self, X) -> np.ndarray:
         check_is_fitted(self)
