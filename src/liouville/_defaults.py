@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from .divergences import AbstractDivergence, Exact, Hutchinson
 from .evaluation import chunk_rows
@@ -96,13 +97,13 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
     depth = 3 if columns < 24 else 2
     recipe = FlowRecipe(
         size=columns,
-        vector_field=_or(estimator.vector_field, named.vector_field),
-        width=_or(estimator.width, _or(named.width, width)),
-        depth=_or(estimator.depth, _or(named.depth, depth)),
+        vector_field=given_or(estimator.vector_field, named.vector_field),
+        width=given_or(estimator.width, given_or(named.width, width)),
+        depth=given_or(estimator.depth, given_or(named.depth, depth)),
         layer=named.layer,
         preconditioned=matching and named.preconditioned,
         # Where many columns make the divergence rough, small steps of a low order take fewer evaluations.
-        solver=_or(estimator.solver, "dopri5" if columns < 24 else "bosh3"),
+        solver=given_or(estimator.solver, "dopri5" if columns < 24 else "bosh3"),
         rtol=estimator.rtol,
         atol=estimator.atol,
     )
@@ -113,9 +114,9 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
     return Settings(
         recipe=recipe,
         objective=objective,
-        learning_rate=_or(estimator.learning_rate, _or(named.learning_rate, learning_rate(columns))),
-        batch_size=_or(estimator.batch_size, _or(named.batch_size, 512)),
-        max_iter=None if unlimited else _or(estimator.max_iter, steps),
+        learning_rate=given_or(estimator.learning_rate, given_or(named.learning_rate, learning_rate(columns))),
+        batch_size=given_or(estimator.batch_size, given_or(named.batch_size, 512)),
+        max_iter=None if unlimited else given_or(estimator.max_iter, steps),
         # Steps of wide nets, and steps that solve, are dear.
         longest=min(STRETCH * steps, LONGEST) if by_default and matching and columns < 24 else None,
         validation_rows=validation_rows,
@@ -180,5 +181,11 @@ def validation_goals(validate_seconds: float, deadline: float | None) -> tuple[f
     return GOALS[-max(2, min(affordable, len(GOALS))) :]
 
 
-def _or(value, default):
+def seed_of(random_state: Any) -> int:
+    """Return a seed drawn from what scikit-learn takes for a random state."""
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def given_or(value: Any, default: Any) -> Any:
+    """Return a value, or the default where it is None."""
     return default if value is None else value

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._defaults import check_choices, check_numbers
+from ._defaults import check_choices, check_numbers, given_or
 from .flows import IMAGE_FIELDS, IMAGE_RECIPES, ImageFlow, NoiseFlow
 from .integrate import SOLVERS
 from .objectives import AbstractObjective, Dequantized
@@ -78,21 +78,21 @@ def resolve(estimator: Any, shape: tuple[int, ...]) -> Settings:
     """Return the settings for pictures of a shape: the estimator's parameters, the recipe's, then defaults."""
     named, (num, *picture) = IMAGE_RECIPES[estimator.recipe], shape
     size = int(np.prod(picture))
-    field = _or(estimator.vector_field, _or(named.field, "mlp" if size <= SMALL_PICTURE else "unet"))
+    field = given_or(estimator.vector_field, given_or(named.field, "mlp" if size <= SMALL_PICTURE else "unet"))
     width, depth = network_size(field, size)
     flow = ImageFlow(
         tuple(picture),
         field=field,
-        width=_or(estimator.width, width),
-        depth=_or(estimator.depth, depth),
+        width=given_or(estimator.width, width),
+        depth=given_or(estimator.depth, depth),
         multiscale=named.multiscale,
         preconditioned=named.preconditioned,
         dtype=estimator.precision,
-        solver=_or(estimator.solver, "dopri5"),
+        solver=given_or(estimator.solver, "dopri5"),
         rtol=estimator.rtol,
         atol=estimator.atol,
     )
-    batch_size = _or(estimator.batch_size, named.batch_size)
+    batch_size = given_or(estimator.batch_size, named.batch_size)
     steps = max(FEWEST_STEPS, math.ceil(PASSES * num / batch_size))
     unlimited = estimator.max_seconds is not None and estimator.max_iter is None
     return Settings(
@@ -100,10 +100,10 @@ def resolve(estimator: Any, shape: tuple[int, ...]) -> Settings:
         noise=NoiseFlow(tuple(picture)) if estimator.dequantization == "variational" else None,
         objective=named.objective(size),
         options=Options(
-            _or(estimator.learning_rate, named.learning_rate), batch_size=batch_size, parts=estimator.parts
+            given_or(estimator.learning_rate, named.learning_rate), batch_size=batch_size, parts=estimator.parts
         ),
-        preprocess=_or(estimator.preprocess, named.preprocess),
-        max_iter=None if unlimited else _or(estimator.max_iter, steps),
+        preprocess=given_or(estimator.preprocess, named.preprocess),
+        max_iter=None if unlimited else given_or(estimator.max_iter, steps),
     )
 
 
@@ -123,7 +123,3 @@ def affordable_validation(flow: ImageFlow) -> int:
     # A product with the Jacobian costs twice a value.
     solves = 3 * SOLVE_EVALUATIONS * (FLOWS_OF_MULTISCALE if flow.multiscale else 1)
     return int(np.clip(VALIDATION_FLOPS / (solves * cost["flops"]), 32, MOST_VALIDATION))
-
-
-def _or(value, default):
-    return default if value is None else value

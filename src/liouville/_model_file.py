@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,7 +50,7 @@ class SavedMixin:
         CheckpointError
             Where the file is damaged, foreign or newer, or holds another estimator.
         """
-        return read_model(cls, path)
+        return read_model([cls], path)
 
 
 def write_model(estimator: Any, path: str | os.PathLike) -> None:
@@ -66,12 +66,13 @@ def write_model(estimator: Any, path: str | os.PathLike) -> None:
     checkpoint.write(path, "model", estimator.flow_, facts)
 
 
-def read_model(kind: type, path: str | os.PathLike) -> Any:
-    """Return the estimator, of this class, that a file holds."""
+def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
+    """Return the estimator, of one of these classes, that a file holds."""
     arrays, facts = checkpoint.read(path, "model")
-    if facts["estimator"] != kind.__name__:
+    kind = next((kind for kind in kinds if kind.__name__ == facts["estimator"]), None)
+    if kind is None:
         raise checkpoint.CheckpointError(
-            f"Expected a model of {kind.__name__}, got one of {facts['estimator']} in {path}; try "
+            f"Expected a model of {kinds[0].__name__}, got one of {facts['estimator']} in {path}; try "
             f"{facts['estimator']}.load."
         )
     estimator = kind(**facts["parameters"])

@@ -162,18 +162,20 @@ class PictureLog:
         self.folder, self.num, self.min_seconds = Path(folder), num, min_seconds
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rows: list[dict[str, float]] = []
-        self._flow, self._start, self._last = None, time.perf_counter(), time.perf_counter()
+        self._flow, self._size = None, 0
+        self._start, self._last = time.perf_counter(), time.perf_counter()
 
     def __call__(self, step: int, loss: float, flow: FlowHandle) -> None:
         """Take note of the numbers, and write the files where it is time to."""
+        if self._flow is None:
+            self._size = int(np.prod(flow().density.shape))
         self._flow = flow
-        pictures = flow()
         self.rows.append(
             {
                 "step": step,
                 "seconds": time.perf_counter() - self._start,
                 "loss": loss,
-                "bits_per_dim": bits_per_dim(flow.numbers["nll"], int(np.prod(pictures.density.shape))),
+                "bits_per_dim": bits_per_dim(flow.numbers["nll"], self._size),
                 "evaluations": flow.numbers["evaluations"],
             }
         )

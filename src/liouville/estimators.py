@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from . import evaluation, flows
-from ._defaults import Settings, check_parameters, resolve, validation_goals
+from ._defaults import Settings, check_parameters, resolve, seed_of, validation_goals
 from ._model_file import SavedMixin, find_checkpoint, portable_params, run_saving
 from ._progress import progress_bar, told
 from ._tables import FEWEST_ROWS, check_frame, check_points, check_varied, check_weight, split_rows
@@ -172,7 +172,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         X = self._check_rows(X, reset=True)
         weight = check_weight(sample_weight, X)
         check_varied(X, weight, getattr(self, "feature_names_in_", None))
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = seed_of(self.random_state)
         settings = resolve(self, *X.shape)
         split = split_rows(X, weight, self.validation_fraction, settings.validation_rows, seed)
         with progress_bar(self.verbose) as watch:
@@ -284,7 +284,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             core, links = core_and_links(flow)
             core = flows.with_divergence(core, Hutchinson(num_probes=num_probes))
             flow = Transformed(core.base, Chain([core.bijection, *links]))
-        log_prob, info = evaluation.score(flow, X, seed=_seed(random_state), steps=self._steps(error))
+        log_prob, info = evaluation.score(flow, X, seed=seed_of(random_state), steps=self._steps(error))
         evaluation.warn_of_failures(info)
         return (log_prob, info) if return_info else log_prob
 
@@ -321,7 +321,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         flow = self._fitted_flow()
         if n < 1:
             raise ValueError(f"Expected n of at least 1, got {n}; try n=1.")
-        rows, info = evaluation.sample(flow, int(n), seed=_seed(random_state), steps=self._steps(error))
+        rows, info = evaluation.sample(flow, int(n), seed=seed_of(random_state), steps=self._steps(error))
         evaluation.warn_of_failures(info)
         return rows
 
@@ -440,7 +440,3 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     @property
     def _n_features_out(self) -> int:
         return self.n_features_in_
-
-
-def _seed(random_state) -> int:
-    return int(check_random_state(random_state).randint(2**31 - 1))

@@ -280,11 +280,11 @@ def in_bits(objective: AbstractObjective, size: int) -> AbstractObjective:
     return WeightedSum([(1 / (size * math.log(2)), Dequantized(objective))])
 
 
-def rnode_image(size: int) -> AbstractObjective:
+def rnode_image(size: int, penalties: tuple[type, ...] = (KineticEnergy, JacobianFrobenius)) -> AbstractObjective:
     """Return RNODE's objective: bits per dimension, and a hundredth of each penalty."""
-    weight = 0.01 * size * math.log(2)
-    penalties = (KineticEnergy(weight=weight), JacobianFrobenius(weight=weight))
-    return in_bits(TrainedWith(MaximumLikelihood(), ONE_PROBE, FOUR_STEPS, penalties), size)
+    # The penalties are divided with the nats.
+    weighted = tuple(penalty(weight=0.01 * size * math.log(2)) for penalty in penalties)
+    return in_bits(TrainedWith(MaximumLikelihood(), ONE_PROBE, FOUR_STEPS, weighted), size)
 
 
 IMAGE_RECIPES = {

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from . import evaluation, flows
-from ._defaults import validation_goals
+from ._defaults import seed_of, validation_goals
 from ._image_defaults import Settings, affordable_validation, check_parameters, resolve
 from ._model_file import SavedMixin, find_checkpoint, portable_params, run_saving
 from ._progress import Watch, progress_bar, told
@@ -201,10 +201,10 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         started = time.perf_counter()
         check_parameters(self)
         pixels = check_pictures(X, self.levels)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = seed_of(self.random_state)
         settings = resolve(self, pixels.shape)
         with progress_bar(self.verbose) as watch:
-            told_of = partial(told, in_bits(watch, pixels[0].size), callback)
+            told_of = partial(told, shown_in_bits(watch, pixels[0].size), callback)
             runner = self._train(pixels, settings, seed, started, told_of)
         self._keep(runner.trainer, settings, len(pixels), seed, time.perf_counter() - started)
         return self
@@ -235,8 +235,9 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         if found is not None:
             trainer.restore(*found)
         else:
-            # Compiled first, on a picture: how long a validation takes says how many there are.
-            evaluation.score_quantized(flows.with_divergence(trainer.best_flow(), Hutchinson()), held_out[:1])
+            if deadline is not None:
+                # Compiled first, on a picture: how long a validation takes says how many there are.
+                evaluation.score_quantized(flows.with_divergence(trainer.best_flow(), Hutchinson()), held_out[:1])
             trainer.validate()
         goals = validation_goals(trainer.validate_seconds, deadline)
         run_saving(trainer, goals, self.checkpoint, identity)
@@ -404,7 +405,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if n < 1:
             raise ValueError(f"Expected n of at least 1, got {n}; try n=1.")
-        pixels, info = evaluation.sample_quantized(self.flow_, int(n), seed=_seed(random_state))
+        pixels, info = evaluation.sample_quantized(self.flow_, int(n), seed=seed_of(random_state))
         evaluation.warn_of_failures(info)
         return pixels
 
@@ -446,10 +447,10 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         pictures = flows.with_divergence(self.flow_, divergence)
         if noise is not None:
             pictures = dataclasses.replace(pictures, dequantization=noise)
-        return evaluation.score_quantized(pictures, pixels, seed=_seed(random_state), num_draws=num_draws)
+        return evaluation.score_quantized(pictures, pixels, seed=seed_of(random_state), num_draws=num_draws)
 
 
-def in_bits(watch: Watch, size: int) -> Watch:
+def shown_in_bits(watch: Watch, size: int) -> Watch:
     """Return a watch that is shown bits per dimension instead of nats."""
 
     def show(trainer: Trainer, seen: dict[str, float]) -> None:
@@ -464,7 +465,3 @@ def training_data(pixels: np.ndarray, train: np.ndarray, batch_size: int, seed: 
         return TrainingData.pad(pixels[train], np.ones(len(train)))
     part_rows = MOST_ON_DEVICE // pixels[0].size // 2
     return StreamedData(pixels, train, batch_size=batch_size, part_rows=part_rows, seed=seed)
-
-
-def _seed(random_state) -> int:
-    return int(check_random_state(random_state).randint(2**31 - 1))

@@ -101,12 +101,16 @@ def evaluate_baselines(train: Rows, test: Rows, seed: int = 0) -> list[Likelihoo
     list of Likelihood
         Nats per row, in the data's own units.
     """
+    return [evaluate_baseline(name, train, test, seed) for name in BASELINES]
+
+
+def evaluate_baseline(name: str, train: Rows, test: Rows, seed: int = 0) -> Likelihood:
+    """Return the test likelihood of one of `BASELINES`, as `evaluate_baselines` does of all."""
     scale = Standardize.fit(train, np.ones(len(train)))
     rows, _ = to_core([scale], train)
     points, log_det = to_core([scale], test)
     rows = rows[np.random.default_rng(seed).permutation(len(train))]
-    models = {"Gaussian": fit_gaussian, "Gaussian mixture (BIC)": fit_mixture, "kernel density (CV)": fit_kernel}
-    return [likelihood(name, fit(rows, seed)(points) + log_det) for name, fit in models.items()]
+    return likelihood(name, BASELINES[name](rows, seed)(points) + log_det)
 
 
 def fit_gaussian(rows: Rows, seed: int = 0) -> Callable[[Rows], np.ndarray]:
@@ -146,3 +150,10 @@ def fit_kernel(rows: Rows, seed: int = 0) -> Callable[[Rows], np.ndarray]:
     # What is best for two thirds of a few rows is too wide for all: by Scott's rule it shrinks like this.
     width = search.best_params_["bandwidth"] * (len(rows) / (2 / 3 * len(few))) ** rate
     return KernelDensity(bandwidth=width).fit(rows).score_samples
+
+
+BASELINES: dict[str, Callable[[Rows, int], Callable[[Rows], np.ndarray]]] = {
+    "Gaussian": fit_gaussian,
+    "Gaussian mixture (BIC)": fit_mixture,
+    "kernel density (CV)": fit_kernel,
+}

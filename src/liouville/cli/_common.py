@@ -26,6 +26,8 @@ Output = Annotated[
     typer.Option("--output", "-o", metavar="FILE", help="File to write; standard output where left out."),
 ]
 
+# Of what went wrong in many places, so many are named.
+MOST_NAMED = 10
 Error = Annotated[
     float | None,
     typer.Option(
@@ -61,10 +63,10 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 def load(path: Path) -> "FlowDensity | ImageDensity":
     """Return the model in a file, of a table or of pictures."""
-    from .. import FlowDensity, ImageDensity, checkpoint
+    from .. import FlowDensity, ImageDensity
+    from .._model_file import read_model
 
-    _, facts = checkpoint.read(path, "model")
-    return (ImageDensity if facts["estimator"] == "ImageDensity" else FlowDensity).load(path)
+    return read_model([FlowDensity, ImageDensity], path)
 
 
 def table_only(estimator: "FlowDensity | ImageDensity", wish: str) -> "FlowDensity":

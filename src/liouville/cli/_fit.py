@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._common import Data, say
+from ._common import MOST_NAMED, Data, say
 
 if TYPE_CHECKING:
     from ..estimators import FlowDensity
     from ..image_density import ImageDensity
-
-
-MOST_NAMED = 10
 
 
 class Kind(enum.StrEnum):

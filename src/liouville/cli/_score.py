@@ -4,13 +4,11 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._common import Data, Error, Model, Output, load, rows_for, say, table_only
+from ._common import MOST_NAMED, Data, Error, Model, Output, load, rows_for, say, table_only
 
 if TYPE_CHECKING:
     from ..estimators import FlowDensity
     from ..image_density import ImageDensity
-
-MOST_NAMED = 10
 
 
 def run_score(model: Model, data: Data, output: Output = None, error: Error = None) -> None:

@@ -28,8 +28,8 @@ class Convolution(eqx.Module):
 
     def __init__(self, fan_in: int, fan_out: int, *, size: int = 3, stride: int = 1, zero: bool = False, key: Key):
         shape = (size, size, fan_in, fan_out)
-        draw = lambda: draw_uniform(key, math.prod(shape), size**2 * fan_in).reshape(shape)  # noqa: E731
-        self.weight = jnp.zeros(shape) if zero else draw()
+        drawn = jnp.zeros(math.prod(shape)) if zero else draw_uniform(key, math.prod(shape), size**2 * fan_in)
+        self.weight = drawn.reshape(shape)
         self.bias = jnp.zeros(fan_out)
         self.stride = stride
 
