@@ -32,15 +32,39 @@ FFJORD and RNODE chose the weights by the test set and used one probe there (How
 
 def write(results: Path, page: Path | None) -> None:
     """Print the tables; write them, with plots, to a page, if there is one."""
+    speeds = [json.loads(path.read_text()) for path in sorted(results.parent.glob("images-speed/*.json"))]
     lines = [HEAD]
     for folder in sorted(path for path in results.iterdir() if path.is_dir()):
         found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
         if found:
             lines += section(folder, found, page)
-    lines.append(PUBLISHED)
+    lines += [*(speed(speeds) if speeds else []), PUBLISHED]
     print("\n".join(lines[1:]))
     if page is not None:
         page.write_text("\n".join(lines))
+
+
+def speed(found: list[dict]) -> list[str]:
+    """Return the lines on the speed of training."""
+    lines = ["## How fast pictures are learned\n"]
+    lines += ["| device | training | pictures | ms/step | pictures/s | TFLOP/s | share of a large product | epoch |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    for device in found:
+        for case in device["cases"]:
+            shape = " x ".join(map(str, case["shape"]))
+            name = f"{case['name']}, {case['numbers']:,} numbers"
+            cells = [device["device"], name, shape, f"{case['step'] * 1e3:.1f}", *speed_cells(case, device).values()]
+            lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def speed_cells(case: dict, device: dict) -> dict[str, str]:
+    """Return the figures of one case, as text."""
+    cells = {"pictures/s": f"{case['batch'] / case['step']:.0f}", "TFLOP/s": "-", "share": "-"}
+    if case["operations"]:
+        rate = case["operations"] / case["step"]
+        cells |= {"TFLOP/s": f"{rate / 1e12:.2f}", "share": f"{rate / device['products'][case['precision']]:.0%}"}
+    return cells | {"epoch": f"{case['epoch']:.0f} s"}
 
 
 def section(folder: Path, found: list[dict], page: Path | None) -> list[str]:
@@ -49,7 +73,11 @@ def section(folder: Path, found: list[dict], page: Path | None) -> list[str]:
     main = [run for run in found if not run["method"].startswith("RNODE, ")]
     height, width, channels = found[0]["shape"]
     lines = [f"## {folder.name}: {height} x {width} x {channels}\n", *table(main), ""]
-    lines += [f"Trained on {found[0]['train']:,} pictures with {found[0]['machine']}.\n", *notes(main), ""]
+    machines = {}
+    for run in main:
+        machines.setdefault(run["machine"], []).append(run["method"])
+    where = "; ".join(f"{', '.join(names)} on {machine}" for machine, names in machines.items())
+    lines += [f"Trained on {found[0]['train']:,} pictures: {where}.\n", *notes(main), ""]
     ablation = [run for run in found if run["method"].startswith("RNODE")]
     if len(ablation) > 1:
         lines += ["### RNODE without some of its penalties, in the same time\n", *table(ablation), ""]
@@ -94,9 +122,10 @@ def notes(found: list[dict]) -> list[str]:
             continue
         draws = next(name for name in bits if name.endswith("draws"))
         gap = bits["exact"]["mean"] - bits["probes"]["mean"]
+        first = next((line for name, line in bits.items() if name.endswith("pictures")), bits["1 draw"])
         lines.append(
-            f"- {run['method']}, {bits['1 draw']['num_pictures']:,} test pictures: "
-            f"{bits[draws]['mean']:.4f} with {draws} by one probe; the exact divergence of "
+            f"- {run['method']}, {first['num_pictures']:,} test pictures: {first['mean']:.4f} with 1 draw, "
+            f"{bits[draws]['mean']:.4f} with {draws}, by one probe; the exact divergence of "
             f"{bits['exact']['num_pictures']} pictures {gap:+.4f} against one probe; at a tenth of the tolerance "
             f"log-densities move {run['shift']:.1e} bits/dim; mid-points {bits['mid-points']['mean']:.4f} (no bound)."
         )

@@ -15,7 +15,7 @@ def swirl(x):
     return (jnp.sin(flat) * jnp.sum(flat**2) + jnp.roll(flat, 1)).reshape(x.shape)
 
 
-@pytest.mark.parametrize("shape", [(1,), (3,), (2, 2)])
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 2), (15, 10)])
 def test_exact_is_the_trace_of_the_jacobian(shape):
     x = jax.random.normal(jax.random.key(0), shape)
     value, divergence = jax.jit(lambda x: Exact()(swirl, x, Exact().init(x, None)))(x)

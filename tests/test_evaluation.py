@@ -16,6 +16,7 @@ from liouville import evaluation
 from liouville.bijections import CNF, Chain, Standardize, Whiten
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Hutchinson
+from liouville.flows import with_divergence
 from liouville.integrate import STATUS, Integrator
 from test_integrate import Blowup
 
@@ -169,6 +170,16 @@ print((peak() - before) / len(X))
 def test_chunks_have_room_for_wide_rows():
     assert 32 <= evaluation.chunk_rows((3000,)) <= evaluation.chunk_rows((63,)) <= evaluation.chunk_rows((1,)) == 128
     assert jnp.result_type(float) == jnp.float32 and jax.config.jax_enable_x64 is False
+
+
+def test_chunks_fill_an_accelerator_as_far_as_memory_goes(monkeypatch):
+    flow = Transformed(Normal.standard((784,)), CNF(LinearField(jnp.zeros((784, 784)))))
+    assert evaluation.products_at_a_time(flow) == 128
+    assert evaluation.products_at_a_time(with_divergence(flow, Hutchinson(num_probes=3))) == 3
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    sizes = [evaluation.chunk_rows((784,), products) for products in (1, 2, 128)]
+    assert sizes == [512, 256, 32]
+    assert evaluation.chunk_rows((5,)) == 8192
 
 
 def test_stacked_flows_are_scored_too(x64):

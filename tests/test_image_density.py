@@ -1,6 +1,7 @@
 """The estimator of pictures: what it learns, how it measures, and that nothing is lost on the way."""
 
 import functools
+import json
 import math
 import os
 import shutil
@@ -17,7 +18,6 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from liouville import CheckpointError, DataError, FlowDensity, ImageDensity, image_density
-from liouville._types import is_parameter
 from liouville.bijections import PixelMargins
 from liouville.cli import app
 from liouville.data import tile, write_pictures
@@ -172,14 +172,30 @@ def test_a_fit_that_is_killed_ten_times_ends_with_the_same_weights(tmp_path, mon
 
 
 def test_likelihood_trains_noise_of_its_own():
-    params = {"recipe": "rnode_image", "dequantization": "variational", "max_iter": 60}
-    density, test = fitted(**params), stripes(300, 1)
-    start = ImageDensity(**{**SMALL, **params, "max_iter": 1}).fit(stripes(400))
-    assert density.bits_per_dim(test).mean < start.bits_per_dim(test).mean - 0.02
-    moved = [jax.tree.leaves(eqx.filter(d.flow_.dequantization, is_parameter)) for d in (density, start)]
-    assert max(np.abs(a - b).max() for a, b in zip(*moved, strict=True)) > 1e-3
+    density = fitted("rnode_image", 60, dequantization="variational", vector_field="concat_squash", width=16)
+    bits = density.history_["bits_per_dim"]
+    assert density.facts_["validation_bits_per_dim"] < bits[0] - 0.02
+    # The noise starts as uniform: its last layer is zero.
+    last = density.flow_.dequantization.flow.bijection.vector_field.field.layers[-1]
+    assert np.abs(last.convolution.weight).max() > 1e-3
     with pytest.raises(ValueError, match="uniform dequantization"):
-        ImageDensity(dequantization="variational").fit(test)
+        ImageDensity(dequantization="variational").fit(stripes(300))
+
+
+def test_the_history_has_the_penalties():
+    history = fitted("rnode_image", 60, dequantization="variational", vector_field="concat_squash", width=16).history_
+    for name in ("kinetic_energy", "jacobian_frobenius"):
+        known = np.asarray(history[name])[np.isfinite(history[name])]
+        assert known.size and np.all(known >= 0) and known[-1] > 0
+    assert "kinetic_energy" not in fitted().history_
+
+
+def test_fewer_bits_are_a_matter_of_training():
+    """Scores of a model that was trained with rounded fields come from fields that are not."""
+    density = fitted(precision="bfloat16", max_iter=20)
+    assert "LowPrecision" not in repr(density.flow_)
+    learned, other = density.history_["loss"], fitted(max_iter=20).history_["loss"]
+    assert 1e-6 < abs(learned[-1] - other[-1]) < 0.05
 
 
 def test_pictures_that_do_not_fit_the_device_come_in_parts(monkeypatch, tmp_path):
@@ -291,7 +307,7 @@ def test_the_command_line_goes_from_a_folder_to_samples(tmp_path):
     assert "60 pictures of 4 x 4 x 1" in done.output
     assert "1 pictures were left out" in done.output
     assert sorted(path.name for path in log.iterdir()) == ["samples.png", "training.csv", "training.png"]
-    assert (log / "training.csv").read_text().startswith("step,seconds,loss,bits_per_dim,evaluations")
+    assert (log / "training.csv").read_text().startswith("step,seconds,loss,evaluations,skipped,bits_per_dim")
     shutil.rmtree(log)
     sheet = tmp_path / "sheet.PNG"
     assert run(app, ["sample", str(model), "-n", "6", "-o", str(sheet), "--seed", "0"]).exit_code == 0
@@ -320,17 +336,28 @@ def test_sheets_show_pictures_in_order(tmp_path):
         write_pictures(tmp_path / "pictures.bmp", pixels)
 
 
+def benchmark(name: str, *options: str) -> str:
+    """Run one of the benchmarks in a process of its own, and return what it prints."""
+    script = os.path.join(os.path.dirname(__file__), "..", "benchmarks", name)
+    run = subprocess.run([sys.executable, script, *options], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return run.stdout
+
+
 def test_the_benchmark_of_pictures_runs_from_files(tmp_path):
-    script = os.path.join(os.path.dirname(__file__), "..", "benchmarks", "images.py")
     for name, num in (("train", 200), ("test", 20)):
         np.save(tmp_path / f"{name}.npy", 80 * stripes(num))
     data, results = f"{tmp_path / 'train.npy'},{tmp_path / 'test.npy'}", tmp_path / "results"
     options = ["--methods", "flow matching", "Gaussian", "--seconds", "5", "--width", "16", "--results", str(results)]
-    run = subprocess.run(
-        [sys.executable, script, "--data", data, *options], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    assert "| flow matching |" in run.stdout
-    assert sorted(path.name for path in (results / "train").iterdir()) == [
-        "Gaussian.json", "flow-matching.json", "flow-matching.png"
-    ]  # fmt: skip
+    assert "| flow matching |" in benchmark("images.py", "--data", data, *options)
+    found = sorted(path.name for path in (results / "train").iterdir())
+    assert found == ["Gaussian.json", *(f"flow-matching.{kind}" for kind in ("json", "png", "safetensors"))]
+
+
+def test_the_benchmark_of_speed_says_what_an_epoch_takes(tmp_path):
+    case = ["--cases", "flow matching, default", "--shapes", "28 x 28 x 1", "--width", "4", "--batch", "2"]
+    said = benchmark("images_speed.py", *case, "--results", str(tmp_path))
+    assert " pictures/s, " in said and " s epoch" in said
+    (path,) = tmp_path.iterdir()
+    (found,) = json.loads(path.read_text())["cases"]
+    assert found["epoch"] == pytest.approx(30_000 * found["step"])

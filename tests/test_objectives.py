@@ -14,7 +14,7 @@ from liouville.bijections import CNF, Chain, Standardize
 from liouville.couplings import ExactOT
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
-from liouville.objectives import Batch, FlowMatching, MaximumLikelihood
+from liouville.objectives import Batch, FlowMatching, MaximumLikelihood, MixedPrecision
 from liouville.regularizers import KineticEnergy
 from liouville.vector_fields import MLP, Preconditioned
 
@@ -152,3 +152,23 @@ def test_the_weights_gradient_is_not_kept_for_each_row(integrator):
     memory = jax.jit(jax.grad(loss)).lower(params).compile().memory_analysis()
     num_weights = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert memory.temp_size_in_bytes < 0.8 * 4 * num_weights * len(rows)
+
+
+def test_mixed_precision_rounds_the_network_alone():
+    field = Preconditioned(MLP((3,), width=16, depth=1, key=jax.random.key(0)))
+    batch, key = Batch(jax.random.normal(jax.random.key(1), (64, 3))), jax.random.key(2)
+
+    def losses(field):
+        flow = Transformed(Normal.standard((3,)), CNF(field))
+        loss = lambda objective: eqx.filter_value_and_grad(lambda flow: objective(flow, batch, key=key)[0])(flow)  # noqa: E731
+        return loss(FlowMatching()), loss(MixedPrecision(FlowMatching()))
+
+    # At rest the closed form is all there is.
+    (full, _), (mixed, _) = losses(field)
+    assert full == mixed
+    moved = jax.tree.map(lambda leaf: leaf + 0.1 if is_parameter(leaf) else leaf, field)
+    (full, gradient), (mixed, rounded) = losses(moved)
+    assert 0 < abs(full - mixed) < 0.02 * full
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(rounded), strict=True):
+        assert b.dtype == jnp.float32
+        np.testing.assert_allclose(a, b, atol=0.05 * float(jnp.abs(a).max()) + 1e-6)

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._defaults import check_choices, check_numbers, given_or
-from .flows import IMAGE_FIELDS, IMAGE_RECIPES, ImageFlow, NoiseFlow
+from ._operations import count_operations
+from .flows import CONVOLUTIONAL, IMAGE_FIELDS, IMAGE_RECIPES, ImageFlow, NoiseFlow
 from .integrate import SOLVERS
-from .objectives import AbstractObjective, Dequantized
+from .objectives import AbstractObjective, Dequantized, MixedPrecision
 from .preprocessing import PIXELS
 from .training import Options
 
@@ -38,11 +39,10 @@ POSITIVE = (
 )
 INTEGERS = ("width", "depth", "batch_size", "max_iter", "levels", "parts", "validation_size")
 # What a validation may cost, by operations of the field; how often it is evaluated; pictures that choose, at most.
-VALIDATION_FLOPS, SOLVE_EVALUATIONS, MOST_VALIDATION = 1e12, 60, 1000
+VALIDATION_FLOPS = {"cpu": 1e12, "accelerator": 1e14}
+SOLVE_EVALUATIONS, MOST_VALIDATION = 60, 1000
 # Flows of a multiscale one, in units of the cost of one at full size; passes over the pictures.
 FLOWS_OF_MULTISCALE, PASSES, FEWEST_STEPS = 4, 20, 3000
-# Of pictures of so few numbers a network without convolutions learns more in the same time.
-SMALL_PICTURE = 100
 # Pictures are bytes.
 MOST_LEVELS = 256
 
@@ -78,27 +78,26 @@ def resolve(estimator: Any, shape: tuple[int, ...]) -> Settings:
     """Return the settings for pictures of a shape: the estimator's parameters, the recipe's, then defaults."""
     named, (num, *picture) = IMAGE_RECIPES[estimator.recipe], shape
     size = int(np.prod(picture))
-    field = given_or(estimator.vector_field, given_or(named.field, "mlp" if size <= SMALL_PICTURE else "unet"))
+    field = given_or(estimator.vector_field, named.small_field if size <= named.small_size else named.field)
     width, depth = network_size(field, size)
     flow = ImageFlow(
         tuple(picture),
         field=field,
         width=given_or(estimator.width, width),
         depth=given_or(estimator.depth, depth),
-        multiscale=named.multiscale,
+        multiscale=named.multiscale and field in CONVOLUTIONAL,
         preconditioned=named.preconditioned,
-        dtype=estimator.precision,
         solver=given_or(estimator.solver, "dopri5"),
         rtol=estimator.rtol,
         atol=estimator.atol,
     )
-    batch_size = given_or(estimator.batch_size, named.batch_size)
+    objective, batch_size = named.objective(size), given_or(estimator.batch_size, named.batch_size)
     steps = max(FEWEST_STEPS, math.ceil(PASSES * num / batch_size))
     unlimited = estimator.max_seconds is not None and estimator.max_iter is None
     return Settings(
         flow=flow,
         noise=NoiseFlow(tuple(picture)) if estimator.dequantization == "variational" else None,
-        objective=named.objective(size),
+        objective=objective if estimator.precision == "float32" else MixedPrecision(objective, estimator.precision),
         options=Options(
             given_or(estimator.learning_rate, named.learning_rate), batch_size=batch_size, parts=estimator.parts
         ),
@@ -118,8 +117,9 @@ def affordable_validation(flow: ImageFlow) -> int:
     """Return the number of pictures whose log-density, by one probe, costs about as much as it may."""
     field = eqx.filter_eval_shape(lambda key: flow.make_field(flow.shape, key), jax.random.key(0))
     arrays, static = eqx.partition(field, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
-    velocity = jax.jit(lambda arrays, x: eqx.combine(arrays, static)(jnp.zeros(()), x))
-    cost: Any = velocity.lower(arrays, jax.ShapeDtypeStruct(flow.shape, jnp.float32)).cost_analysis()
+    velocity = lambda arrays, x: eqx.combine(arrays, static)(jnp.zeros(()), x)  # noqa: E731
+    operations = count_operations(velocity, arrays, jax.ShapeDtypeStruct(flow.shape, jnp.float32))
     # A product with the Jacobian costs twice a value.
     solves = 3 * SOLVE_EVALUATIONS * (FLOWS_OF_MULTISCALE if flow.multiscale else 1)
-    return int(np.clip(VALIDATION_FLOPS / (solves * cost["flops"]), 32, MOST_VALIDATION))
+    most = VALIDATION_FLOPS["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+    return int(np.clip(most / (solves * operations), 32, MOST_VALIDATION))

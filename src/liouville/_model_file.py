@@ -99,7 +99,7 @@ def table_flow(estimator: Any, chosen: dict[str, Any]) -> Transformed:
 def image_flow(estimator: Any, chosen: dict[str, Any]) -> Quantized:
     """Return a frame for the flow of a fitted `ImageDensity`."""
     settings = resolve_image(estimator, (chosen["pictures"], *chosen["shape"]))
-    kept = {name: chosen[name] for name in ("width", "depth", "solver")}
+    kept = {name: chosen[name] for name in ("width", "depth", "multiscale", "solver")}
     flow = dataclasses.replace(settings.flow, field=chosen["vector_field"], **kept)
     # The closed forms are made here, where their constants stay NumPy's.
     links = blank_pixels(chosen["preprocess"], flow.shape, estimator.levels)

@@ -47,8 +47,9 @@ class FlowHandle:
     kind
         Name of the preprocessing. In a race the kinds take turns, each with steps of its own.
     numbers
-        What there is to know at this moment, by name: ``step``, ``loss``, ``nll`` (the best of the validations
-        so far, in nats), ``evaluations`` per row, ``skipped`` steps; NaN where it is not known yet.
+        What there is to know at this moment, by name: ``step``, ``seconds``, ``loss``, ``nll`` (the best of the
+        validations so far, in nats), ``evaluations`` per row, ``skipped`` steps, and the penalties, as they count in
+        the loss; NaN where it is not known yet.
     """
 
     def __init__(self, runner: Runner, numbers: dict[str, float]):

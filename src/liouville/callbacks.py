@@ -163,22 +163,16 @@ class PictureLog:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rows: list[dict[str, float]] = []
         self._flow, self._size = None, 0
-        self._start, self._last = time.perf_counter(), time.perf_counter()
+        self._last = time.perf_counter()
 
     def __call__(self, step: int, loss: float, flow: FlowHandle) -> None:
         """Take note of the numbers, and write the files where it is time to."""
         if self._flow is None:
             self._size = int(np.prod(flow().density.shape))
         self._flow = flow
-        self.rows.append(
-            {
-                "step": step,
-                "seconds": time.perf_counter() - self._start,
-                "loss": loss,
-                "bits_per_dim": bits_per_dim(flow.numbers["nll"], self._size),
-                "evaluations": flow.numbers["evaluations"],
-            }
-        )
+        numbers = dict(flow.numbers)
+        bits = bits_per_dim(numbers.pop("nll"), self._size)
+        self.rows.append({**numbers, "bits_per_dim": bits})
         if time.perf_counter() - self._last > self.min_seconds:
             self.write()
 
@@ -203,7 +197,7 @@ class PictureLog:
 
 
 class TensorBoardLog:
-    """Log loss, validation NLL, evaluations and skipped steps for TensorBoard.
+    """Log loss, validation NLL, evaluations, skipped steps and penalties for TensorBoard.
 
     Each kind of preprocessing that takes part in a race is a run, in a folder of its own. Numbers that are not
     known yet are left out. What is logged is in the files within two seconds, and all of it after the ``with``
@@ -234,9 +228,9 @@ class TensorBoardLog:
         if flow.kind not in self._writers:
             self._writers[flow.kind] = self._open(str(self.folder / flow.kind), flush_secs=FLUSH_SECONDS)
         writer = self._writers[flow.kind]
-        for name in ("loss", "nll", "evaluations", "skipped"):
-            if math.isfinite(flow.numbers[name]):
-                writer.add_scalar(name, flow.numbers[name], step)
+        for name, value in flow.numbers.items():
+            if name not in ("step", "seconds") and math.isfinite(value):
+                writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Close the files."""

@@ -27,10 +27,13 @@ from .bijections import (
 )
 from .dequantization import AbstractDequantization, Quantized
 from .distributions import Transformed, cnf_of, core_and_links
+from .divergences import EXACT_AT_A_TIME
 from .integrate import STATUS, Integrator, SolveInfo
 from .regularizers import AbstractRegularizer
 
-CHUNK_ENTRIES = 2**13
+# Entries of a chunk with its products, and the logarithm of 2 of its fewest and most rows. An accelerator wants work to
+# do at once.
+CHUNKS = {"cpu": (2**13, 5, 7), "accelerator": (2**19, 5, 13)}
 
 
 class EvaluationInfo(NamedTuple):
@@ -77,11 +80,23 @@ class Certificate(NamedTuple):
     num_failed: int
 
 
-def chunk_rows(shape: tuple[int, ...]) -> int:
-    """Return the number of rows that are evaluated together."""
+def chunk_rows(shape: tuple[int, ...], products: int = 1) -> int:
+    """Return the number of rows that are evaluated together, each with so many products at a time."""
     size = int(np.prod(shape))
+    if jax.default_backend() == "cpu":
+        entries, fewest, most = CHUNKS["cpu"]
+    else:
+        (entries, fewest, most), size = CHUNKS["accelerator"], size * products
     # All rows of a chunk take as many steps as the slowest: small chunks waste less.
-    return int(2 ** np.clip(np.floor(np.log2(CHUNK_ENTRIES / (size + 1))), 5, 7))
+    return int(2 ** np.clip(np.floor(np.log2(entries / (size + 1))), fewest, most))
+
+
+def products_at_a_time(flow: Transformed) -> int:
+    """Return the products with the Jacobian that a row's divergence takes at once."""
+    is_cnf = lambda node: isinstance(node, CNF)  # noqa: E731
+    cnfs = [node for node in jax.tree.leaves(flow, is_leaf=is_cnf) if is_cnf(node)]
+    exact = min(int(np.prod(flow.shape)), EXACT_AT_A_TIME)
+    return max((exact if cnf.divergence.is_exact else cnf.divergence.num_probes for cnf in cnfs), default=1)
 
 
 @eqx.filter_jit
@@ -165,7 +180,7 @@ def _score(flow: Transformed, rows: Rows, seed: int, dequantize: Callable | None
         log_prob, std_error, info = _score_chunk(core, _on_device(points), index, np.uint32(seed))
         return np.asarray(log_prob, np.float64), log_det, std_error, *_fields(info)
 
-    return _in_chunks(one_chunk, rows, chunk_rows(flow.shape))
+    return _in_chunks(one_chunk, rows, chunk_rows(flow.shape, products_at_a_time(core)))
 
 
 def score_quantized(
@@ -272,7 +287,8 @@ def path_costs(flow: Transformed, rows: Rows, regularizers: tuple[AbstractRegula
         penalties = _cost_chunk(core, _on_device(to_core(links, chunk)[0]))
         return tuple(np.asarray(penalties[name], np.float64) / weights[name] for name in names)
 
-    return dict(zip(names, _in_chunks(one_chunk, rows, chunk_rows(flow.shape)), strict=True))
+    size = chunk_rows(flow.shape, products_at_a_time(core))
+    return dict(zip(names, _in_chunks(one_chunk, rows, size), strict=True))
 
 
 def certify(flow: Transformed, tight: Transformed, rows: Rows, steps: FittedSteps | None = None) -> Certificate:

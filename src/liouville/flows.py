@@ -46,7 +46,6 @@ from .vector_fields import (
     ConvNet,
     Galerkin,
     Hypernetwork,
-    LowPrecision,
     PlanarField,
     Potential,
     Preconditioned,
@@ -250,10 +249,13 @@ class ImageRecipe(NamedTuple):
         Function of the number of pixels that makes the objective; likelihoods are in bits per dimension.
     preprocess
         How pixels become numbers: a key of `liouville.preprocessing.PIXELS`.
-    field
-        A key of `IMAGE_FIELDS`; None leaves it to the pictures' size.
+    small_field, field
+        Keys of `IMAGE_FIELDS`: for pictures of at most `small_size` numbers, and for others.
+    small_size
+        Up to where a network without convolutions learns more in the same time.
     multiscale
-        True squeezes and splits between several flows; False is one flow of the whole picture.
+        True squeezes and splits between several flows, where they are convolutional; False is one flow of the whole
+        picture.
     preconditioned
         True adds the Gaussian field in closed form.
     learning_rate, batch_size
@@ -265,14 +267,22 @@ class ImageRecipe(NamedTuple):
     figure: str
     objective: Callable[[int], AbstractObjective]
     preprocess: str
-    field: str | None
+    small_field: str
+    field: str
+    small_size: int
     multiscale: bool
     preconditioned: bool
     learning_rate: float
     batch_size: int
 
 
-IMAGE_FIELDS: dict[str, Callable[..., AbstractVectorField]] = {"conv": ConvNet, "mlp": MLP, "unet": UNet}
+IMAGE_FIELDS: dict[str, Callable[..., AbstractVectorField]] = {
+    "concat_squash": ConcatSquash,
+    "conv": ConvNet,
+    "mlp": MLP,
+    "unet": UNet,
+}
+CONVOLUTIONAL = ("conv", "unet")
 
 
 def in_bits(objective: AbstractObjective, size: int) -> AbstractObjective:
@@ -290,15 +300,15 @@ def rnode_image(size: int, penalties: tuple[type, ...] = (KineticEnergy, Jacobia
 IMAGE_RECIPES = {
     "flow_matching_image": ImageRecipe(
         2023, "Lipman and others, Flow matching for generative modeling", "CIFAR-10 2.99 bits/dim",
-        lambda size: Dequantized(FlowMatching()), "margins", None, False, True, 1e-3, 128,
+        lambda size: Dequantized(FlowMatching()), "margins", "mlp", "unet", 100, False, True, 1e-3, 128,
     ),
     "ffjord_image": ImageRecipe(
         2019, "Grathwohl and others, FFJORD", "MNIST 0.99, CIFAR-10 3.40 bits/dim",
-        lambda size: in_bits(FFJORD, size), "logit", "conv", True, False, 1e-3, 200,
+        lambda size: in_bits(FFJORD, size), "logit", "concat_squash", "conv", 256, True, False, 1e-3, 200,
     ),
     "rnode_image": ImageRecipe(
         2020, "Finlay and others, How to train your neural ODE", "MNIST 0.973, CIFAR-10 3.398 bits/dim",
-        rnode_image, "logit", "conv", True, False, 1e-3, 200,
+        rnode_image, "logit", "concat_squash", "conv", 256, True, False, 1e-3, 200,
     ),
 }  # fmt: skip
 
@@ -318,8 +328,6 @@ class ImageFlow(eqx.Module):
         True puts several flows, with squeezes and splits between them (`liouville.bijections.multiscale`).
     preconditioned
         True adds the Gaussian field in closed form: right for flow matching.
-    dtype
-        Precision of the field, ``"float32"`` or ``"bfloat16"``; points and log-determinants keep theirs.
     solver
         A key of `liouville.integrate.SOLVERS`.
     rtol, atol
@@ -339,7 +347,6 @@ class ImageFlow(eqx.Module):
     depth: int = eqx.field(default=1, static=True)
     multiscale: bool = eqx.field(default=False, static=True)
     preconditioned: bool = eqx.field(default=True, static=True)
-    dtype: str = eqx.field(default="float32", static=True)
     solver: str = eqx.field(default="dopri5", static=True)
     rtol: float = eqx.field(default=1e-5, static=True)
     atol: float = eqx.field(default=1e-5, static=True)
@@ -356,7 +363,6 @@ class ImageFlow(eqx.Module):
     def make_field(self, shape: tuple[int, ...], key: Key) -> AbstractVectorField:
         """Build the vector field of pictures of a shape."""
         field = IMAGE_FIELDS[self.field](shape, width=self.width, depth=self.depth, key=key)
-        field = field if self.dtype == "float32" else LowPrecision(field, self.dtype)
         return Preconditioned(field) if self.preconditioned else field
 
 

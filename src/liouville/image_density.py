@@ -70,8 +70,8 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
     recipe
         How a paper does it, by name: a key of ``liouville.flows.IMAGE_RECIPES``. What is None below is the recipe's.
     vector_field
-        ``"mlp"``, ``"unet"`` or ``"conv"``; None is the recipe's, or an MLP for pictures of at most 100 numbers and
-        a U-Net for larger ones.
+        ``"mlp"``, ``"concat_squash"``, ``"unet"`` or ``"conv"``; None is the recipe's for pictures of this size. The
+        likelihood recipes put several flows with squeezes and splits where it is convolutional.
     width, depth
         Size of its network.
     preprocess
@@ -111,7 +111,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         The density of pixels between 0 and 1, in JAX, and the noise.
     history_ : dict of lists
         Steps, seconds, training loss, evaluations of the field per picture, skipped steps, validation bits per
-        dimension (``bits_per_dim``) and the same in nats (``nll``).
+        dimension (``bits_per_dim``) and the same in nats (``nll``); penalties by name, as they count in the loss.
     facts_ : dict
         What was chosen, and by which figures.
     n_iter_ : int
@@ -258,6 +258,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
             "vector_field": settings.flow.field,
             "width": settings.flow.width,
             "depth": settings.flow.depth,
+            "multiscale": settings.flow.multiscale,
             "solver": settings.flow.solver,
             "numbers": sum(leaf.size for leaf in jax.tree.leaves(trainer.best_params)),
             "batch_size": settings.options.batch_size,

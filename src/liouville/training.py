@@ -26,6 +26,7 @@ from ._training_data import TrainingData as TrainingData
 from ._types import AnyArray, Key, Scalar, is_parameter
 from .bijections import PACE, mark_statistics
 from .objectives import AbstractObjective, Batch
+from .regularizers import AbstractRegularizer
 from .sharding import in_parts
 
 SEGMENT_SECONDS = 0.5
@@ -93,10 +94,11 @@ class TrainState(eqx.Module):
 
 
 class Segment(eqx.Module):
-    """What a run of steps says: means over its finite steps."""
+    """What a run of steps says: means over its finite steps; penalties as they count in the loss."""
 
     loss: Scalar
     evaluations: Scalar
+    penalties: dict[str, Scalar]
     failed: Scalar
 
 
@@ -191,17 +193,27 @@ def advance(
         finite = jnp.isfinite(loss)
         add = lambda total, value: total + jnp.where(finite, value, 0.0)  # noqa: E731
         failed = total.failed + aux.get("failed", jnp.zeros(()))
-        return state, Segment(add(total.loss, loss), add(total.evaluations, aux["evaluations"]), failed), done + 1
+        penalties = {name: add(value, aux.get(name, 0.0)) for name, value in total.penalties.items()}
+        total = Segment(add(total.loss, loss), add(total.evaluations, aux["evaluations"]), penalties, failed)
+        return state, total, done + 1
 
     def goes_on(carry: tuple[TrainState, Segment, Int[Array, ""]]) -> Bool[Array, ""]:
         state, _, done = carry
         return (done < count) & (state.skipped_in_a_row < MAX_SKIPPED)
 
     zero = jnp.zeros(())
+    start = Segment(zero, zero, dict.fromkeys(penalty_names((static, objective)), zero), zero)
     skipped = state.skipped
-    state, total, done = jax.lax.while_loop(goes_on, body, (state, Segment(zero, zero, zero), jnp.zeros((), jnp.int32)))
+    state, total, done = jax.lax.while_loop(goes_on, body, (state, start, jnp.zeros((), jnp.int32)))
     counted = jnp.maximum(done - (state.skipped - skipped), 1)
-    return state, Segment(total.loss / counted, total.evaluations / counted, total.failed / jnp.maximum(done, 1))
+    segment = jax.tree.map(lambda value: value / counted, total)
+    return state, dataclasses.replace(segment, failed=total.failed / jnp.maximum(done, 1))
+
+
+def penalty_names(tree: PyTree) -> list[str]:
+    """Return the names of all regularizers in a tree."""
+    is_regularizer = lambda part: isinstance(part, AbstractRegularizer)  # noqa: E731
+    return sorted({part.name for part in jax.tree.leaves(tree, is_leaf=is_regularizer) if is_regularizer(part)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,15 +240,18 @@ HISTORY_COLUMNS = ("step", "seconds", "loss", "evaluations", "skipped", "nll")
 
 
 class History(dict):
-    """One list per column of `HISTORY_COLUMNS`, one row per look of the host; `nll` is NaN between validations."""
+    """One list per column, one row per look of the host: `HISTORY_COLUMNS`, and the penalties by name.
 
-    def __init__(self, columns: dict | None = None):
-        super().__init__({name: list((columns or {}).get(name, [])) for name in HISTORY_COLUMNS})
+    `nll` is NaN between validations.
+    """
+
+    def __init__(self, columns: Iterable[str]):
+        super().__init__({name: [] for name in columns})
 
     def append(self, **row: float) -> None:
         """Add a row."""
-        for name in HISTORY_COLUMNS:
-            self[name].append(row[name])
+        for name, column in self.items():
+            column.append(row[name])
 
 
 def clearly_better(rows: np.ndarray, than: np.ndarray, std_errors: float = 2.0) -> bool:
@@ -292,7 +307,8 @@ class Trainer:
         self.last_nll, self.last_gain, self.warm = np.inf, 0.0, False
         # Log-densities of the validation rows: at the start, and at the best.
         self.first_rows = self.best_rows = np.zeros(0)
-        self.history, self.worse_in_a_row, self.started = History(), 0, time.perf_counter()
+        self.history = History([*HISTORY_COLUMNS, *penalty_names((self.static, objective))])
+        self.worse_in_a_row, self.started = 0, time.perf_counter()
         self.save_at = 0.0
 
     def flow(self, params: PyTree) -> Any:
@@ -432,7 +448,8 @@ class Trainer:
         filled = checkpoint.fill(self._arrays(), arrays)
         self.state, self.best_params = filled["state"], filled["best_params"]
         self.progress, self.best_nll, self.best_step = own["progress"], own["best_nll"], own["best_step"]
-        self.worse_in_a_row, self.history = own["worse_in_a_row"], History(own["history"])
+        self.worse_in_a_row = own["worse_in_a_row"]
+        self.history.update(own["history"])
         self.last_nll, self.budget = own["last_nll"], dataclasses.replace(self.budget, max_iter=own["max_iter"])
 
     def _arrays(self) -> PyTree:
@@ -444,18 +461,18 @@ class Trainer:
         }
 
     def _record(self, nll: float, segment: Segment | None = None) -> None:
-        last = {name: values[-1] if values else float("nan") for name, values in self.history.items()}
-        row = {
+        row = {name: values[-1] if values else float("nan") for name, values in self.history.items()}
+        row |= {
             "step": int(self.state.step),
             "seconds": time.perf_counter() - self.started,
-            "loss": last["loss"] if segment is None else float(segment.loss),
-            "evaluations": last["evaluations"] if segment is None else float(segment.evaluations),
             "skipped": int(self.state.skipped),
             "nll": nll,
         }
+        if segment is not None:
+            row |= {"loss": float(segment.loss), "evaluations": float(segment.evaluations)}
+            row |= {name: float(value) for name, value in segment.penalties.items()}
         self.history.append(**row)
-        shown = {k: v for k, v in row.items() if k in ("step", "loss", "evaluations")}
-        self.watch(self, {**shown, "nll": self.best_nll, "skipped": row["skipped"]})
+        self.watch(self, {**row, "nll": self.best_nll})
 
     def _check(self, segment: Segment) -> None:
         row = int(self.state.skipped_in_a_row)

@@ -197,7 +197,7 @@ class BesidePicture(AbstractVectorField):
         return self.shape
 
     def __call__(self, t: Time, x: Point, condition: Condition = None) -> Point:
-        return self.field(t, jnp.concatenate([x, jnp.asarray(condition)], axis=-1))[..., : x.shape[-1]]
+        return self.field(t, jnp.concatenate([x, jnp.asarray(condition, x.dtype)], axis=-1))[..., : x.shape[-1]]
 
 
 def check_picture(shape: tuple[int, ...]) -> tuple[int, ...]:
