@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 
 import equinox as eqx
 import jax
@@ -321,6 +322,20 @@ def test_the_command_line_goes_from_a_folder_to_samples(tmp_path):
     assert "ImageDensity" in run(app, ["info", str(model)]).stdout
     assert run(app, ["plot", str(model), "--kind", "training", "-o", str(tmp_path / "t.svg")]).exit_code == 0
     assert run(app, ["plot", str(model), "-o", str(tmp_path / "t.svg")]).exit_code == 2
+
+
+@pytest.mark.parametrize(("a_picture", "left", "expected"), [(0.1, 1000, 200), (0.1, 50, 32), (1e-4, 1000, 500)])
+def test_pictures_that_choose_leave_time_to_train(monkeypatch, a_picture, left, expected):
+    """A first validation takes 2% of the time that is left, on a clock that tells what a picture costs."""
+    clock = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr(image_density.time, "perf_counter", lambda: clock.now)
+
+    def score(num):
+        # The first call compiles.
+        clock.now += 60 * (num == 1) + a_picture * num
+
+    deadline = 60 + a_picture + a_picture * image_density.FEW_VALIDATED + left
+    assert image_density.validated_in_time(score, 500, deadline) == pytest.approx(expected, abs=1)
 
 
 def test_sheets_show_pictures_in_order(tmp_path):

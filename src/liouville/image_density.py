@@ -4,8 +4,9 @@ import dataclasses
 import math
 import numbers
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import numpy as np
@@ -30,6 +31,8 @@ from .training import Budget, StreamedData, Trainer, TrainingData
 MOST_ON_DEVICE = 2**30
 # Closed forms are fitted to no more pictures than this.
 MOST_FITTED = 60_000
+# With a deadline the first validation takes no more than this share of the time, where so few pictures are enough.
+VALIDATION_SHARE, FEW_VALIDATED = 0.02, 32
 
 
 class BitsPerDim(NamedTuple):
@@ -215,8 +218,11 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         # Of very few pictures none is held out: the choice is made by those that are trained on.
         held_out, train = pixels[np.sort(order[: held or size])], order[held:]
 
+        def score(pictures: Quantized, num: int) -> np.ndarray:
+            return evaluation.score_quantized(flows.with_divergence(pictures, Hutchinson()), held_out[:num])[0]
+
         def validate(pictures: Quantized) -> np.ndarray:
-            return evaluation.score_quantized(flows.with_divergence(pictures, Hutchinson()), held_out)[0]
+            return score(pictures, len(held_out))
 
         links = fit_pixels(settings.preprocess, pixels[np.sort(train[:MOST_FITTED])], self.levels)
         deadline = None if self.max_seconds is None else started + self.max_seconds
@@ -234,10 +240,10 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         found = find_checkpoint(self.checkpoint, identity)
         if found is not None:
             trainer.restore(*found)
+            held_out = held_out[: len(trainer.best_rows)]
         else:
             if deadline is not None:
-                # Compiled first, on a picture: how long a validation takes says how many there are.
-                evaluation.score_quantized(flows.with_divergence(trainer.best_flow(), Hutchinson()), held_out[:1])
+                held_out = held_out[: validated_in_time(partial(score, trainer.best_flow()), len(held_out), deadline)]
             trainer.validate()
         goals = validation_goals(trainer.validate_seconds, deadline)
         run_saving(trainer, goals, self.checkpoint, identity)
@@ -266,7 +272,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
             "steps": self.n_iter_,
             "best_step": trainer.best_step,
             "validation_pictures": len(trainer.best_rows),
-            "validation_bits_per_dim": bits_per_dim(trainer.best_nll, size),
+            "validation_bits_per_dim": float(bits_per_dim(trainer.best_nll, size)),
             "skipped_steps": int(trainer.state.skipped),
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             "seconds": round(seconds, 3),
@@ -449,6 +455,16 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         if noise is not None:
             pictures = dataclasses.replace(pictures, dequantization=noise)
         return evaluation.score_quantized(pictures, pixels, seed=seed_of(random_state), num_draws=num_draws)
+
+
+def validated_in_time(score: Callable[[int], Any], most: int, deadline: float) -> int:
+    """Return how many pictures, at most, can be scored in a small share of the time that is left."""
+    score(1)
+    # Compiled by now.
+    start = time.perf_counter()
+    score(few := min(most, FEW_VALIDATED))
+    end = time.perf_counter()
+    return int(np.clip(few * VALIDATION_SHARE * (deadline - end) / (end - start), few, most))
 
 
 def shown_in_bits(watch: Watch, size: int) -> Watch:
