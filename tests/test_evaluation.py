@@ -168,6 +168,7 @@ print((peak() - before) / len(X))
 
 
 def test_chunks_have_room_for_wide_rows():
+    assert evaluation.chunk_rows((64, 64, 1)) == 8
     assert 32 <= evaluation.chunk_rows((3000,)) <= evaluation.chunk_rows((63,)) <= evaluation.chunk_rows((1,)) == 128
     assert jnp.result_type(float) == jnp.float32 and jax.config.jax_enable_x64 is False
 

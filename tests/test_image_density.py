@@ -324,18 +324,22 @@ def test_the_command_line_goes_from_a_folder_to_samples(tmp_path):
     assert run(app, ["plot", str(model), "-o", str(tmp_path / "t.svg")]).exit_code == 2
 
 
-@pytest.mark.parametrize(("a_picture", "left", "expected"), [(0.1, 1000, 200), (0.1, 50, 32), (1e-4, 1000, 500)])
-def test_pictures_that_choose_leave_time_to_train(monkeypatch, a_picture, left, expected):
-    """A first validation takes 2% of the time that is left, on a clock that tells what a picture costs."""
-    clock = types.SimpleNamespace(now=0.0)
+@pytest.mark.parametrize(
+    ("evaluations", "left", "expected"), [(60, 1000, 200), (6, 1000, 20), (60, 10, 8), (60, 1e6, 500)]
+)
+def test_pictures_that_choose_leave_time_to_train(monkeypatch, evaluations, left, expected):
+    """A validation takes 2% of the time that is left, on a clock: ten times as long where the solve was that short."""
+    clock, few = types.SimpleNamespace(now=0.0), image_density.FEW_VALIDATED
     monkeypatch.setattr(image_density.time, "perf_counter", lambda: clock.now)
 
     def score(num):
-        # The first call compiles.
-        clock.now += 60 * (num == 1) + a_picture * num
+        # The first call compiles; a picture takes a tenth of a second.
+        clock.now += 60 * (num == 1) + 0.1 * num
+        return None, types.SimpleNamespace(num_evaluations=np.full(num, evaluations))
 
-    deadline = 60 + a_picture + a_picture * image_density.FEW_VALIDATED + left
-    assert image_density.validated_in_time(score, 500, deadline) == pytest.approx(expected, abs=1)
+    num, seconds = image_density.validated_in_time(score, 500, deadline=60 + 0.1 + 0.1 * few + left)
+    assert num == pytest.approx(expected, abs=1)
+    assert seconds == pytest.approx(0.1 * num * image_density.SOLVE_EVALUATIONS / evaluations)
 
 
 def test_sheets_show_pictures_in_order(tmp_path):

@@ -178,7 +178,7 @@ def validation_goals(validate_seconds: float, deadline: float | None) -> tuple[f
     if deadline is None or not validate_seconds:
         return GOALS
     affordable = int(0.1 * (deadline - time.perf_counter()) / validate_seconds)
-    return GOALS[-max(2, min(affordable, len(GOALS))) :]
+    return GOALS[-max(1, min(affordable, len(GOALS))) :]
 
 
 def seed_of(random_state: Any) -> int:

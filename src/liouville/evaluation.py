@@ -33,7 +33,7 @@ from .regularizers import AbstractRegularizer
 
 # Entries of a chunk with its products, and the logarithm of 2 of its fewest and most rows. An accelerator wants work to
 # do at once.
-CHUNKS = {"cpu": (2**13, 5, 7), "accelerator": (2**19, 5, 13)}
+CHUNKS = {"cpu": (2**13, 5, 7), "pictures on a cpu": (2**13, 3, 7), "accelerator": (2**19, 5, 13)}
 
 
 class EvaluationInfo(NamedTuple):
@@ -84,7 +84,8 @@ def chunk_rows(shape: tuple[int, ...], products: int = 1) -> int:
     """Return the number of rows that are evaluated together, each with so many products at a time."""
     size = int(np.prod(shape))
     if jax.default_backend() == "cpu":
-        entries, fewest, most = CHUNKS["cpu"]
+        # A convolution is as busy with few rows.
+        entries, fewest, most = CHUNKS["pictures on a cpu" if len(shape) == 3 else "cpu"]
     else:
         (entries, fewest, most), size = CHUNKS["accelerator"], size * products
     # All rows of a chunk take as many steps as the slowest: small chunks waste less.

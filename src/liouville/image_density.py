@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import evaluation, flows
 from ._defaults import seed_of, validation_goals
-from ._image_defaults import Settings, affordable_validation, check_parameters, resolve
+from ._image_defaults import SOLVE_EVALUATIONS, Settings, affordable_validation, check_parameters, resolve
 from ._model_file import SavedMixin, find_checkpoint, portable_params, run_saving
 from ._progress import Watch, progress_bar, told
 from .data import check_pictures
@@ -31,8 +31,8 @@ from .training import Budget, StreamedData, Trainer, TrainingData
 MOST_ON_DEVICE = 2**30
 # Closed forms are fitted to no more pictures than this.
 MOST_FITTED = 60_000
-# With a deadline the first validation takes no more than this share of the time, where so few pictures are enough.
-VALIDATION_SHARE, FEW_VALIDATED = 0.02, 32
+# With a deadline a validation takes no more than this share of the time, where so few pictures are enough.
+VALIDATION_SHARE, FEW_VALIDATED = 0.02, 8
 
 
 class BitsPerDim(NamedTuple):
@@ -218,11 +218,11 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         # Of very few pictures none is held out: the choice is made by those that are trained on.
         held_out, train = pixels[np.sort(order[: held or size])], order[held:]
 
-        def score(pictures: Quantized, num: int) -> np.ndarray:
-            return evaluation.score_quantized(flows.with_divergence(pictures, Hutchinson()), held_out[:num])[0]
+        def score(pictures: Quantized, num: int) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
+            return evaluation.score_quantized(flows.with_divergence(pictures, Hutchinson()), held_out[:num])
 
         def validate(pictures: Quantized) -> np.ndarray:
-            return score(pictures, len(held_out))
+            return score(pictures, len(held_out))[0]
 
         links = fit_pixels(settings.preprocess, pixels[np.sort(train[:MOST_FITTED])], self.levels)
         deadline = None if self.max_seconds is None else started + self.max_seconds
@@ -241,10 +241,13 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         if found is not None:
             trainer.restore(*found)
             held_out = held_out[: len(trainer.best_rows)]
-        else:
-            if deadline is not None:
-                held_out = held_out[: validated_in_time(partial(score, trainer.best_flow()), len(held_out), deadline)]
+        elif deadline is None:
             trainer.validate()
+        else:
+            num, seconds = validated_in_time(partial(score, trainer.best_flow()), len(held_out), deadline)
+            held_out = held_out[:num]
+            trainer.validate()
+            trainer.validate_seconds = max(seconds, trainer.validate_seconds)
         goals = validation_goals(trainer.validate_seconds, deadline)
         run_saving(trainer, goals, self.checkpoint, identity)
         return runner
@@ -457,14 +460,17 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         return evaluation.score_quantized(pictures, pixels, seed=seed_of(random_state), num_draws=num_draws)
 
 
-def validated_in_time(score: Callable[[int], Any], most: int, deadline: float) -> int:
-    """Return how many pictures, at most, can be scored in a small share of the time that is left."""
+def validated_in_time(score: Callable[[int], Any], most: int, deadline: float) -> tuple[int, float]:
+    """Return how many pictures, at most, can be scored in a small share of the time left, and in how many seconds."""
     score(1)
     # Compiled by now.
     start = time.perf_counter()
-    score(few := min(most, FEW_VALIDATED))
+    _, info = score(few := min(most, FEW_VALIDATED))
     end = time.perf_counter()
-    return int(np.clip(few * VALIDATION_SHARE * (deadline - end) / (end - start), few, most))
+    # A flow that has learned takes more evaluations than the first one, which may be known in closed form.
+    a_picture = (end - start) / few * max(1.0, SOLVE_EVALUATIONS / info.num_evaluations.max())
+    num = int(np.clip(VALIDATION_SHARE * (deadline - end) / a_picture, few, most))
+    return num, num * a_picture
 
 
 def shown_in_bits(watch: Watch, size: int) -> Watch:
