@@ -73,7 +73,8 @@ def judge(target: Target, flow: Transformed, history: dict) -> dict[str, float]:
 
 def draw_paths(flows: dict[str, Transformed], num: int) -> plt.Figure:
     """Return the two-panel picture: paths of a generic flow, and of one that is nearly optimal transport."""
-    figure, panels = plt.subplots(1, len(flows), figsize=(11, 4.5), sharey=True, layout="constrained")
+    figure = plt.figure(figsize=(11, 4.5), layout="constrained")
+    panels = figure.subplots(1, len(flows), sharey=True, squeeze=False)[0]
     z = np.linspace(-2.5, 2.5, num)[:, None]
     for panel, (name, flow) in zip(panels, flows.items(), strict=True):
         paths = evaluation.paths(flow, evaluation.from_base(flow, z), 60)
@@ -100,9 +101,10 @@ def main() -> None:
             f"{found['kinetic']:.2f}, {found['jacobian']:.1f}, {seconds:.0f} s"
         )
         example.figure(f"{name}: gap to the truth (nats), training loss, evaluations, kinetic, Jacobian, time", text)
+    shown = {"a generic flow (no penalty)": (), "nearly optimal transport (both penalties)": (KINETIC, JACOBIAN)}
     flows = {
-        "a generic flow (no penalty)": train(example, three_modes(), (), steps)[0],
-        "nearly optimal transport (both penalties)": train(example, three_modes(), (KINETIC, JACOBIAN), steps)[0],
+        name: train(example, three_modes(), penalties, steps)[0]
+        for name, penalties in list(shown.items())[: example.size(2, 1)]
     }
     example.picture(draw_paths(flows, 41), "paths")
     example.end()

@@ -108,9 +108,9 @@ class UNet(AbstractVectorField):
 
     Examples
     --------
-    >>> import jax, jax.numpy as jnp
+    >>> import equinox as eqx, jax, jax.numpy as jnp
     >>> field = UNet((8, 8, 1), width=8, depth=1, key=jax.random.key(0))
-    >>> print(jnp.abs(field(0.5, jnp.ones((8, 8, 1)))).max())
+    >>> print(jnp.abs(eqx.filter_jit(field)(0.5, jnp.ones((8, 8, 1)))).max())
     0.0
     """
 
