@@ -84,9 +84,10 @@ def main() -> None:
     rows = target.sample(rng, example.size(16_384, 2000))
     validation, test = target.sample(rng, example.size(1500, 200)), target.sample(rng, example.size(4000, 200))
     seconds, truth = example.size(90, 3), target.log_prob(test)
+    divergences = {"CNF, exact divergence": Exact(), "FFJORD, one probe": Hutchinson()}
     trainers = {
-        "CNF, exact divergence": by_likelihood(Exact(), rows, validation, seconds),
-        "FFJORD, one probe": by_likelihood(Hutchinson(), rows, validation, seconds),
+        name: by_likelihood(divergence, rows, validation, seconds)
+        for name, divergence in list(divergences.items())[: example.size(2, 1)]
     }
     histories = {name: trainer.history for name, trainer in trainers.items()}
     finals = {}
