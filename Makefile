@@ -21,7 +21,7 @@ setup: $(STAMP)  ## create .venv and install the package with its tools (the oth
 demo: $(STAMP)  ## fit six Gaussians and a real table; pictures go to demo/
 	$(BIN)/liouville demo -o demo
 
-examples: $(STAMP)  ## run every example and make examples/README.md anew (some 15 minutes)
+examples: $(STAMP)  ## run every example and make examples/README.md anew (half an hour)
 	$(BIN)/python examples/run_all.py
 
 images: $(STAMP) $(PEERS)/.installed  ## learn pictures by the papers' recipes, in hours; make benchmarks/images.md anew
