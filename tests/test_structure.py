@@ -29,7 +29,7 @@ LAYERS = (
     ("training", "evaluation"),
     ("preprocessing",),
     ("flows", "selection", "data", "metrics"),
-    ("_defaults", "_image_defaults", "_progress", "_tables"),
+    ("_defaults", "_image_defaults", "_progress", "_tables", "_splits", "_fitting"),
     ("_model_file",),
     ("estimators", "image_density", "plots", "callbacks", "report"),
     ("cli", "__main__"),

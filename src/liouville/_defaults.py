@@ -16,6 +16,7 @@ from .flows import DIVERGENCES, RECIPES, VECTOR_FIELDS, FlowRecipe, Recipe
 from .integrate import SOLVERS
 from .objectives import AbstractObjective, FlowMatching, MaximumLikelihood, TrainedWith
 from .preprocessing import PREPROCESSORS
+from .training import Trainer
 
 OBJECTIVES = ("flow_matching", "likelihood")
 CHOICES = {
@@ -173,17 +174,38 @@ def affordable_validation(recipe: FlowRecipe) -> tuple[int, AbstractDivergence]:
     return int(np.clip(rows(recipe.size), least, 4096)), Exact()
 
 
-def validation_goals(validate_seconds: float, deadline: float | None) -> tuple[float, ...]:
+def validation_goals(trainer: Trainer) -> tuple[float, ...]:
     """Return when to validate: fewer times where validations would eat more than a tenth of the time left."""
-    if deadline is None or not validate_seconds:
+    deadline, seconds = trainer.budget.deadline, trainer.validate_seconds
+    if deadline is None or not seconds:
         return GOALS
-    affordable = int(0.1 * (deadline - time.perf_counter()) / validate_seconds)
+    affordable = int(0.1 * (deadline - time.perf_counter()) / seconds)
     return GOALS[-max(1, min(affordable, len(GOALS))) :]
 
 
 def seed_of(random_state: Any) -> int:
-    """Return a seed drawn from what scikit-learn takes for a random state."""
-    return int(check_random_state(random_state).randint(2**31 - 1))
+    """Return a seed drawn from a random state."""
+    return int(rng_of(random_state).randint(2**31 - 1))
+
+
+def rng_of(random_state: Any) -> np.random.RandomState:
+    """Return what scikit-learn takes for a random state, or a generator of NumPy's new kind, as one of the old kind."""
+    if isinstance(random_state, np.random.Generator):
+        return np.random.RandomState(random_state.integers(2**32, dtype=np.uint64))
+    try:
+        return check_random_state(random_state)
+    except (ValueError, TypeError):
+        raise ValueError(
+            "Expected random_state to be an integer from 0 to 2**32 - 1, a RandomState, a Generator or None, got "
+            f"{random_state!r}; try random_state=0."
+        ) from None
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """Return a whole number as it is, or raise ``ValueError`` where it is none, or less than it may be."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"Expected {name} as a whole number of at least {least}, got {value!r}; try {name}={least}.")
+    return int(value)
 
 
 def given_or(value: Any, default: Any) -> Any:

@@ -1,9 +1,8 @@
-"""Files of estimators: a fitted one's arrays, and all else as JSON; and trainings to go on from."""
+"""Files of estimators: a fitted one's arrays, and all else as JSON."""
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import equinox as eqx
@@ -17,9 +16,8 @@ from ._image_defaults import resolve as resolve_image
 from .bijections import Chain
 from .dequantization import Quantized
 from .distributions import Transformed
-from .flows import QuantizedFlow
+from .flows import FlowRecipe, ImageFlow, NoiseFlow, QuantizedFlow
 from .preprocessing import PREPROCESSORS, blank_pixels
-from .training import Trainer
 
 
 class SavedMixin:
@@ -84,28 +82,56 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
     return estimator
 
 
+def recipe_facts(recipe: FlowRecipe) -> dict[str, Any]:
+    """Return all that a flow of tables is built by but for its number of columns, in JSON's types."""
+    facts = dataclasses.asdict(recipe)
+    del facts["size"]
+    return facts if recipe.layer is None else {**facts, "vector_field": None}
+
+
 def table_flow(estimator: Any, chosen: dict[str, Any]) -> Transformed:
     """Return a frame for the flow of a fitted `FlowDensity`."""
-    recipe = resolve(estimator, chosen["rows"], chosen["columns"]).recipe
-    # What the defaults were at the fit: they may have changed since.
-    kept = ("vector_field", "width", "depth", "solver")
-    recipe = dataclasses.replace(recipe, **{name: chosen[name] for name in kept})
+    kept = {"size": chosen["columns"]} | {name: chosen[name] for name in names_of(FlowRecipe) if name in chosen}
+    recipe = _built_by(FlowRecipe, kept, lambda: resolve(estimator, chosen["rows"], chosen["columns"]).recipe)
     estimator.n_features_in_, estimator._steps_by_error = recipe.size, {}
     core = eqx.filter_eval_shape(recipe, jax.random.key(0))
     links = [kind.blank(recipe.size) for kind in PREPROCESSORS[chosen["preprocess"]]][::-1]
     return Transformed(core.base, Chain([core.bijection, *links]))
 
 
+def image_facts(flow: ImageFlow, noise: NoiseFlow | None) -> dict[str, Any]:
+    """Return all that a flow of pictures is built by, in JSON's types."""
+    facts = {**dataclasses.asdict(flow), "shape": list(flow.shape), "noise": None}
+    facts["vector_field"] = facts.pop("field")
+    return facts if noise is None else {**facts, "noise": {"width": noise.width, "depth": noise.depth}}
+
+
 def image_flow(estimator: Any, chosen: dict[str, Any]) -> Quantized:
     """Return a frame for the flow of a fitted `ImageDensity`."""
-    settings = resolve_image(estimator, (chosen["pictures"], *chosen["shape"]))
-    kept = {name: chosen[name] for name in ("width", "depth", "multiscale", "solver")}
-    flow = dataclasses.replace(settings.flow, field=chosen["vector_field"], **kept)
+    shape, named = tuple(chosen["shape"]), {**chosen, "field": chosen["vector_field"]}
+    kept = {name: named[name] for name in names_of(ImageFlow) if name in named} | {"shape": shape}
+    settings = lambda: resolve_image(estimator, (chosen["pictures"], *shape))  # noqa: E731
+    flow = _built_by(ImageFlow, kept, lambda: settings().flow)
+    if "noise" in chosen:
+        noise = None if chosen["noise"] is None else NoiseFlow(shape, **chosen["noise"])
+    else:
+        noise = settings().noise
     # The closed forms are made here, where their constants stay NumPy's.
-    links = blank_pixels(chosen["preprocess"], flow.shape, estimator.levels)
-    trained = eqx.filter_eval_shape(QuantizedFlow(flow, (), settings.noise, estimator.levels), jax.random.key(0))
+    links = blank_pixels(chosen["preprocess"], shape, chosen["levels"])
+    trained = eqx.filter_eval_shape(QuantizedFlow(flow, (), noise, chosen["levels"]), jax.random.key(0))
     chain = Chain([*trained.density.bijection.links, *links])
     return dataclasses.replace(trained, density=Transformed(trained.density.base, chain))
+
+
+def names_of(recipe: type) -> list[str]:
+    """Return the names of all that a recipe is made of."""
+    return [field.name for field in dataclasses.fields(recipe)]
+
+
+def _built_by(recipe: type, kept: dict[str, Any], by_default: Callable[[], Any]) -> Any:
+    """Return the recipe of a file; files of version 0.1 leave some of it to what the defaults were."""
+    whole = set(kept) == set(names_of(recipe))
+    return recipe(**kept) if whole else dataclasses.replace(by_default(), **kept)
 
 
 SKELETONS = {"FlowDensity": table_flow, "ImageDensity": image_flow}
@@ -117,26 +143,3 @@ def portable_params(estimator: Any) -> dict[str, Any]:
     if not isinstance(params["random_state"], (int, np.integer, type(None))):
         params["random_state"] = None
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in params.items()}
-
-
-def find_checkpoint(path: str | None, identity: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Return what an interrupted training of this identity has left at a path, or None."""
-    if path is None or not os.path.exists(path):
-        return None
-    arrays, facts = checkpoint.read(path, "training")
-    if any(facts[name] != value for name, value in identity.items()):
-        raise checkpoint.CheckpointError(
-            "Expected a checkpoint of these parameters, these data and this seed, got another in "
-            f"{path}; try deleting it, or another path."
-        )
-    return arrays, facts
-
-
-def run_saving(
-    trainer: Trainer, goals: Iterable[float], path: str | None, facts: dict[str, Any], longest: int | None = None
-) -> None:
-    """Train to each of the goals; what is written on the way, if there is a path, is deleted at the end."""
-    trainer.run(goals, save_to=path, facts=facts, longest=longest)
-    if path is not None:
-        # Without a goal nothing was written.
-        Path(path).unlink(missing_ok=True)

@@ -1,7 +1,9 @@
 """Checks at the public boundary: tables in, float arrays out, and errors that name row and column."""
 
+import reprlib
+import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import narwhals as nw
 import numpy as np
@@ -9,15 +11,37 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from ._errors import DataError
 from ._types import Rows
-from .selection import Split
 
 COLLINEAR = 1e-13
-# On fewer rows nothing can be held out, and a flow would learn the rows by heart.
-FEWEST_ROWS = 8
+# Of what is wrong in many places, so many are named.
+MOST_NAMED = 10
+# A cell is far out where it is so many times as far from the median as the next one: beside it, the others are one
+# point to float32. The outermost of Cauchy's rows is so once in ten thousand tables.
+FAR = 1e4
+# So many rows say how far from the median the rows are.
+FEW_ROWS = 10_000
+# Weights beyond these cannot be added up.
+LEAST_WEIGHT, MOST_WEIGHT = 1e-290, 1e290
+
+
+class Fault(NamedTuple):
+    """Cells of a column that are no finite numbers: what the first is, where it is, and how many there are."""
+
+    what: str
+    row: int
+    column: str
+    cells: int
+    kind: type[Exception] = DataError
+
+    def __str__(self) -> str:
+        """Return the fault in words."""
+        more = f" ({self.cells} such cells)" if self.cells > 1 else ""
+        return f"{self.what} in row {self.row}, column {self.column}{more}"
 
 
 def check_frame(X, estimator, *, reset: bool) -> Rows:
     """Return a table as floats; check its columns against those of the fit, or take note of them."""
+    X = unmasked(X)
     _check_numbers(X)
     rows: Any = validate_data(
         estimator,
@@ -31,8 +55,15 @@ def check_frame(X, estimator, *, reset: bool) -> Rows:
     return rows
 
 
+def unmasked(X) -> Any:
+    """Return an array whose masked cells are missing values, and all else as it is."""
+    if not isinstance(X, np.ma.MaskedArray) or X.dtype.kind not in "fiub":
+        return X
+    return np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan)
+
+
 def _check_numbers(X) -> None:
-    """Raise `DataError` where a table holds other things than numbers, or no rows and columns.
+    """Raise where a table holds other things than numbers, or no rows and columns.
 
     scikit-learn would find all this, too: but its messages do not say where, or show the whole table.
     """
@@ -40,17 +71,26 @@ def _check_numbers(X) -> None:
         _check_array(X)
         return
     try:
-        frame = nw.from_native(X, eager_only=True, pass_through=True)
+        frame = nw.from_native(X, pass_through=True)
         schema = frame.schema if isinstance(frame, nw.DataFrame) else {}
     except nw.exceptions.DuplicateError:
         names = list(X.columns)
         repeated = next(name for name in names if names.count(name) > 1)
         raise DataError(f"Expected columns of different names, got {repeated!r} twice; try renaming one.") from None
+    if isinstance(frame, nw.LazyFrame):
+        raise DataError(f"Expected a table in memory, got a lazy {type(X).__name__}; try X.collect().")
+    found, numbers = [], []
     for name, dtype in schema.items():
-        if dtype == nw.Object:
-            _check_cells(((row, repr(name)), cell) for row, cell in enumerate(frame.get_column(name).to_list()))
-        elif not (dtype.is_numeric() or dtype == nw.Boolean):
-            raise DataError(f"Expected numbers, got {dtype} in column {name!r}; try leaving it out, or encoding it.")
+        if dtype.is_numeric() or dtype == nw.Boolean:
+            numbers.append(name)
+        else:
+            cells = enumerate(frame.get_column(name).to_list())
+            found += _faults_of_cells(cells, repr(name), parse=dtype == nw.Object)
+    if found:
+        # Gaps elsewhere are said in the same breath.
+        for name in numbers:
+            found += _faults_of_numbers(np.asarray(frame.get_column(name).to_numpy(), float), repr(name))
+        _raise(found)
 
 
 def _check_array(X: np.ndarray) -> None:
@@ -63,25 +103,82 @@ def _check_array(X: np.ndarray) -> None:
     if kind == "c":
         raise DataError(f"Complex data not supported: expected real numbers, got {X.dtype}; try X.real.")
     if X.ndim == 2 and kind in "OUT":
-        _check_cells(np.ndenumerate(X))
+        columns = [enumerate(column.tolist()) for column in X.T]
+        _raise([fault for j, cells in enumerate(columns) for fault in _faults_of_cells(cells, str(j), parse=True)])
     if kind in "USTMm":
         raise DataError(f"Expected numbers, got an array of {X.dtype}; try X.astype(float).")
 
 
-def _check_cells(cells: Iterable) -> None:
-    for (row, column), cell in cells:
-        try:
-            if isinstance(cell, str):
-                float(cell)
-        except ValueError:
-            raise DataError(
-                f"Expected numbers, got {cell!r} in row {row}, column {column}; try leaving it out, or encoding it."
-            ) from None
+def _faults_of_cells(cells: Iterable[tuple[int, Any]], column: str, parse: bool) -> list[Fault]:
+    """Return what is wrong with a column of things: gaps, and what is no number, nor, to be parsed, a number's text."""
+    gaps, others, kind = [], [], DataError
+    for row, cell in cells:
+        error = _error_of(cell, parse)
+        if _is_gap(cell):
+            gaps.append(row)
+        elif error is not None:
+            # A thing that no float can be made of is a TypeError to scikit-learn.
+            others.append((row, f"{reprlib.repr(cell)} ({error})" if isinstance(error, TypeError) else repr(cell)))
+            kind = TypeError if isinstance(error, TypeError) else kind
+    found = [Fault("a missing value (NaN)", gaps[0], column, len(gaps))] if gaps else []
+    return found + ([Fault(others[0][1], others[0][0], column, len(others), kind)] if others else [])
+
+
+def _is_gap(cell: Any) -> bool:
+    """Return True for None, NaN, and pandas' NA and NaT."""
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
+
+
+def _error_of(cell: Any, parse: bool) -> Exception | None:
+    if not parse:
+        return ValueError()
+    if np.ndim(cell) != 0:
+        return TypeError(f"float() argument must be a string or a real number, not {type(cell).__name__!r}")
+    try:
+        float(cell)
+    except (ValueError, TypeError) as error:
+        return error
+    return None
+
+
+def _faults_of_numbers(column: np.ndarray, name: str) -> list[Fault]:
+    """Return where a column has gaps, and where it is infinite."""
+    gaps = np.isnan(column)
+    found = []
+    for what, bad in (("NaN", gaps), ("infinity", ~(gaps | np.isfinite(column)))):
+        rows = np.flatnonzero(bad)
+        if rows.size:
+            found.append(Fault(what, int(rows[0]), name, len(rows)))
+    return found
+
+
+def _raise(faults: list[Fault]) -> None:
+    """Raise an error that names all faults, where there are any."""
+    if not faults:
+        return
+    more = f"; and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
+    kind = next((fault.kind for fault in faults if fault.kind is not DataError), DataError)
+    raise kind(
+        f"Expected finite numbers, got {'; '.join(map(str, faults[:MOST_NAMED]))}{more}; try leaving out or encoding "
+        "what is no number, and dropping or imputing rows with gaps."
+    )
+
+
+def warn_of_target(y: Any) -> None:
+    """Warn of numbers that are given as a target, which a density of tables ignores: they may be meant as weights."""
+    if y is None or np.asarray(y).dtype.kind not in "fiub":
+        return
+    warnings.warn(
+        "Expected no target for the density of a table, got numbers as y, which are ignored; try "
+        "fit(X, sample_weight=...) for weights of rows.",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def check_points(Z, columns: int) -> Rows:
     """Return points of the base as floats."""
-    Z = np.asarray(Z, dtype=float)
+    Z = np.asarray(unmasked(Z), dtype=float)
     if Z.ndim != 2 or Z.shape[1] != columns:
         raise DataError(f"Expected points of shape (n, {columns}), got {Z.shape}; try Z.reshape(-1, {columns}).")
     _check_finite(Z, None)
@@ -90,6 +187,7 @@ def check_points(Z, columns: int) -> Rows:
 
 def check_weight(sample_weight, X: Rows) -> np.ndarray:
     """Return the weights of the rows, ones where there are none."""
+    sample_weight = unmasked(sample_weight)
     given = np.asarray(1.0 if sample_weight is None else sample_weight)
     if given.ndim == 1 and given.dtype.kind in "fi":
         bad = np.flatnonzero(~(np.isfinite(given) & (given >= 0)))
@@ -101,13 +199,14 @@ def check_weight(sample_weight, X: Rows) -> np.ndarray:
                 "try a weight of 0 for rows to leave out."
             )
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    if weight.sum() <= 0:
+    largest = float(weight.max())
+    if largest <= 0:
         raise DataError("Expected a positive sum of weights, got 0; try leaving sample_weight out.")
-    return weight
+    return weight if LEAST_WEIGHT < largest < MOST_WEIGHT else weight / largest
 
 
 def check_varied(X: Rows, weight: np.ndarray, names) -> None:
-    """Raise `DataError` where a table has no density: too few rows, constant or collinear columns."""
+    """Raise `DataError` where a table has no density: too few rows, far cells, constant or collinear columns."""
     kept = weight > 0
     X, weight = (X, weight) if kept.all() else (X[kept], weight[kept])
     rows, columns = X.shape
@@ -122,24 +221,59 @@ def check_varied(X: Rows, weight: np.ndarray, names) -> None:
     spread = np.max(np.abs(X - loc), axis=0)
     flat = np.flatnonzero(spread <= 8 * np.finfo(X.dtype).eps * np.abs(loc))
     if flat.size:
+        listed = ", ".join(name(j) for j in flat[:MOST_NAMED])
         raise DataError(
-            f"Expected columns that vary, got a constant column {name(flat[0])}; try leaving it out: it has no density."
+            f"Expected columns that vary, got a constant column {listed}; try leaving it out: it has no density."
         )
+    _check_scale(X, np.flatnonzero(kept), name)
     involved = _collinear(X, weight)
     if involved.size:
         listed = ", ".join(name(j) for j in involved[:8])
-        far = int(np.argmax(np.max(np.abs(X - loc) / spread, axis=1)))
-        rest = np.arange(rows) != far
-        if rows > columns + 1 and np.ptp(X[rest], axis=0).all() and not _collinear(X[rest], weight[rest]).size:
-            row = np.flatnonzero(kept)[far]
-            raise DataError(
-                f"Expected rows of one scale, got row {row} so far out that columns {listed} hardly vary beside it; "
-                "try leaving it out."
-            )
         raise DataError(
             f"Expected columns that are no combination of each other, got collinear columns {listed}; try leaving one "
             "of them out: together they have no density."
         )
+
+
+def _check_scale(X: Rows, numbers: np.ndarray, name) -> None:
+    """Raise `DataError` where cells are so far out that the rest of their columns hardly varies beside them."""
+    far: dict[int, list[int]] = {}
+    for j, column in enumerate(X.T):
+        for row in far_cells(column):
+            far.setdefault(int(row), []).append(j)
+    if not far:
+        return
+    listed = []
+    for row, columns in sorted(far.items())[:MOST_NAMED]:
+        cells = ", ".join(f"{X[row, j]:g}" for j in columns[:MOST_NAMED])
+        where = ", ".join(name(j) for j in columns[:MOST_NAMED])
+        beside = f"column {where} hardly varies" if len(columns) == 1 else f"columns {where} hardly vary"
+        listed.append(f"row {numbers[row]} so far out that {beside} beside it ({cells})")
+    more = f"; and {len(far) - MOST_NAMED} more rows" if len(far) > MOST_NAMED else ""
+    raise DataError(
+        f"Expected rows of one scale, got {'; '.join(listed)}{more}; try leaving out what stands for no number, or "
+        "a scale on which the column is even, such as its logarithm."
+    )
+
+
+def far_cells(column: np.ndarray) -> np.ndarray:
+    """Return the rows, less than half of all, beside which the others are one point; mostly there are none."""
+    # In units of the largest number, so that no difference overflows.
+    column = np.asarray(column, np.float64) / max(np.abs(column).max(), np.finfo(np.float64).tiny)
+    few = column[:: 1 + len(column) // FEW_ROWS]
+    middle = np.median(few)
+    distance = np.abs(few - middle)
+    typical = np.median(distance[distance > 0]) if distance.any() else 0.0
+    distance = np.abs(column - middle)
+    if distance.max() <= FAR * typical:
+        return np.empty(0, int)
+    order = np.argsort(-distance, kind="stable")
+    order = order[: np.count_nonzero(distance)]
+    sizes = distance[order]
+    # The far ones are the fewer ones; where most rows are in the middle, all the others may be far.
+    most = min((len(column) - 1) // 2, len(sizes) - 1)
+    gaps = sizes[:most] / sizes[1 : most + 1]
+    return order[: int(np.argmax(gaps)) + 1] if most and gaps.max() > FAR else np.empty(0, int)
 
 
 def _collinear(X: Rows, weight: np.ndarray) -> np.ndarray:
@@ -153,33 +287,10 @@ def _collinear(X: Rows, weight: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.abs(vectors[:, 0]) > 0.1 * np.abs(vectors[:, 0]).max())
 
 
-def split_rows(X: Rows, weight: np.ndarray, fraction: float, most: int, seed: int) -> Split:
-    """Split a table at random into rows to train on and at most `most` rows to choose by.
-
-    Rows of weight 0 are left out; weights are scaled to a mean of 1 in each part. Without a fraction,
-    and on fewer than `FEWEST_ROWS`, choices are made by the rows that are trained on.
-    """
-    kept = np.flatnonzero(weight)
-    order = kept[np.random.default_rng(seed).permutation(len(kept))]
-    num = min(most, max(int(fraction * len(order)), min(100, len(order) // 4)))
-    if fraction == 0 or len(order) < FEWEST_ROWS or len(order) - num <= X.shape[1]:
-        train, chosen = order, order[:most]
-    else:
-        train, chosen = order[num:], order[:num]
-    scaled = lambda index: weight[index] / weight[index].mean()  # noqa: E731
-    return Split(X[train], scaled(train), X[chosen], scaled(chosen))
-
-
 def _check_finite(X: Rows, names) -> None:
     # One pass without a mask of the whole table: a sum is finite unless an entry is not (or overflows).
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(X.sum(dtype=np.float64)):
             return
-    bad = np.argwhere(~np.isfinite(X))
-    if len(bad):
-        row, column = bad[0]
-        found = "NaN" if np.isnan(X[row, column]) else "infinity"
-        where = f"{column}" if names is None else f"{column} ({names[column]!r})"
-        raise DataError(
-            f"Expected finite numbers, got {found} in row {row}, column {where}; try dropping or imputing the row."
-        )
+    name = lambda j: f"{j}" if names is None else f"{names[j]!r}"  # noqa: E731
+    _raise([fault for j, column in enumerate(X.T) for fault in _faults_of_numbers(column, name(j))])

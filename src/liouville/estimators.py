@@ -8,20 +8,21 @@ from typing import Literal, overload
 import jax
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from . import evaluation, flows
-from ._defaults import Settings, check_parameters, resolve, seed_of, validation_goals
-from ._model_file import SavedMixin, find_checkpoint, portable_params, run_saving
+from ._defaults import Settings, check_count, check_parameters, resolve, rng_of, seed_of, validation_goals
+from ._fitting import TrainingFile, digest, run_fit, warn_of_few_steps
+from ._model_file import SavedMixin, portable_params, recipe_facts
 from ._progress import progress_bar, told
-from ._tables import FEWEST_ROWS, check_frame, check_points, check_varied, check_weight, split_rows
+from ._splits import FEWEST_ROWS, merge_copies, split_rows
+from ._tables import check_frame, check_points, check_varied, check_weight, warn_of_target
 from .bespoke import FittedSteps, fit_steps
 from .bijections import CNF, Chain
 from .distributions import AbstractDistribution, Transformed, core_and_links
 from .divergences import Hutchinson
 from .preprocessing import candidates
-from .selection import Runner, Split, enter, race
+from .selection import Race, Runner, Split, enter
 from .training import Budget, Options, Trainer, TrainingData
 
 
@@ -139,17 +140,21 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self.verbose = verbose
         self.checkpoint = checkpoint
 
-    def fit(self, X, y=None, sample_weight=None, callback=None) -> "FlowDensity":
+    def fit(self, X, y=None, *, sample_weight=None, callback=None) -> "FlowDensity":
         """Learn the density of the rows of a table.
+
+        An interrupt (Ctrl-C) is passed on, with the estimator fitted by the best weights so far, where there was a
+        step. What is raised otherwise leaves the estimator as it was.
 
         Parameters
         ----------
         X
-            Table of shape ``(n, d)``: an array, or a data frame with named columns.
+            Table of shape ``(n, d)``: an array, or a data frame with named columns. Masked cells are missing values.
         y
-            Ignored.
+            Ignored, with a warning where it holds numbers.
         sample_weight
-            Weights of the rows, of shape ``(n,)``: a row of weight 2 counts like two.
+            Weights of the rows, of shape ``(n,)``: a row of weight 2 counts like two. Equal rows are one row with the
+            sum of their weights: none is held out while another is trained on.
         callback
             Called with step, loss and a function that returns the flow (see `liouville.callbacks`), about twice
             a second, or None.
@@ -162,25 +167,41 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Raises
         ------
         DataError
-            Where a value is missing or infinite, a column is constant or a combination of others, or there
-            are not more rows than columns; the message names row or column.
+            Where a value is missing or infinite, a cell is so far out that its column hardly varies beside it, a column
+            is constant or a combination of others, or there are not more rows than columns; the message names rows and
+            columns.
         SolveError
             Where training cannot recover.
         """
         started = time.perf_counter()
         check_parameters(self)
-        X = self._check_rows(X, reset=True)
+        warn_of_target(y)
+        # Attributes change when the fit has ended: until then another one takes note of the columns.
+        columns = type(self)()
+        X = check_frame(X, columns, reset=True)
         weight = check_weight(sample_weight, X)
-        check_varied(X, weight, getattr(self, "feature_names_in_", None))
+        check_varied(X, weight, getattr(columns, "feature_names_in_", None))
         seed = seed_of(self.random_state)
-        settings = resolve(self, *X.shape)
-        split = split_rows(X, weight, self.validation_fraction, settings.validation_rows, seed)
+        rows, shares = merge_copies(X, weight)
+        settings = resolve(self, *rows.shape)
+        split = split_rows(rows, shares, self.validation_fraction, settings.validation_rows, seed)
+        identity = {"parameters": portable_params(self), "rows": len(X), "seed": seed}
+        if self.checkpoint is not None:
+            identity["data"] = digest(X, weight)
+
+        def take(runner: Runner) -> None:
+            self._keep(runner, settings, columns, len(X), seed, time.perf_counter() - started)
+
+        # By heart is all that a flow could learn of so few rows.
+        few = len(split.rows) < FEWEST_ROWS
         with progress_bar(self.verbose) as watch:
-            runner = self._train(split, settings, seed, started, partial(told, watch, callback))
-        self._keep(runner, settings, len(X), seed, time.perf_counter() - started)
+            race = self._race(split, settings, few, seed, started, partial(told, watch, callback))
+            goals = (lambda trainer: ()) if few else validation_goals
+            run_fit(race, goals, TrainingFile(self.checkpoint, identity), take, settings.longest)
+        warn_of_few_steps(race, self.max_seconds, started)
         return self
 
-    def _train(self, split: Split, settings: Settings, seed: int, started: float, told) -> Runner:
+    def _race(self, split: Split, settings: Settings, few: bool, seed: int, started: float, told) -> Race:
         deadline = None if self.max_seconds is None else started + self.max_seconds
         budget = Budget(settings.max_iter, deadline)
         options = Options(settings.learning_rate, batch_size=settings.batch_size)
@@ -191,23 +212,15 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             )
 
         judge = settings.validation_divergence
-        enter_kind = lambda kind: told(enter(kind, split, judge, make_trainer))  # noqa: E731
-        identity = {"parameters": portable_params(self), "rows": len(split.rows), "seed": seed}
-        found = find_checkpoint(self.checkpoint, identity)
-        few = len(split.rows) < FEWEST_ROWS
-        if found is None:
-            kinds = candidates(settings.recipe.size) if self.preprocess == "auto" else [self.preprocess]
-            runner = race(kinds[:1] if few else kinds, enter_kind)
-        else:
-            runner = enter_kind(found[1]["preprocess"])
-            runner.trainer.restore(*found)
-        goals = () if few else validation_goals(runner.trainer.validate_seconds, deadline)
-        facts = {**identity, "preprocess": runner.kind}
-        run_saving(runner.trainer, goals, self.checkpoint, facts, settings.longest)
-        return runner
+        kinds = candidates(settings.recipe.size) if self.preprocess == "auto" else [self.preprocess]
+        return Race(kinds[:1] if few else kinds, lambda kind: told(enter(kind, split, judge, make_trainer)))
 
-    def _keep(self, runner: Runner, settings: Settings, num_rows: int, seed: int, seconds: float) -> None:
+    def _keep(
+        self, runner: Runner, settings: Settings, columns: "FlowDensity", num_rows: int, seed: int, seconds: float
+    ) -> None:
         trainer = runner.trainer
+        self.__dict__.pop("feature_names_in_", None)
+        vars(self).update({name: value for name, value in vars(columns).items() if name.endswith("_in_")})
         self.flow_ = runner.flow(trainer.best_params)
         self._steps_by_error = {}
         self.history_, self.n_iter_ = dict(trainer.history), int(trainer.state.step)
@@ -216,10 +229,8 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             "columns": settings.recipe.size,
             "preprocess": runner.kind,
             "recipe": self.recipe,
-            "vector_field": None if settings.recipe.layer else settings.recipe.vector_field,
-            "width": settings.recipe.width,
-            "depth": settings.recipe.depth,
-            "solver": settings.recipe.solver,
+            # All that the flow is built by: a file does not ask what the recipe's defaults are when it is read.
+            **recipe_facts(settings.recipe),
             "batch_size": settings.batch_size,
             "learning_rate": settings.learning_rate,
             "steps": int(trainer.state.step),
@@ -281,6 +292,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                 "one of the two."
             )
         if num_probes is not None:
+            check_count("num_probes", num_probes)
             core, links = core_and_links(flow)
             core = flows.with_divergence(core, Hutchinson(num_probes=num_probes))
             flow = Transformed(core.base, Chain([core.bijection, *links]))
@@ -319,9 +331,8 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             The rows, in the data's units; NaN where a solve failed, with a warning.
         """
         flow = self._fitted_flow()
-        if n < 1:
-            raise ValueError(f"Expected n of at least 1, got {n}; try n=1.")
-        rows, info = evaluation.sample(flow, int(n), seed=seed_of(random_state), steps=self._steps(error))
+        n = check_count("n", n)
+        rows, info = evaluation.sample(flow, n, seed=seed_of(random_state), steps=self._steps(error))
         evaluation.warn_of_failures(info)
         return rows
 
@@ -376,6 +387,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             Points in the data's units; the last are the rows themselves.
         """
         X = self._check_rows(X)
+        check_count("num_times", num_times, least=2)
         return evaluation.paths(self._fitted_flow(), X, num_times)
 
     def score_gradient(self, X) -> np.ndarray:
@@ -404,7 +416,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             What `score_samples` is called with.
         """
         X, flow = self._check_rows(X), self._fitted_flow()
-        chosen = check_random_state(random_state).permutation(len(X))[:num_rows]
+        chosen = rng_of(random_state).permutation(len(X))[: check_count("num_rows", num_rows)]
         return evaluation.certify(flow, flows.with_tolerance(flow, 0.1), X[chosen], steps=self._steps(error))
 
     def log_prob_fn(self):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import numbers
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,20 +10,21 @@ from typing import Any, Literal, NamedTuple, overload
 import jax
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from . import evaluation, flows
-from ._defaults import seed_of, validation_goals
+from ._defaults import check_count, rng_of, seed_of, validation_goals
+from ._fitting import TrainingFile, digest, run_fit, warn_of_few_steps
 from ._image_defaults import SOLVE_EVALUATIONS, Settings, affordable_validation, check_parameters, resolve
-from ._model_file import SavedMixin, find_checkpoint, portable_params, run_saving
+from ._model_file import SavedMixin, image_facts, portable_params
 from ._progress import Watch, progress_bar, told
+from ._splits import split_pictures
 from .data import check_pictures
 from .dequantization import AbstractDequantization, MidPoints, Quantized
 from .divergences import Exact, Hutchinson
 from .metrics import bits_per_dim, likelihood
 from .preprocessing import fit_pixels
-from .selection import Runner
+from .selection import Race, Runner
 from .training import Budget, StreamedData, Trainer, TrainingData
 
 # Pictures of more bytes than this stay in their file, and are on the device a part at a time.
@@ -175,8 +175,11 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         self.verbose = verbose
         self.checkpoint = checkpoint
 
-    def fit(self, X, y=None, callback=None) -> "ImageDensity":
+    def fit(self, X, y=None, *, callback=None) -> "ImageDensity":
         """Learn the density of pictures.
+
+        An interrupt (Ctrl-C) is passed on, with the estimator fitted by the best weights so far, where there was a
+        step. What is raised otherwise leaves the estimator as it was.
 
         Parameters
         ----------
@@ -206,51 +209,47 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         pixels = check_pictures(X, self.levels)
         seed = seed_of(self.random_state)
         settings = resolve(self, pixels.shape)
+        identity = {"parameters": portable_params(self), "rows": len(pixels), "seed": seed}
+        if self.checkpoint is not None:
+            identity["data"] = digest(pixels)
+
+        def take(runner: Runner) -> None:
+            self._keep(runner.trainer, settings, len(pixels), seed, time.perf_counter() - started)
+
         with progress_bar(self.verbose) as watch:
             told_of = partial(told, shown_in_bits(watch, pixels[0].size), callback)
-            runner = self._train(pixels, settings, seed, started, told_of)
-        self._keep(runner.trainer, settings, len(pixels), seed, time.perf_counter() - started)
+            race = self._race(pixels, settings, seed, started, told_of)
+            run_fit(race, validation_goals, TrainingFile(self.checkpoint, identity), take)
+        warn_of_few_steps(race, self.max_seconds, started)
         return self
 
-    def _train(self, pixels: np.ndarray, settings: Settings, seed: int, started: float, told_of) -> Runner:
+    def _race(self, pixels: np.ndarray, settings: Settings, seed: int, started: float, told_of) -> Race:
         size = affordable_validation(settings.flow) if self.validation_size is None else self.validation_size
-        held, order = min(size, len(pixels) // 10), np.random.default_rng(seed).permutation(len(pixels))
-        # Of very few pictures none is held out: the choice is made by those that are trained on.
-        held_out, train = pixels[np.sort(order[: held or size])], order[held:]
+        held_out, train = split_pictures(pixels, size, seed)
+        deadline = None if self.max_seconds is None else started + self.max_seconds
 
         def score(pictures: Quantized, num: int) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
             return evaluation.score_quantized(flows.with_divergence(pictures, Hutchinson()), held_out[:num])
 
-        def validate(pictures: Quantized) -> np.ndarray:
-            return score(pictures, len(held_out))[0]
+        def enter_kind(kind: str) -> Runner:
+            links = fit_pixels(kind, pixels[np.sort(train[:MOST_FITTED])], self.levels)
+            trainer = Trainer(
+                flows.QuantizedFlow(settings.flow, tuple(links), settings.noise, self.levels),
+                settings.objective,
+                training_data(pixels, np.sort(train), settings.options.batch_size, seed),
+                # As many as have chosen before.
+                lambda pictures: score(pictures, len(trainer.best_rows) or num)[0],
+                options=settings.options,
+                budget=Budget(settings.max_iter, deadline),
+                seed=seed,
+            )
+            num = len(held_out)
+            if deadline is not None:
+                timed = partial(score, trainer.best_flow())
+                num, trainer.least_validate_seconds = validated_in_time(timed, len(held_out), deadline)
+            return told_of(Runner(kind, [], trainer))
 
-        links = fit_pixels(settings.preprocess, pixels[np.sort(train[:MOST_FITTED])], self.levels)
-        deadline = None if self.max_seconds is None else started + self.max_seconds
-        trainer = Trainer(
-            flows.QuantizedFlow(settings.flow, tuple(links), settings.noise, self.levels),
-            settings.objective,
-            training_data(pixels, np.sort(train), settings.options.batch_size, seed),
-            validate,
-            options=settings.options,
-            budget=Budget(settings.max_iter, deadline),
-            seed=seed,
-        )
-        runner = told_of(Runner(settings.preprocess, [], trainer))
-        identity = {"parameters": portable_params(self), "rows": len(pixels), "seed": seed}
-        found = find_checkpoint(self.checkpoint, identity)
-        if found is not None:
-            trainer.restore(*found)
-            held_out = held_out[: len(trainer.best_rows)]
-        elif deadline is None:
-            trainer.validate()
-        else:
-            num, seconds = validated_in_time(partial(score, trainer.best_flow()), len(held_out), deadline)
-            held_out = held_out[:num]
-            trainer.validate()
-            trainer.validate_seconds = max(seconds, trainer.validate_seconds)
-        goals = validation_goals(trainer.validate_seconds, deadline)
-        run_saving(trainer, goals, self.checkpoint, identity)
-        return runner
+        return Race([settings.preprocess], enter_kind)
 
     def _keep(self, trainer: Trainer, settings: Settings, num: int, seed: int, seconds: float) -> None:
         self.flow_: Quantized = trainer.best_flow()
@@ -260,15 +259,10 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         self.n_iter_ = int(trainer.state.step)
         self.facts_ = {
             "pictures": num,
-            "shape": list(settings.flow.shape),
             "levels": self.levels,
             "recipe": self.recipe,
             "preprocess": settings.preprocess,
-            "vector_field": settings.flow.field,
-            "width": settings.flow.width,
-            "depth": settings.flow.depth,
-            "multiscale": settings.flow.multiscale,
-            "solver": settings.flow.solver,
+            **image_facts(settings.flow, settings.noise),
             "numbers": sum(leaf.size for leaf in jax.tree.leaves(trainer.best_params)),
             "batch_size": settings.options.batch_size,
             "learning_rate": settings.options.learning_rate,
@@ -387,6 +381,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
             on the same first pictures and the same noise; ``"mid-points"``, which is no bound.
         """
         pixels = self._check(X)
+        check_count("num_exact", num_exact, least=0)
         measure = partial(self.bits_per_dim, random_state=random_state)
         found = {"1 draw": measure(pixels, num_probes=num_probes)}
         if num_draws > 1:
@@ -413,9 +408,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
             Bytes; with a warning where a solve failed, whose picture is black.
         """
         check_is_fitted(self)
-        if n < 1:
-            raise ValueError(f"Expected n of at least 1, got {n}; try n=1.")
-        pixels, info = evaluation.sample_quantized(self.flow_, int(n), seed=seed_of(random_state))
+        pixels, info = evaluation.sample_quantized(self.flow_, check_count("n", n), seed=seed_of(random_state))
         evaluation.warn_of_failures(info)
         return pixels
 
@@ -432,7 +425,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
             Seed that chooses them.
         """
         pixels = self._check(X)
-        chosen = check_random_state(random_state).permutation(len(pixels))[:num_pictures]
+        chosen = rng_of(random_state).permutation(len(pixels))[: check_count("num_pictures", num_pictures)]
         pictures = flows.with_divergence(self.flow_, Hutchinson())
         tight = flows.with_tolerance(pictures, 0.1)
         score = lambda flow: evaluation.score_quantized(flow, pixels[chosen])[0]  # noqa: E731
@@ -450,9 +443,9 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         random_state,
         noise: AbstractDequantization | None = None,
     ) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
-        for name, value in (("num_draws", num_draws), ("num_probes", num_probes or 1)):
-            if not isinstance(value, numbers.Integral) or value < 1:
-                raise ValueError(f"Expected {name} of at least 1, got {value!r}; try {name}=1.")
+        check_count("num_draws", num_draws)
+        if num_probes is not None:
+            check_count("num_probes", num_probes)
         divergence = Exact() if num_probes is None else Hutchinson(num_probes=num_probes)
         pictures = flows.with_divergence(self.flow_, divergence)
         if noise is not None:

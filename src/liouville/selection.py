@@ -1,5 +1,6 @@
 """Choices that the data make: a short race on validation NLL, inside the same budget."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -67,31 +68,101 @@ def enter(
     return Runner(kind, links, make_trainer(TrainingData.pad(core_rows, split.weight), validate))
 
 
-def race(kinds: list[str], enter_kind: Callable[[str], Runner]) -> Runner:
-    """Train each kind through the first part of its schedule, the best two further; return the better one.
+class Race:
+    """Kinds of preprocessing in training, and the one that wins.
 
-    A kind beats one that is named before it, and is simpler, only where it is clearly better. The winner
-    goes on from where it is, so the race costs the time of the losers alone.
+    Each kind is trained through the first part of its schedule, the best two further. A kind beats one that is named
+    before it, and is simpler, only where it is clearly better. The winner goes on from where it is, so the race costs
+    the time of the losers alone. A race of one kind has no legs.
+
+    Parameters
+    ----------
+    kinds
+        Names, the simplest first.
+    enter_kind
+        Function of a kind that returns its runner, at the start.
     """
-    runners = [enter_kind(kinds[0])]
-    runners[0].trainer.validate()
-    if len(kinds) == 1:
-        return runners[0]
-    goal = leg_goal(runners[0].trainer, len(kinds))
-    run_leg(runners[0].trainer, goal)
-    for kind in kinds[1:]:
-        runners.append(enter_kind(kind))
-        runners[-1].trainer.validate()
-        run_leg(runners[-1].trainer, goal, pace=runners[0].trainer)
-    runners = finalists(runners)
-    if len(runners) > 1:
-        run_leg(runners[0].trainer, FINAL_LENGTH * goal)
-        run_leg(runners[1].trainer, FINAL_LENGTH * goal, pace=runners[0].trainer)
-    best = runners[0]
-    for runner in runners[1:]:
-        if clearly_better(runner.trainer.best_rows, best.trainer.best_rows, RACE_STD_ERRORS):
-            best = runner
-    return best
+
+    def __init__(self, kinds: list[str], enter_kind: Callable[[str], Runner]):
+        self.kinds, self.enter_kind = kinds, enter_kind
+        self.runners: dict[str, Runner] = {}
+        self.goal, self.finalists, self.winner = None, [], None
+        self.saved: dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]] = {}
+        self.keep: Callable[[], None] = lambda: None
+
+    def run(self) -> Runner:
+        """Return the winner."""
+        if self.winner is None:
+            self._run_legs()
+            self.winner = self.best().kind
+        return self._enter(self.winner)
+
+    def _run_legs(self) -> None:
+        first = self._enter(self.kinds[0]).trainer
+        if len(self.kinds) == 1 or first.budget.is_over():
+            return
+        if self.goal is None:
+            self.goal = leg_goal(first, len(self.kinds))
+        run_leg(first, self.goal)
+        for kind in self.kinds[1:]:
+            if first.budget.is_over():
+                return
+            run_leg(self._enter(kind).trainer, self.goal, pace=first)
+        self.finalists = self.finalists or [runner.kind for runner in finalists([*self.runners.values()])]
+        if len(self.finalists) > 1 and not first.budget.is_over():
+            ahead, behind = (self.runners[kind].trainer for kind in self.finalists)
+            run_leg(ahead, FINAL_LENGTH * self.goal)
+            run_leg(behind, FINAL_LENGTH * self.goal, pace=ahead)
+
+    def _enter(self, kind: str) -> Runner:
+        if kind not in self.runners:
+            runner = self.runners[kind] = self.enter_kind(kind)
+            runner.trainer.keep = self.keep
+            if kind in self.saved:
+                runner.trainer.restore(*self.saved[kind])
+            else:
+                runner.trainer.validate()
+        return self.runners[kind]
+
+    def best(self) -> Runner:
+        """Return the best runner so far."""
+        able = self.finalists or [kind for kind, runner in self.runners.items() if runner.trainer.best_rows.size]
+        best, *others = (self.runners[kind] for kind in ([self.winner] if self.winner else able))
+        for runner in others:
+            if clearly_better(runner.trainer.best_rows, best.trainer.best_rows, RACE_STD_ERRORS):
+                best = runner
+        return best
+
+    def stop(self) -> Runner | None:
+        """Return the best runner of a race that was interrupted, its last weights validated; None before a step."""
+        trained = [runner.trainer for runner in self.runners.values() if int(runner.trainer.state.step) > 0]
+        # An interrupt while it validates: what was validated before is then the best.
+        with contextlib.suppress(KeyboardInterrupt):
+            for trainer in trained:
+                trainer.watch = lambda trainer, numbers: None
+                if trainer.validated_at < int(trainer.state.step):
+                    trainer.validate()
+        return self.best() if trained else None
+
+    def arrays(self) -> PyTree:
+        """Return the arrays that it needs to go on: of all kinds, or of the one that has won."""
+        return {kind: runner.trainer.arrays() for kind, runner in self._going_on()}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what else it needs to go on, in JSON's types."""
+        trainers = {kind: runner.trainer.facts() for kind, runner in self._going_on()}
+        return {"goal": self.goal, "finalists": self.finalists, "winner": self.winner, "trainers": trainers}
+
+    def _going_on(self) -> list[tuple[str, Runner]]:
+        return [(kind, runner) for kind, runner in self.runners.items() if self.winner in (None, kind)]
+
+    def restore(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Take up what `arrays`, by the names that `checkpoint.named_arrays` gives them, and `facts` returned."""
+        self.goal, self.finalists, self.winner = facts["goal"], facts["finalists"], facts["winner"]
+        for kind, own in facts["trainers"].items():
+            start = f"{kind}."
+            named = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+            self.saved[kind] = (named, own)
 
 
 def finalists(runners: list[Runner]) -> list[Runner]:
@@ -108,14 +179,11 @@ def finalists(runners: list[Runner]) -> list[Runner]:
 
 
 def run_leg(trainer: Trainer, goal: float, pace: Trainer | None = None) -> None:
-    """Run a trainer to a share of its schedule and validate it, in as many steps as `pace` took for it."""
-    own = trainer.budget
-    if pace is not None:
-        trainer.budget = Budget(max_iter=max(1, round(int(pace.state.step) / pace.progress)))
-    while trainer.progress < goal:
-        trainer.train_towards(goal)
-    trainer.budget = own
-    trainer.validate()
+    """Run a trainer to a share of its schedule, if it is not there, in as many steps as `pace` took for it."""
+    if trainer.progress < goal:
+        steps = None if pace is None else max(1, round(int(pace.state.step) / pace.progress))
+        trainer.train_to(goal, budget=None if steps is None else Budget(max_iter=steps))
+        trainer.keep()
 
 
 def leg_goal(trainer: Trainer, num_kinds: int) -> float:

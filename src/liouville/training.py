@@ -6,7 +6,6 @@ best weights, writes the checkpoint and decides whether to go on.
 """
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -32,7 +31,6 @@ from .sharding import in_parts
 SEGMENT_SECONDS = 0.5
 FIRST_SEGMENT = 3
 MAX_SKIPPED = 20
-SAVING_SHARE = 0.05
 WARMUP_STEPS = 100
 WARMUP_SHARE = 0.1
 # Where the schedule's length is judged, and the gain in nats since the validation before that makes it longer.
@@ -235,6 +233,10 @@ class Budget:
             rates.append((1 - progress) / max(steps, 1.0) if speed else 1e-6)
         return max(rates)
 
+    def is_over(self) -> bool:
+        """Return True where the deadline has passed."""
+        return self.deadline is not None and time.perf_counter() >= self.deadline
+
 
 HISTORY_COLUMNS = ("step", "seconds", "loss", "evaluations", "skipped", "nll")
 
@@ -303,13 +305,16 @@ class Trainer:
         self.validate_fn, self.watch = validate, watch
         self.state, self.static = init_state(build, np.asarray(seed, np.int32), options)
         self.progress, self.speed, self.validate_seconds = 0.0, 0.0, 0.0
+        # What a validation is known to cost at least: the first ones, of a field at rest, take less.
+        self.least_validate_seconds = 0.0
         self.best_nll, self.best_step, self.best_params = np.inf, 0, self.state.params
         self.last_nll, self.last_gain, self.warm = np.inf, 0.0, False
         # Log-densities of the validation rows: at the start, and at the best.
         self.first_rows = self.best_rows = np.zeros(0)
         self.history = History([*HISTORY_COLUMNS, *penalty_names((self.static, objective))])
-        self.worse_in_a_row, self.started = 0, time.perf_counter()
-        self.save_at = 0.0
+        self.worse_in_a_row, self.validated_at, self.started = 0, -1, time.perf_counter()
+        # Called where what has been learned could be written down; a training goes on from there, bit for bit.
+        self.keep: Callable[[], None] = lambda: None
 
     def flow(self, params: PyTree) -> Any:
         """Return the flow with these parameters."""
@@ -319,14 +324,7 @@ class Trainer:
         """Return the flow of the best validation."""
         return self.flow(self.best_params)
 
-    def run(
-        self,
-        goals: Iterable[float],
-        patience: int = 3,
-        save_to: str | os.PathLike | None = None,
-        facts: dict | None = None,
-        longest: int | None = None,
-    ) -> "Trainer":
+    def run(self, goals: Iterable[float], patience: int = 3, longest: int | None = None) -> "Trainer":
         """Train to each progress of `goals` in turn, and validate there; stop early when it gets worse.
 
         Parameters
@@ -335,9 +333,6 @@ class Trainer:
             Increasing shares of the schedule, up to 1; those that are behind are passed over.
         patience
             Number of validations in a row without a new best after which training stops.
-        save_to, facts
-            A checkpoint that is written as training goes, and facts to put into it. Writing takes at most a twentieth
-            of the time.
         longest
             Number of steps to which the schedule is stretched, once, where half of it is done and the likelihood still
             rises by more than `WORTH_STRETCHING`; None keeps to the budget.
@@ -349,32 +344,36 @@ class Trainer:
         """
         goals = [goal for goal in goals if goal > self.progress]
         ahead = goals
-        while ahead:
+        while ahead and not self.budget.is_over():
             goal = ahead[0]
-            while self.progress < goal:
-                self.train_towards(goal, reserve=len(ahead) * self.validate_seconds)
-                if save_to is not None and self.progress < goal and time.perf_counter() > self.save_at:
-                    self.save(save_to, facts or {})
-            self.validate()
+            self.train_to(goal, reserve=len(ahead) * self.validate_seconds)
             if longest is not None and goal == STRETCH_AT and self.last_gain > WORTH_STRETCHING:
                 self.stretch(longest)
                 longest = None
+            self.keep()
             ahead = [goal for goal in goals if goal > self.progress]
-            if save_to is not None:
-                self.save(save_to, facts or {})
             if self.worse_in_a_row >= patience:
                 break
         return self
+
+    def train_to(self, goal: float, reserve: float = 0.0, budget: Budget | None = None) -> None:
+        """Train to a share of the schedule and validate there, at the pace of another budget where there is one."""
+        while self.progress < goal:
+            self.train_towards(goal, reserve, budget)
+            if self.progress < goal:
+                self.keep()
+        self.validate()
 
     def stretch(self, max_iter: int) -> None:
         """Go on with a longer schedule, as if it had been that one from the start."""
         self.budget = dataclasses.replace(self.budget, max_iter=max_iter)
         self.progress = int(self.state.step) / max_iter
 
-    def train_towards(self, goal: float, reserve: float = 0.0) -> None:
+    def train_towards(self, goal: float, reserve: float = 0.0, budget: Budget | None = None) -> None:
         """Run one segment of steps, at most to the progress `goal`."""
+        budget = self.budget if budget is None else budget
         step = int(self.state.step)
-        rate = self.budget.rate(self.progress, self.speed, reserve)
+        rate = budget.rate(self.progress, self.speed, reserve)
         to_goal = max(1, int(np.ceil((goal - self.progress) / rate - 1e-6)))
         # The first step compiles, and says nothing of the speed.
         segment_steps = max(1, int(self.speed * SEGMENT_SECONDS)) if self.speed else FIRST_SEGMENT if self.warm else 1
@@ -382,7 +381,7 @@ class Trainer:
         count = min(to_goal, segment_steps, until - step)
         # With a number of steps alone the schedule is a function of the step, so that a resumed run,
         # whose segments differ, repeats the uninterrupted one bit for bit.
-        by_step = self.budget.deadline is None
+        by_step = budget.deadline is None
         offset = 0.0 if by_step else self.progress - rate * step
         before = time.perf_counter()
         self.state, segment = advance(
@@ -412,7 +411,7 @@ class Trainer:
         """
         before = time.perf_counter()
         rows = self.validate_fn(self.flow(self.state.average))
-        self.validate_seconds = time.perf_counter() - before
+        self.validate_seconds = max(self.least_validate_seconds, time.perf_counter() - before)
         nll = -float(np.mean(rows))
         self.last_gain, self.last_nll = self.last_nll - nll, nll
         if not self.first_rows.size:
@@ -423,42 +422,41 @@ class Trainer:
             self.best_rows, self.worse_in_a_row = rows, 0
         elif clearly_better(self.best_rows, rows):
             self.worse_in_a_row += 1
+        self.validated_at = int(self.state.step)
         self._record(nll)
         return nll
 
-    def save(self, path: str | os.PathLike, facts: dict) -> None:
-        """Write everything that training needs to go on, and `facts`, to a checkpoint."""
-        own = {
+    def facts(self) -> dict[str, Any]:
+        """Return what, beside `arrays`, training needs to go on, in JSON's types."""
+        return {
             "progress": self.progress,
             "best_nll": self.best_nll,
             "best_step": self.best_step,
             "worse_in_a_row": self.worse_in_a_row,
+            "validated_at": self.validated_at,
             "last_nll": self.last_nll,
             "max_iter": self.budget.max_iter,
             "history": dict(self.history),
         }
-        before = time.perf_counter()
-        checkpoint.write(path, "training", self._arrays(), {**facts, "trainer": own})
-        self.save_at = time.perf_counter() + (time.perf_counter() - before) / SAVING_SHARE
 
-    def restore(self, arrays: dict[str, np.ndarray], facts: dict) -> None:
-        """Take up what `save` wrote, as ``checkpoint.read`` returns it."""
-        own = facts["trainer"]
-        self.first_rows, self.best_rows = arrays["first_rows"], arrays["best_rows"]
-        filled = checkpoint.fill(self._arrays(), arrays)
-        self.state, self.best_params = filled["state"], filled["best_params"]
-        self.progress, self.best_nll, self.best_step = own["progress"], own["best_nll"], own["best_step"]
-        self.worse_in_a_row = own["worse_in_a_row"]
-        self.history.update(own["history"])
-        self.last_nll, self.budget = own["last_nll"], dataclasses.replace(self.budget, max_iter=own["max_iter"])
-
-    def _arrays(self) -> PyTree:
+    def arrays(self) -> PyTree:
+        """Return the arrays that training needs to go on."""
         return {
             "state": self.state,
             "best_params": self.best_params,
             "first_rows": self.first_rows,
             "best_rows": self.best_rows,
         }
+
+    def restore(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Take up what `arrays`, by the names that `checkpoint.named_arrays` gives them, and `facts` returned."""
+        self.first_rows, self.best_rows = arrays["first_rows"], arrays["best_rows"]
+        filled = checkpoint.fill(self.arrays(), arrays)
+        self.state, self.best_params = filled["state"], filled["best_params"]
+        self.progress, self.best_nll, self.best_step = facts["progress"], facts["best_nll"], facts["best_step"]
+        self.worse_in_a_row, self.validated_at = facts["worse_in_a_row"], facts["validated_at"]
+        self.history.update(facts["history"])
+        self.last_nll, self.budget = facts["last_nll"], dataclasses.replace(self.budget, max_iter=facts["max_iter"])
 
     def _record(self, nll: float, segment: Segment | None = None) -> None:
         row = {name: values[-1] if values else float("nan") for name, values in self.history.items()}

@@ -1,0 +1,139 @@
+"""A fit from its first step to its last: what it learned is kept, through interrupts, crashes and deadlines."""
+
+import hashlib
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint
+from .selection import Race, Runner
+from .training import WARMUP_STEPS, Trainer
+
+# Writing takes at most this share of the time.
+SAVING_SHARE = 0.05
+BLOCK_BYTES = 2**24
+
+
+class TrainingFile:
+    """A file that a training writes as it goes, and from which another one goes on.
+
+    Parameters
+    ----------
+    path
+        The file; None is no file, and nothing is written.
+    identity
+        What a training must have in common with the one that wrote the file, in JSON's types.
+    """
+
+    def __init__(self, path: str | None, identity: dict[str, Any]):
+        self.path, self.identity, self.next_time = path, identity, 0.0
+
+    def resume(self, race: Race) -> None:
+        """Let a race go on from the file, where there is one, and write the file from now on."""
+        if self.path is None:
+            return
+        if os.path.exists(self.path):
+            race.restore(*self._read(self.path))
+        race.keep = lambda: self.write(race)
+
+    def _read(self, path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        arrays, facts = checkpoint.read(path, "training")
+        if any(facts.get(name) != value for name, value in self.identity.items()):
+            raise checkpoint.CheckpointError(
+                "Expected a checkpoint of these parameters, these data and this seed, got another in "
+                f"{path}; try deleting it, or another path."
+            )
+        return arrays, facts["race"]
+
+    def write(self, race: Race) -> None:
+        """Write down where a race is, unless that was done a moment ago."""
+        before = time.perf_counter()
+        if self.path is None or before < self.next_time:
+            return
+        checkpoint.write(self.path, "training", race.arrays(), {**self.identity, "race": race.facts()})
+        after = time.perf_counter()
+        self.next_time = after + (after - before) / SAVING_SHARE
+
+    def discard(self) -> None:
+        """Delete the file: the training has ended."""
+        if self.path is not None:
+            # A short training may have written nothing.
+            Path(self.path).unlink(missing_ok=True)
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """Return a digest of arrays, their shapes and types, a block at a time: they may be mapped from a file."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.dtype.str}|{array.shape}|".encode())
+        rows = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
+        for start in range(0, len(array), rows):
+            found.update(np.ascontiguousarray(array[start : start + rows]).tobytes())
+    return found.hexdigest()
+
+
+def run_fit(
+    race: Race,
+    goals: Callable[[Trainer], Iterable[float]],
+    file: TrainingFile,
+    take: Callable[[Runner], None],
+    longest: int | None = None,
+) -> None:
+    """Run a race and train its winner to the end.
+
+    Parameters
+    ----------
+    race
+        The race, not begun.
+    goals
+        Function of the winner's trainer that returns when to validate.
+    file
+        Where the training goes on from, and what it writes.
+    take
+        Called with the winner at the end; where the fit is interrupted, with the best so far, before the interrupt is
+        passed on. Before the first step there is nothing to take.
+    longest
+        As in `Trainer.run`.
+    """
+    try:
+        file.resume(race)
+        runner = race.run()
+        runner.trainer.run(goals(runner.trainer), longest=longest)
+    except KeyboardInterrupt:
+        runner = race.stop()
+        if runner is not None:
+            take(runner)
+            warnings.warn(
+                f"The fit was interrupted after {int(runner.trainer.state.step)} steps: the estimator is fitted by the "
+                f"best weights so far, those of step {runner.trainer.best_step}, whose validation NLL is "
+                f"{runner.trainer.best_nll:.4g} nats.",
+                UserWarning,
+                stacklevel=3,
+            )
+        raise
+    take(runner)
+    file.discard()
+
+
+def warn_of_few_steps(race: Race, max_seconds: float | None, started: float) -> None:
+    """Warn where a deadline left so few steps that the flow is hardly trained, and say where the time went."""
+    trainer = race.best().trainer
+    steps = int(trainer.state.step)
+    if max_seconds is None or steps >= WARMUP_STEPS or not trainer.budget.is_over():
+        return
+    now = time.perf_counter()
+    first = next(iter(race.runners.values())).trainer
+    seconds = [s for s, step in zip(first.history["seconds"], first.history["step"], strict=True) if step > 0]
+    until = first.started + seconds[0] if seconds else now
+    warnings.warn(
+        f"max_seconds={max_seconds:g} left time for {steps} steps of training: the flow is hardly more than the "
+        f"closed forms it starts from. Of {now - started:.1f} s, {until - started:.1f} s went before the end of the "
+        "first step, most of it into compilation, which does not grow with the fit; try more seconds, or max_iter.",
+        UserWarning,
+        stacklevel=4,
+    )

@@ -1,0 +1,134 @@
+"""Rows to train on and rows to choose by: equal rows go to one side, and near copies are told."""
+
+import warnings
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+
+from ._types import Rows
+from .selection import Split
+
+# On fewer rows nothing can be held out, and a flow would learn the rows by heart.
+FEWEST_ROWS = 8
+# Near copies are looked for among so many rows, each beside so many neighbours.
+MOST_HELD_OUT, MOST_TRAINED, NEIGHBOURS = 256, 100_000, 32
+# A row has a near copy where the gap behind its nearest neighbours is so wide, which is so for one row in a hundred of
+# an even table of one column, and for fewer in more columns. So large a share of the rows is no chance.
+GAP, SHARE, FEWEST_COPIES = 100, 0.1, 5
+BLOCK_WORDS = 2**22
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+MIXERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+
+
+def first_copies(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the rows that are there more than once.
+
+    Parameters
+    ----------
+    rows
+        The table, or pictures: an array whose first axis counts rows.
+
+    Returns
+    -------
+    first : ndarray of int
+        Numbers of the distinct rows, each where it stands first, in the table's order.
+    copy_of : ndarray of shape (n,), int
+        For each row, which of those it equals.
+    """
+    hashes = row_hashes(rows)
+    if len(np.unique(hashes)) == len(hashes):
+        return np.arange(len(hashes)), np.arange(len(hashes))
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order], place[inverse]
+
+
+def row_hashes(rows: np.ndarray) -> np.ndarray:
+    """Return a 64-bit number for each row, the same for equal rows (0.0 equals -0.0), whatever else is in the table."""
+    size = max(1, rows[0].nbytes // 8)
+    block = max(1, BLOCK_WORDS // size)
+    return np.concatenate([_hash_block(rows[start : start + block]) for start in range(0, len(rows), block)])
+
+
+def _hash_block(rows: np.ndarray) -> np.ndarray:
+    rows = np.ascontiguousarray(rows).reshape(len(rows), -1)
+    rows = rows + rows.dtype.type(0) if rows.dtype.kind == "f" else rows
+    raw = rows.view(np.uint8)
+    raw = np.pad(raw, ((0, 0), (0, -raw.shape[1] % 8)))
+    words = np.ascontiguousarray(raw).view(np.uint64) + GOLDEN * np.arange(1, raw.shape[1] // 8 + 1, dtype=np.uint64)
+    # The finalizer of SplitMix64 (Steele and others, 2014): each bit of a word turns half of the others.
+    words = (words ^ (words >> np.uint64(30))) * MIXERS[0]
+    words = (words ^ (words >> np.uint64(27))) * MIXERS[1]
+    return (words ^ (words >> np.uint64(31))).sum(axis=1, dtype=np.uint64)
+
+
+def merge_copies(rows: Rows, weight: np.ndarray) -> tuple[Rows, np.ndarray]:
+    """Return the distinct rows of a table, each with the weight of all its copies."""
+    first, copy_of = first_copies(rows)
+    if len(first) == len(rows):
+        return rows, weight
+    return rows[first], np.bincount(copy_of, weight)
+
+
+def split_rows(rows: Rows, weight: np.ndarray, fraction: float, most: int, seed: int) -> Split:
+    """Split distinct rows at random into those to train on and at most `most` to choose by.
+
+    Rows of weight 0 are left out; weights are scaled to a mean of 1 in each part. Without a fraction,
+    and on fewer than `FEWEST_ROWS`, choices are made by the rows that are trained on.
+    """
+    kept = np.flatnonzero(weight)
+    order = kept[np.random.default_rng(seed).permutation(len(kept))]
+    num = min(most, max(int(fraction * len(order)), min(100, len(order) // 4)))
+    if fraction == 0 or len(order) < FEWEST_ROWS or len(order) - num <= rows.shape[1]:
+        train, chosen = order, order[:most]
+    else:
+        train, chosen = order[num:], order[:num]
+        warn_of_near_copies(rows[train], rows[chosen])
+    scaled = lambda index: weight[index] / weight[index].mean()  # noqa: E731
+    return Split(rows[train], scaled(train), rows[chosen], scaled(chosen))
+
+
+def split_pictures(pixels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out at random `size` distinct pictures, at most a tenth; return them, and the numbers of those to train on.
+
+    Of very few pictures none is held out: choices are made by those that are trained on. A picture that is held out has
+    no copy among the others, which come in random order, their further copies last.
+    """
+    first, copy_of = first_copies(pixels)
+    held, order = min(size, len(first) // 10), np.random.default_rng(seed).permutation(len(first))
+    trained = np.zeros(len(first), bool)
+    trained[order[held:]] = True
+    further = trained[copy_of]
+    further[first] = False
+    train = np.concatenate([first[order[held:]], np.flatnonzero(further)])
+    return pixels[np.sort(first[order[: held or size]])], train
+
+
+def warn_of_near_copies(train: Rows, held_out: Rows) -> None:
+    """Warn where many held-out rows lie far nearer to training rows than rows lie to each other."""
+    share = near_copies(train[:MOST_TRAINED], held_out[:MOST_HELD_OUT])
+    if share > 0:
+        warnings.warn(
+            f"Expected rows that are no copies of each other, got near copies: {share:.0%} of the rows that are held "
+            "out all but equal rows that are trained on. The likelihood by which choices are made is then too good; "
+            "try leaving out near copies, or weights of rows instead.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def near_copies(train: Rows, held_out: Rows) -> float:
+    """Return the share of held-out rows with near copies among the others; 0 where they are no more than chance."""
+    if len(train) < 3:
+        return 0.0
+    loc, scale = train.mean(axis=0), train.std(axis=0)
+    scale = np.where(scale > 0, scale, 1.0)
+    neighbours = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(train))).fit((train - loc) / scale)
+    distance, _ = neighbours.kneighbors((held_out - loc) / scale)
+    # Sides of which one is a rounding error of the other are no distances.
+    distance = np.maximum(distance, 1e-300)
+    has_copy = np.any(distance[:, 1:] > GAP * distance[:, :-1], axis=1)
+    enough = has_copy.sum() >= FEWEST_COPIES and has_copy.mean() > SHARE
+    return float(has_copy.mean()) if enough else 0.0
