@@ -97,7 +97,7 @@ class FlowMatching(AbstractObjective):
 
     def times(self, key: Key, num: int) -> Float[Array, " num"]:
         """Draw stratified times in (0, 1), skewed towards 1."""
-        u = (jnp.arange(num) + jax.random.uniform(key, (num,))) / num
+        u = (jnp.arange(float(num)) + jax.random.uniform(key, (num,))) / num
         return 1 - (1 - u) ** self.time_skew
 
 
@@ -359,11 +359,11 @@ class TrajectoryPolynomial(AbstractObjective):
         cnf = cnf_of(sharing_steps(flow))
         span = cnf.t1 - cnf.t0
         # Stratified, so that no two times fall together: backwards, as the paths run from data to base.
-        share = (jnp.arange(self.num_times) + jax.random.uniform(key, (self.num_times,))) / self.num_times
+        share = (jnp.arange(float(self.num_times)) + jax.random.uniform(key, (self.num_times,))) / self.num_times
         axes = (0, None if batch.condition is None else 0)
         move = lambda x, c: cnf.move(x, cnf.t1, cnf.t0, c, save_times=cnf.t1 - span * share)  # noqa: E731
         solution = jax.vmap(move, axes)(batch.x, batch.condition)
-        basis = jnp.linalg.qr(share[:, None] ** jnp.arange(self.degree + 1))[0]
+        basis = jnp.linalg.qr(share[:, None] ** jnp.arange(self.degree + 1.0))[0]
         path = jnp.reshape(cast(Array, solution.path), (batch.x.shape[0], self.num_times, -1))
         residual = path - jnp.einsum("ti,si,bsd->btd", basis, basis, path)
         return jnp.mean(residual**2), costs(solution.info)

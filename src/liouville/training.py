@@ -139,11 +139,15 @@ def make_step(static: PyTree, objective: AbstractObjective, options: Options) ->
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         is_statistic = mark_statistics(grads)
         weight_grads = jax.tree.map(lambda mark, g: jnp.zeros_like(g) if mark else g, is_statistic, grads)
-        updates, opt_state = optimizer.update(weight_grads, state.opt_state, state.params)
-        rate = options.learning_rate * learning_rate_factor(state.step, progress)
+        # Optax raises floats to whole powers, which strict promotion would refuse.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = optimizer.update(weight_grads, state.opt_state, state.params)
+        # Counted in floats, as JAX's strict promotion would have it.
+        done = state.step.astype(progress.dtype)
+        rate = options.learning_rate * learning_rate_factor(done, progress)
         move = lambda mark, p, u, g: p - (PACE * g if mark else rate * u)  # noqa: E731
         params = jax.tree.map(move, is_statistic, state.params, updates, grads)
-        share = 1 / (2 + options.average_horizon * state.step)
+        share = 1 / (2 + options.average_horizon * done)
         average = jax.tree.map(lambda a, p: a + share * (p - a), state.average, params)
         keep = lambda new, old: jax.tree.map(partial(jnp.where, finite), new, old)  # noqa: E731
         skip = jnp.where(finite, 0, 1).astype(jnp.int32)
@@ -161,7 +165,7 @@ def make_step(static: PyTree, objective: AbstractObjective, options: Options) ->
     return step
 
 
-def learning_rate_factor(step: Int[Array, ""], progress: Scalar) -> Scalar:
+def learning_rate_factor(step: Float[Array, ""], progress: Scalar) -> Scalar:
     """Return the schedule's factor: a warm-up of 100 steps or a tenth of the whole, then half a cosine."""
     # A short training cannot spend all of itself on warming up.
     warmup = jnp.minimum(1.0, jnp.maximum((step + 1) / WARMUP_STEPS, progress / WARMUP_SHARE))
@@ -187,7 +191,7 @@ def advance(
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
         row_key, key = jax.random.split(key)
         batch = Batch(data.draw(row_key, options.batch_size))
-        state, loss, aux = step(state, batch, key, offset + rate * state.step)
+        state, loss, aux = step(state, batch, key, offset + rate * state.step.astype(rate.dtype))
         finite = jnp.isfinite(loss)
         add = lambda total, value: total + jnp.where(finite, value, 0.0)  # noqa: E731
         failed = total.failed + aux.get("failed", jnp.zeros(()))
