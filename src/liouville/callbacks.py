@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from . import evaluation
+from ._files import check_writable, replacing
 from ._progress import FlowHandle as FlowHandle
 from .data import write_pictures, write_table
-from .data._files import replacing
 from .distributions import Transformed
 from .metrics import bits_per_dim
 from .plots import DENSITY_MAP, DEPTH, plot_training, save
@@ -75,6 +75,7 @@ class DensityMovie:
     ):
         if num < 2 or max_frames < 2:
             raise ValueError(f"Expected num and max_frames of 2 at least, got {num} and {max_frames}; try num=80.")
+        check_writable(path)
         self.path, self.limits, self.num = Path(path), limits, num
         self.min_seconds, self.frame_seconds, self.max_frames = min_seconds, frame_seconds, max_frames
         self.frames: list[Image.Image] = []
@@ -161,6 +162,7 @@ class PictureLog:
     def __init__(self, folder: str | os.PathLike, *, num: int = 64, min_seconds: float = 60.0):
         self.folder, self.num, self.min_seconds = Path(folder), num, min_seconds
         self.folder.mkdir(parents=True, exist_ok=True)
+        check_writable(self.folder / "samples.png")
         self.rows: list[dict[str, float]] = []
         self._flow, self._size = None, 0
         self._last = time.perf_counter()

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import safetensors.numpy
 from jaxtyping import PyTree
 
 from ._errors import CheckpointError
+from ._files import replacing
 
 FORMAT_VERSION = 1
 HEADER, DIGEST = "liouville", "sha256"
@@ -32,7 +32,7 @@ def write(path: str | os.PathLike, kind: str, tree: PyTree, facts: dict[str, Any
     Parameters
     ----------
     path
-        The file; one that is there is replaced.
+        The file; one that is there is replaced, but keeps its mode, and a link stays a link.
     kind
         What the file holds, ``"model"`` or ``"training"``: a reader asks for one of them.
     tree
@@ -45,20 +45,8 @@ def write(path: str | os.PathLike, kind: str, tree: PyTree, facts: dict[str, Any
     header = {"format_version": FORMAT_VERSION, "kind": kind, "versions": versions(), **facts}
     text = json.dumps(header, sort_keys=True, allow_nan=True)
     content = safetensors.numpy.save(arrays, {HEADER: text, DIGEST: _digest(text, arrays)})
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(content)
 
 
 def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .data._files import replacing
+from ._files import check_writable, replacing
 from .data._tabular import as_fitted, column_names
 
 if TYPE_CHECKING:
@@ -299,10 +299,11 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
 
 
 def check_format(path: str | os.PathLike) -> None:
-    """Raise ``ValueError`` for a file that a figure cannot be written to, before it is drawn."""
+    """Raise ``ValueError`` or ``OSError`` for a file that a figure cannot be written to, before it is drawn."""
     path = Path(path)
     if path.suffix.lower().lstrip(".") not in FORMATS:
         raise ValueError(f"Expected a file that ends in .png, .pdf or .svg, got {path}; try {path.stem}.png.")
+    check_writable(path)
 
 
 def _clouds(estimator: "FlowDensity", data: np.ndarray | None) -> list[tuple[str, np.ndarray, str]]:

@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from sklearn.datasets import load_digits
 
 from .._errors import DataError
-from ._files import replacing
+from .._files import check_writable, replacing
 
 ENCODED = (".png", ".jpg", ".jpeg")
 IDX_BYTES = 0x08
@@ -182,8 +182,7 @@ def check_pictures_file(path: str | os.PathLike) -> None:
     path = Path(path)
     if path.suffix.lower() not in WRITTEN:
         raise ValueError(f"Expected a file that ends in {', '.join(WRITTEN)}, got {path}; try {path.stem}.png.")
-    if not path.resolve().parent.is_dir():
-        raise FileNotFoundError(f"Expected a folder for {path}, got none; try creating it first.")
+    check_writable(path)
 
 
 def write_pictures(path: str | os.PathLike, pixels: np.ndarray, levels: int = 256) -> None:
@@ -202,8 +201,8 @@ def write_pictures(path: str | os.PathLike, pixels: np.ndarray, levels: int = 25
     ------
     ValueError
         Where the suffix is none of these.
-    FileNotFoundError
-        Where there is no folder for the file.
+    OSError
+        Where the file cannot be written.
     """
     check_pictures_file(path)
     suffix = Path(path).suffix.lower()

@@ -15,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from .._errors import DataError
-from ._files import replacing
+from .._files import replacing
 
 SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
 MISSING = {"", "na", "n/a", "nan", "null", "#n/a"}
