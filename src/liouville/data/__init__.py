@@ -1,5 +1,6 @@
 """Data: toy targets whose density is known, tables and pictures from files."""
 
+from ._csv import default_names as default_names
 from ._energies import Energy as Energy
 from ._energies import forked_wave as forked_wave
 from ._energies import rezende_mohamed as rezende_mohamed
@@ -17,7 +18,7 @@ from ._tabular import Table as Table
 from ._tabular import as_fitted as as_fitted
 from ._tabular import check_output as check_output
 from ._tabular import column_names as column_names
-from ._tabular import default_names as default_names
+from ._tabular import read_rows as read_rows
 from ._tabular import read_table as read_table
 from ._tabular import write_table as write_table
 from ._toy import Target as Target
