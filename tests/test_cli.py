@@ -1,6 +1,8 @@
 """The command line as its users meet it: files in, files out, one line and an exit code on failure."""
 
+import gzip
 import json
+import os
 import subprocess
 import sys
 
@@ -16,8 +18,8 @@ FAST = ["--set", "max_iter=20", "--set", "width=8", "--set", "depth=1", "--set",
 NAMES = ["height", "weight"]
 
 
-def run(*args, code: int = 0):
-    result = CliRunner().invoke(app, [str(arg) for arg in args])
+def run(*args, code: int = 0, data: bytes | None = None):
+    result = CliRunner().invoke(app, [str(arg) for arg in args], input=data)
     assert result.exit_code == code, (result.output, result.exception)
     return result
 
@@ -69,6 +71,111 @@ def test_columns_are_found_by_name_in_any_order(folder, tmp_path):
     assert run("score", model, tmp_path / "mixed.csv").stdout == run("score", model, folder / "people.csv").stdout
 
 
+@pytest.fixture
+def wide(folder, tmp_path):
+    """A file with the table of the fit beside text, dates and gaps; its second row has a gap in a column of the fit."""
+    rows = csv.read_csv(folder / "people.csv").to_pandas()
+    rows.insert(0, "name", "Ann")
+    rows["note"] = [None, *["x"] * 299]
+    rows["day"] = "2020-01-31"
+    rows.to_csv(tmp_path / "wide.csv", index=False)
+    rows.loc[1, "weight"] = None
+    rows.to_csv(tmp_path / "gap.csv", index=False)
+    return tmp_path / "wide.csv"
+
+
+def test_score_evaluate_and_plot_take_what_they_need_of_a_wider_table(folder, wide):
+    model, table = folder / "model.safetensors", folder / "people.csv"
+    assert run("score", model, wide).stdout == run("score", model, table).stdout
+    assert run("evaluate", model, wide).stdout == run("evaluate", model, table).stdout
+    run("plot", model, "--data", wide, "-o", wide.with_suffix(".png"), "--kind", "training")
+    # Under other names, in the order that is given.
+    other = wide.with_name("other.csv")
+    other.write_text(wide.read_text().replace("height", "h").replace("weight", "w"))
+    assert run("score", model, other, "--columns", "h,w").stdout == run("score", model, table).stdout
+    assert run("score", model, other, "--columns", "w", "--columns", "h").stdout != run("score", model, table).stdout
+    with pytest.warns(UserWarning, match="left out 1 of 300 rows"):
+        run("evaluate", model, wide.with_name("gap.csv"), "--drop-missing")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [["--columns", "weight, height"], ["--columns", "weight", "--columns", "height"], ["--drop", "name,note,day"]],
+)
+def test_columns_of_the_fit_are_chosen_and_gaps_left_out(wide, how):
+    model, gap = wide.with_name("m.safetensors"), wide.with_name("gap.csv")
+    refused = run("fit", gap, "-o", model, *FAST, code=1).stderr
+    assert all(f"column {name!r}" in refused for name in ("name", "weight", "note", "day"))
+    assert "nothing in row 1, column 'weight'" in run("fit", gap, "-o", model, *FAST, *how, code=1).stderr
+    with pytest.warns(UserWarning, match="left out 1 of 300 rows"):
+        run("fit", gap, "-o", model, *FAST, *how, "--drop-missing")
+    density = FlowDensity.load(model)
+    assert list(density.feature_names_in_) == (NAMES if how[0] == "--drop" else NAMES[::-1])
+    assert density.facts_["rows"] == 299
+
+
+def test_a_name_with_a_comma_is_quoted(folder, wide):
+    named = wide.with_name("named.csv")
+    named.write_text(wide.read_text().replace("height", '"height, cm"'))
+    scores = run("score", folder / "model.safetensors", named, "--columns", '"height, cm", weight').stdout
+    assert scores == run("score", folder / "model.safetensors", folder / "people.csv").stdout
+
+
+def test_standard_input_and_output(folder, tmp_path):
+    model, content = folder / "model.safetensors", (folder / "people.csv").read_bytes()
+    scores = run("score", model, folder / "people.csv").stdout
+    assert run("score", model, "-", data=content).stdout == scores
+    assert run("score", model, "-", "-o", "-", data=gzip.compress(content)).stdout == scores
+    assert run("evaluate", model, "-", data=content).stdout == run("evaluate", model, folder / "people.csv").stdout
+    (tmp_path / "m.safetensors").write_bytes(run("fit", "-", "-o", "-", *FAST, data=content).stdout_bytes)
+    assert run("score", tmp_path / "m.safetensors", folder / "people.csv").stdout == scores
+    assert run("sample", model, "-n", 2, "-o", "-").stdout.splitlines()[0] == "height,weight"
+    assert run("plot", model, "-o", "-", "--kind", "training").stdout_bytes[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_what_an_interrupted_fit_has_learned_is_written(folder, tmp_path, monkeypatch, steps):
+    model, fit = tmp_path / "m.safetensors", FlowDensity.fit
+
+    def interrupted(self, X):
+        if steps:
+            fit(self, X)
+        else:
+            # Noted before the first step.
+            self.n_features_in_ = 2
+        (tmp_path / "ck").write_bytes(b"")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FlowDensity, "fit", interrupted)
+    arguments = ["-o", model, *FAST, "--checkpoint", tmp_path / "ck"]
+    lines = run("fit", folder / "people.csv", *arguments, code=130).stderr.splitlines()
+    assert lines[-1] == f"{tmp_path / 'ck'} keeps what was learned: the same command goes on from there"
+    if steps:
+        assert lines[-2] == f"liouville: interrupted: saved what was learned so far to {model}"
+        assert FlowDensity.load(model).n_features_in_ == 2
+    else:
+        assert lines[-2] == "liouville: interrupted before the first step: nothing to save"
+        assert not model.exists()
+
+
+def test_a_warning_is_a_line_on_standard_error(folder, tmp_path):
+    (tmp_path / "t.csv").write_text("2019,2020\n1,2\n\n3,4\n")
+    command = [sys.executable, "-m", "liouville", "score", folder / "model.safetensors", tmp_path / "t.csv"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [line.split(" of ")[0] for line in done.stderr.splitlines()] == [
+        "liouville: warning: read the first line",
+        "liouville: warning: took 1 blank line between the rows",
+    ]
+    assert len(done.stdout.splitlines()) == 4
+
+
+def test_shells_can_complete():
+    asked = {"_LIOUVILLE_COMPLETE": "complete_bash", "COMP_WORDS": "liouville fit --drop", "COMP_CWORD": "2"}
+    command = [sys.executable, "-m", "liouville"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **asked})
+    assert done.stdout.split() == ["--drop", "--drop-missing"]
+
+
 def test_samples_carry_the_names_and_repeat_by_seed(folder, tmp_path):
     for name in ("a.csv", "b.csv"):
         run("sample", folder / "model.safetensors", "-n", 7, "--seed", 3, "-o", tmp_path / name)
@@ -115,10 +222,27 @@ def test_plots_are_written(folder, tmp_path, kind):
         (["fit", "none.csv", "-o", "m.safetensors"], 1, "no file at"),
         (["fit", "text.csv", "-o", "m.safetensors"], 1, "'tall' in row 0, column 'height'"),
         (["fit", "people.csv", "-o", "none/m.safetensors"], 1, "Expected a file in a folder"),
+        (["fit", "people.csv", "-o", "/proc/m.safetensors"], 1, "got /proc/m.safetensors (No such file or directory)"),
+        (["fit", "people.csv", "-o", "."], 1, "Expected a file, got a folder"),
+        (["fit", "people.csv", "-o", "m.safetensors", "--checkpoint", "/proc/c"], 1, "got /proc/c"),
+        (["fit", "people.csv", "-o", "m.safetensors", "--kind", "image", "--log", "/proc/log"], 1, "/proc/log"),
+        (["fit", "people.csv", "-o", "people.csv"], 2, "Expected an output other than what is read"),
+        (["fit", "people.csv", "-o", "m.safetensors", "--checkpoint", "people.csv"], 2, "other than what is read"),
+        (["fit", "people.csv", "-o", "m.safetensors", "--columns", "hight"], 1, "did you mean 'height'"),
+        (["fit", "people.csv", "-o", "m.safetensors", "--kind", "image", "--columns", "a"], 2, "for pictures"),
         (["fit", "people.csv", "-o", "m.safetensors", "--set", "colour=3"], 2, "Expected KEY=VALUE"),
+        (["fit", "people.csv", "-o", "m.safetensors", "--set", "max_itr=3"], 2, "(did you mean 'max_iter'?)"),
         (["fit", "people.csv", "-o", "m.safetensors", "--set", "width=wide"], 2, "Expected a value of type int"),
         (["fit", "people.csv", "-o", "m.safetensors", "--objective", "luck"], 2, "Expected objective among"),
         (["score", "people.csv", "people.csv"], 1, "people.csv"),
+        (["score", "model.safetensors", "people.csv", "-o", "people.csv"], 2, "other than what is read"),
+        (["score", "model.safetensors", "people.csv", "-o", "/proc/s.csv"], 1, "got /proc/s.csv"),
+        (["sample", "model.safetensors", "-o", "/proc/s.csv"], 1, "got /proc/s.csv"),
+        (["sample", "model.safetensors", "-o", "model.safetensors"], 2, "other than what is read"),
+        (["plot", "model.safetensors", "-o", "/proc/s.png"], 1, "got /proc/s.png"),
+        (["demo", "-o", "/proc/demo"], 1, "/proc/demo"),
+        (["score", "model.safetensors", "gap.csv"], 1, "nothing in row 1, column 'weight' (1 of 2 rows)"),
+        (["evaluate", "model.safetensors", "gap.csv"], 1, "nothing in row 1, column 'weight' (1 of 2 rows)"),
         (["score", "model.safetensors", "other.csv"], 1, "got none called 'height'"),
         (["sample", "model.safetensors", "-n", "0"], 2, "greater than or equal to 1"),
         (["plot", "model.safetensors", "-o", "picture.txt"], 1, ".png, .pdf or .svg"),
@@ -130,6 +254,7 @@ def test_plots_are_written(folder, tmp_path, kind):
 def test_failures_are_one_line_and_a_code(folder, monkeypatch, arguments, code, words):
     monkeypatch.chdir(folder)
     (folder / "text.csv").write_text("height,weight\ntall,3\n")
+    (folder / "gap.csv").write_text("height,weight,name\n160,60,Ann\n170,,Bob\n")
     (folder / "ragged.csv").write_text("height,weight\n1,2\n3\n4,5\n")
     (folder / "other.csv").write_text("age,weight\n1,3\n")
     result = run(*arguments, code=code)

@@ -23,7 +23,6 @@ app = typer.Typer(
     name="liouville",
     help="Density estimation with continuous normalizing flows.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -53,6 +52,7 @@ def main() -> None:
     """Run the command line; exit 0, 1 (failed: one line says what), 2 (usage) or 130 (interrupted)."""
     warnings.showwarning = lambda message, *args, **kwargs: say(f"liouville: warning: {message}")
     try:
-        app()
+        # Under `python -m`, too, what a shell completes is the command.
+        app(prog_name="liouville")
     except KeyboardInterrupt:
         sys.exit(130)

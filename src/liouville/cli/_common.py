@@ -1,11 +1,14 @@
 """Arguments, readers and the handling of errors that all commands share."""
 
+import contextlib
+import csv
 import functools
 import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -19,13 +22,33 @@ Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Model file that 'liouville fit' wrote.", show_default=False)
 ]
 Data = Annotated[
-    Path, typer.Argument(metavar="DATA", help="Table: CSV, Parquet, NPY or NPZ; or pictures.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="DATA",
+        help="Table: CSV, TSV (packed or not), Parquet, NPY or NPZ, - for standard input; or pictures.",
+        show_default=False,
+    ),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="File to write; standard output where left out."),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="File to write; standard output where left out, or -.",
+        callback=lambda value: None if value == STANDARD else value,
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAMES", help="Columns of the table to read, with commas between them; repeatable."),
+]
+DropMissing = Annotated[
+    bool, typer.Option("--drop-missing", help="Leave out rows of the table with a missing value, and say how many.")
 ]
 
+# What stands for standard input or output.
+STANDARD = Path("-")
 # Of what went wrong in many places, so many are named.
 MOST_NAMED = 10
 Error = Annotated[
@@ -78,26 +101,51 @@ def table_only(estimator: "FlowDensity | ImageDensity", wish: str) -> "FlowDensi
     return estimator
 
 
-def rows_for(estimator: "FlowDensity", path: Path) -> "np.ndarray":
-    """Return the rows of a file, the model's columns in the model's order.
+def rows_for(
+    estimator: "FlowDensity", path: Path, columns: list[str] | None = None, drop_missing: bool = False
+) -> "np.ndarray":
+    """Return the rows of a file, the model's columns in the model's order, whatever else there is."""
+    from ..data import column_names, read_rows
 
-    They are found by name, whatever else there is; where file or model has no names, by position.
-    """
-    from .._errors import DataError
-    from ..data import column_names, default_names, read_table
+    names = column_names(estimator)
+    return read_rows(table_file(path), names, columns=names_in(columns), drop_missing=drop_missing)
 
-    table, names = read_table(path), column_names(estimator)
-    nameless = [columns == default_names(len(columns)) for columns in (table.columns, names)]
-    missing = [name for name in names if name not in table.columns]
-    if not missing:
-        return table.values[:, [table.columns.index(name) for name in names]]
-    if not any(nameless):
-        raise DataError(
-            f"Expected columns {names} in {path}, got none called {missing[0]!r}; try renaming its columns."
-        )
-    if len(table.columns) != len(names):
-        raise DataError(f"Expected {len(names)} columns in {path}, got {len(table.columns)}; try the table of the fit.")
-    return table.values
+
+def table_file(path: Path) -> Path | BinaryIO:
+    """Return what to read a table from: a path, or for ``-`` standard input."""
+    return sys.stdin.buffer if path == STANDARD else path
+
+
+def names_in(lists: list[str] | None) -> list[str] | None:
+    """Return names that stand in lists with commas; quotes keep a comma in a name."""
+    rows = csv.reader(lists or [], skipinitialspace=True)
+    return [name.strip() for row in rows for name in row] or None
+
+
+def check_place(output: Path | None, *inputs: Path | None) -> None:
+    """Raise where a file could not be written, or is one that is read, before the work is done that it is for."""
+    from .._files import check_writable
+
+    if output is None or output == STANDARD:
+        return
+    check_writable(output)
+    for path in inputs:
+        if path is None:
+            continue
+        if path.resolve() == output.resolve() or (path.exists() and output.exists() and path.samefile(output)):
+            raise typer.BadParameter(f"Expected an output other than what is read, got {output} for both.")
+
+
+@contextlib.contextmanager
+def to_write(output: Path, suffix: str) -> Iterator[Path]:
+    """Yield the path of a file to write; for ``-`` one that goes to standard output."""
+    if output != STANDARD:
+        yield output
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"output{suffix}"
+        yield path
+        sys.stdout.buffer.write(path.read_bytes())
 
 
 def say(line: str) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._common import say
+from ._common import check_place, say
 from ._evaluate import table_of
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def run_demo(
 ) -> None:
     """Fit six Gaussians and a real table; print NLLs beside truth and baselines; write pictures."""
     output.mkdir(parents=True, exist_ok=True)
+    check_place(output / "six_gaussians_density.png")
     pictures = [*six_gaussians(output, seed), *real_table(output, seed)]
     say("pictures: " + ", ".join(str(path) for path in pictures))
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._common import Data, Model, load, rows_for, say, table_only
+from ._common import Columns, Data, DropMissing, Model, load, rows_for, say, table_only
 
 if TYPE_CHECKING:
     from ..image_density import BitsPerDim
@@ -23,13 +23,16 @@ def run_evaluate(
     exact: Annotated[
         int, typer.Option(min=0, help="Of pictures: how many are measured by the exact divergence too.")
     ] = 0,
+    columns: Columns = None,
+    drop_missing: DropMissing = False,
 ) -> None:
     """Print the NLL of a table beside that of a Gaussian, a Gaussian mixture and a kernel density.
 
     Of pictures, print the bits per dimension, with how they were measured.
 
     DATA should be rows that the fit has not seen. Without --train the baselines are fitted on a random
-    half of DATA, and everything is scored on the other half.
+    half of DATA, and everything is scored on the other half. Columns are found by the names of the fit, or by
+    --columns in the order of the fit.
     """
     import numpy as np
 
@@ -38,17 +41,17 @@ def run_evaluate(
     from ..metrics import evaluate_baselines, likelihood
 
     found = load(model)
-    if isinstance(found, ImageDensity) and train is None:
+    if isinstance(found, ImageDensity) and not (train or columns or drop_missing):
         typer.echo(lines_of(found.evaluate(read_pictures(data).pixels, num_draws=draws, num_exact=exact)))
         return
-    estimator = table_only(found, "--train")
-    rows = rows_for(estimator, data)
+    estimator = table_only(found, "--train, --columns and --drop-missing")
+    rows = rows_for(estimator, data, columns, drop_missing)
     if train is None:
         order = np.random.default_rng(seed).permutation(len(rows))
         fitted, rows = rows[order[: len(rows) // 2]], rows[order[len(rows) // 2 :]]
         say(f"baselines fitted on a random half of {data} ({len(fitted)} rows); all scored on the others ({len(rows)})")
     else:
-        fitted = rows_for(estimator, train)
+        fitted = rows_for(estimator, train, columns, drop_missing)
         say(f"baselines fitted on {train} ({len(fitted)} rows); all scored on {data} ({len(rows)} rows)")
     if len(fitted) <= rows.shape[1] or len(rows) < 2:
         raise ValueError(

@@ -1,5 +1,6 @@
 """``liouville fit``: learn the density of a table or of pictures and write it to a file."""
 
+import contextlib
 import enum
 import types
 import typing
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._common import MOST_NAMED, Data, say
+from .._errors import did_you_mean
+from ._common import MOST_NAMED, Columns, Data, DropMissing, check_place, names_in, say, table_file, to_write
 
 if TYPE_CHECKING:
     from ..estimators import FlowDensity
@@ -24,7 +26,7 @@ class Kind(enum.StrEnum):
 
 def run_fit(
     data: Data,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write, or -.")],
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
     max_seconds: Annotated[float | None, typer.Option(help="Time for fitting.")] = None,
     kind: Annotated[Kind, typer.Option(help="What DATA are.")] = Kind.table,
@@ -47,12 +49,19 @@ def run_fit(
         Path | None, typer.Option(metavar="FILE", help="File from which an interrupted fit goes on.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    columns: Columns = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(metavar="NAMES", help="Columns of the table to leave out, likewise.")
+    ] = None,
+    drop_missing: DropMissing = False,
 ) -> None:
     """Learn the density of a table, or of pictures, and write it to a model file.
 
     Pictures are a folder of PNG or JPEG files, an idx file, NPY or NPZ of bytes, or Parquet with encoded pictures.
+    Ctrl-C ends the fit early: what was learned so far is written.
     """
     from .. import FlowDensity, ImageDensity
+    from ..data import read_table
 
     estimator_class = ImageDensity if kind is Kind.image else FlowDensity
     given = {
@@ -64,36 +73,55 @@ def run_fit(
     }
     params = {name: value for name, value in given.items() if value is not None}
     estimator = configured(estimator_class, {"random_state": seed, "verbose": 0 if quiet else 1, **params})
-    check_target(output, data)
+    check_place(output, data, checkpoint)
+    check_place(checkpoint, data)
+    chosen = {"columns": names_in(columns), "drop": names_in(drop) or (), "drop_missing": drop_missing}
+    if kind is Kind.image and any(chosen.values()):
+        raise typer.BadParameter("Expected no --columns, --drop or --drop-missing for pictures; try without.")
     try:
-        fit_file(estimator, data, skip_bad, log)
+        if kind is Kind.image:
+            fit_pictures(estimator, data, skip_bad, log)
+        else:
+            estimator.fit(read_table(table_file(data), **chosen).frame())
     except KeyboardInterrupt:
-        if checkpoint is not None and checkpoint.exists():
-            say(f"{checkpoint} keeps what was learned: the same command goes on from there")
-        raise
-    estimator.save(output)
+        keep(estimator, output, checkpoint)
+        raise typer.Exit(130) from None
+    with to_write(output, ".safetensors") as path:
+        estimator.save(path)
     say(summary(output, estimator.facts_))
 
 
-def fit_file(estimator: "FlowDensity | ImageDensity", data: Path, skip_bad: bool, log: Path | None) -> None:
-    """Fit an estimator to what a file or a folder holds."""
-    from .. import FlowDensity
-    from ..data import read_pictures, read_table
+def keep(estimator: "FlowDensity | ImageDensity", output: Path, checkpoint: Path | None) -> None:
+    """Write what an interrupted fit has learned, and say so."""
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
 
-    if isinstance(estimator, FlowDensity):
-        estimator.fit(read_table(data).frame())
-        return
+    try:
+        # By the flow: names and number of columns are noted before there is one.
+        check_is_fitted(estimator, "flow_")
+    except NotFittedError:
+        say("liouville: interrupted before the first step: nothing to save")
+    else:
+        with to_write(output, ".safetensors") as path:
+            estimator.save(path)
+        say(f"liouville: interrupted: saved what was learned so far to {output}")
+    if checkpoint is not None and checkpoint.exists():
+        say(f"{checkpoint} keeps what was learned: the same command goes on from there")
+
+
+def fit_pictures(estimator: "FlowDensity | ImageDensity", data: Path, skip_bad: bool, log: Path | None) -> None:
+    """Fit an estimator to the pictures of a file or a folder."""
+    from ..callbacks import PictureLog
+    from ..data import read_pictures
+
+    # Made first: its folder may be none that can be written.
+    written = None if log is None else PictureLog(log)
     pictures = read_pictures(data, skip_bad=skip_bad)
     for line in pictures.skipped[:MOST_NAMED]:
         say(f"liouville: warning: {line}")
     if pictures.skipped:
         say(f"liouville: warning: {len(pictures.skipped)} pictures were left out; {len(pictures.pixels)} were read")
-    if log is None:
-        estimator.fit(pictures.pixels)
-        return
-    from ..callbacks import PictureLog
-
-    with PictureLog(log) as written:
+    with written or contextlib.nullcontext():
         estimator.fit(pictures.pixels, callback=written)
 
 
@@ -121,7 +149,9 @@ def parse_setting(setting: str, estimator_class: type) -> tuple[str, Any]:
     name, equals, text = setting.partition("=")
     known = sorted(estimator_class().get_params())
     if not equals or name not in known:
-        raise typer.BadParameter(f"Expected KEY=VALUE with a key among {', '.join(known)}, got {setting!r}.")
+        raise typer.BadParameter(
+            f"Expected KEY=VALUE with a key among {', '.join(known)}, got {setting!r}{did_you_mean(name, known)}."
+        )
     # A seed may be many things in Python, and has no type there; here it is a number.
     kind = typing.get_type_hints(estimator_class.__init__).get(name, int | None)
     kinds = typing.get_args(kind) or (kind,)
@@ -131,14 +161,6 @@ def parse_setting(setting: str, estimator_class: type) -> tuple[str, Any]:
         return name, kinds[0](text)
     except ValueError:
         raise typer.BadParameter(f"Expected a value of type {kinds[0].__name__} for {name}, got {text!r}.") from None
-
-
-def check_target(output: Path, data: Path) -> None:
-    """Raise where the model could not be written, before time is spent on fitting it."""
-    if output.is_dir() or not output.resolve().parent.is_dir():
-        raise FileNotFoundError(f"Expected a file in a folder that is there, got {output}; try another path.")
-    if output.resolve() == data.resolve():
-        raise typer.BadParameter(f"Expected a model file other than the table, got {output} for both.")
 
 
 def summary(output: Path, facts: dict[str, Any]) -> str:

@@ -2,11 +2,14 @@
 
 import enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._common import Model, load, rows_for, say, table_only
+from ._common import STANDARD, Model, check_place, load, rows_for, say, table_only, to_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Kind(enum.StrEnum):
@@ -20,11 +23,13 @@ class Kind(enum.StrEnum):
 
 def run_plot(
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="PNG, PDF or SVG file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="PNG, PDF or SVG file to write, or -.")
+    ],
     kind: Annotated[
         Kind | None, typer.Option(help="What to draw.", show_default="density up to 2 columns, else corner")
     ] = None,
-    data: Annotated[Path | None, typer.Option(metavar="TABLE", help="Table to draw beside the samples.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="TABLE", help="Table to draw beside the samples, or -.")] = None,
     columns: Annotated[
         list[str] | None, typer.Option("--column", metavar="NAME", help="Column of a corner plot; repeatable.")
     ] = None,
@@ -32,11 +37,12 @@ def run_plot(
     """Draw the density, samples against data, the paths of the flow, or the course of training."""
     from .. import plots
 
-    plots.check_format(output)
+    if output != STANDARD:
+        plots.check_format(output)
+    check_place(output, model, data)
     found = load(model)
     if kind is Kind.training:
-        plots.save(plots.plot_training(found.history_), output)
-        say(f"{output}: {kind} of {model}")
+        save(plots.plot_training(found.history_), output, f"{kind} of {model}")
         return
     estimator = table_only(found, "anything but --kind training")
     kind = kind or (Kind.density if estimator.n_features_in_ <= 2 and not columns else Kind.corner)
@@ -46,5 +52,13 @@ def run_plot(
         Kind.corner: lambda: plots.plot_corner(estimator, rows, columns),
         Kind.trajectories: lambda: plots.plot_trajectories(estimator),
     }
-    plots.save(draw[kind](), output)
-    say(f"{output}: {kind} of {model}")
+    save(draw[kind](), output, f"{kind} of {model}")
+
+
+def save(figure: "Figure", output: Path, title: str) -> None:
+    """Write a figure to a file, or as PNG to standard output, and say so."""
+    from .. import plots
+
+    with to_write(output, ".png") as path:
+        plots.save(figure, path)
+    say(f"{output}: {title}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._common import Error, Model, Output, load, table_only
+from ._common import Error, Model, Output, check_place, load, table_only
 
 if TYPE_CHECKING:
     from ..image_density import ImageDensity
@@ -28,6 +28,7 @@ def run_sample(
     from .. import ImageDensity
     from ..data import check_output, column_names, write_table
 
+    check_place(output, model)
     estimator = load(model)
     if isinstance(estimator, ImageDensity) and error is None:
         draw_pictures(estimator, num or 64, output, seed)

@@ -4,15 +4,18 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._common import MOST_NAMED, Data, Error, Model, Output, load, rows_for, say, table_only
+from ._common import MOST_NAMED, Columns, Data, Error, Model, Output, check_place, load, rows_for, say, table_only
 
 if TYPE_CHECKING:
     from ..estimators import FlowDensity
     from ..image_density import ImageDensity
 
 
-def run_score(model: Model, data: Data, output: Output = None, error: Error = None) -> None:
+def run_score(model: Model, data: Data, output: Output = None, error: Error = None, columns: Columns = None) -> None:
     """Write the log-density of each row, in nats, under the header log_prob; of pictures, a bound of it.
+
+    A table's columns are found by the names of the fit, or by --columns in the order of the fit; it may have others.
+    A missing value is an error, since each row has its score.
 
     A row whose solve failed is nan, and named on standard error; the exit code is 0 all the same.
     """
@@ -21,24 +24,25 @@ def run_score(model: Model, data: Data, output: Output = None, error: Error = No
     from ..data import check_output, write_table
 
     check_output(output)
+    check_place(output, model, data)
     estimator = load(model)
     with warnings.catch_warnings():
         # The estimator names the first failed row; here all are.
         warnings.simplefilter("ignore", RuntimeWarning)
-        log_prob, info = scored(estimator, data, error)
+        log_prob, info = scored(estimator, data, error, columns)
     write_table(output, log_prob[:, None], ["log_prob"])
     report_failures(np.flatnonzero(np.isnan(log_prob)), info.messages)
 
 
-def scored(estimator: "FlowDensity | ImageDensity", data: Path, error: float | None):
+def scored(estimator: "FlowDensity | ImageDensity", data: Path, error: float | None, columns: list[str] | None):
     """Return the log-densities of what a file holds, and what the solver says."""
     from .. import ImageDensity
     from ..data import as_fitted, read_pictures
 
-    if isinstance(estimator, ImageDensity) and error is None:
+    if isinstance(estimator, ImageDensity) and error is None and not columns:
         return estimator.score_samples(read_pictures(data).pixels, return_info=True)
-    table = table_only(estimator, "--error")
-    return table.score_samples(as_fitted(table, rows_for(table, data)), error=error, return_info=True)
+    table = table_only(estimator, "--error and --columns")
+    return table.score_samples(as_fitted(table, rows_for(table, data, columns)), error=error, return_info=True)
 
 
 def report_failures(failed, messages: list[str]) -> None:
