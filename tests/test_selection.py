@@ -12,7 +12,7 @@ from liouville.bijections import Chain
 from liouville.distributions import Transformed
 from liouville.divergences import Exact, Hutchinson
 from liouville.flows import FlowRecipe
-from liouville.selection import Runner, Split, enter, finalists, race
+from liouville.selection import Race, Runner, Split, enter, finalists
 from liouville.training import Budget
 
 
@@ -28,9 +28,13 @@ class Racer:
     def expected_steps(self):
         return 10_000
 
-    def train_towards(self, goal):
-        self.state.step = round(goal * self.budget.max_iter)
+    def train_to(self, goal, budget=None):
+        self.state.step = round(goal * (budget or self.budget).max_iter)
         self.progress = goal
+        self.validate()
+
+    def keep(self):
+        pass
 
     def validate(self):
         rows = self.curve(self.state.step) + self.noise
@@ -40,7 +44,7 @@ class Racer:
 
 def run_race(curves):
     racers = {name: Racer(curve, seed) for seed, (name, curve) in enumerate(curves.items())}
-    winner = race(list(curves), lambda kind: Runner(kind, [], racers[kind]))
+    winner = Race(list(curves), lambda kind: Runner(kind, [], racers[kind])).run()
     return winner.kind, {name: racer.state.step for name, racer in racers.items()}
 
 

@@ -116,9 +116,10 @@ def test_a_stretched_training_resumes(tmp_path):
     path = tmp_path / "half.safetensors"
     half = make_trainer(validate=Rising(0.1)).run([0.3, 0.5], longest=200)
     half.run([0.4])
-    half.save(path, {})
+    checkpoint.write(path, "training", half.arrays(), {"trainer": half.facts()})
     resumed = make_trainer(validate=Rising(0.1))
-    resumed.restore(*checkpoint.read(path, "training"))
+    arrays, facts = checkpoint.read(path, "training")
+    resumed.restore(arrays, facts["trainer"])
     assert resumed.budget.max_iter == 200
     resumed.run(goals, longest=200)
     assert int(resumed.state.step) == 200

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .estimators import FlowDensity as FlowDensity
     from .image_density import ImageDensity as ImageDensity
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _ESTIMATORS = {"FlowDensity": ".estimators", "ImageDensity": ".image_density"}
 _MODULES = (

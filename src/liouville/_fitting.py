@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint
+from ._files import check_writable
 from .selection import Race, Runner
 from .training import WARMUP_STEPS, Trainer
 
@@ -28,10 +29,20 @@ class TrainingFile:
         The file; None is no file, and nothing is written.
     identity
         What a training must have in common with the one that wrote the file, in JSON's types.
+    *data
+        The data, which it must have in common, too: the file holds their digest.
+
+    Raises
+    ------
+    OSError
+        Where the file could not be written, before time is spent on training.
     """
 
-    def __init__(self, path: str | None, identity: dict[str, Any]):
-        self.path, self.identity, self.next_time = path, identity, 0.0
+    def __init__(self, path: str | None, identity: dict[str, Any], *data: np.ndarray):
+        self.path, self.next_time = path, 0.0
+        if path is not None:
+            check_writable(path)
+            self.identity = {**identity, "data": digest(*data)}
 
     def resume(self, race: Race) -> None:
         """Let a race go on from the file, where there is one, and write the file from now on."""

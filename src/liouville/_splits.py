@@ -5,71 +5,17 @@ import warnings
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from ._copies import first_copies
 from ._types import Rows
 from .selection import Split
 
 # On fewer rows nothing can be held out, and a flow would learn the rows by heart.
 FEWEST_ROWS = 8
 # Near copies are looked for among so many rows, each beside so many neighbours.
-MOST_HELD_OUT, MOST_TRAINED, NEIGHBOURS = 256, 100_000, 32
+MOST_HELD_OUT, MOST_TRAINED, NEIGHBOURS = 256, 100_000, 64
 # A row has a near copy where the gap behind its nearest neighbours is so wide, which is so for one row in a hundred of
 # an even table of one column, and for fewer in more columns. So large a share of the rows is no chance.
 GAP, SHARE, FEWEST_COPIES = 100, 0.1, 5
-BLOCK_WORDS = 2**22
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-MIXERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-
-
-def first_copies(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the rows that are there more than once.
-
-    Parameters
-    ----------
-    rows
-        The table, or pictures: an array whose first axis counts rows.
-
-    Returns
-    -------
-    first : ndarray of int
-        Numbers of the distinct rows, each where it stands first, in the table's order.
-    copy_of : ndarray of shape (n,), int
-        For each row, which of those it equals.
-    """
-    hashes = row_hashes(rows)
-    if len(np.unique(hashes)) == len(hashes):
-        return np.arange(len(hashes)), np.arange(len(hashes))
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return first[order], place[inverse]
-
-
-def row_hashes(rows: np.ndarray) -> np.ndarray:
-    """Return a 64-bit number for each row, the same for equal rows (0.0 equals -0.0), whatever else is in the table."""
-    size = max(1, rows[0].nbytes // 8)
-    block = max(1, BLOCK_WORDS // size)
-    return np.concatenate([_hash_block(rows[start : start + block]) for start in range(0, len(rows), block)])
-
-
-def _hash_block(rows: np.ndarray) -> np.ndarray:
-    rows = np.ascontiguousarray(rows).reshape(len(rows), -1)
-    rows = rows + rows.dtype.type(0) if rows.dtype.kind == "f" else rows
-    raw = rows.view(np.uint8)
-    raw = np.pad(raw, ((0, 0), (0, -raw.shape[1] % 8)))
-    words = np.ascontiguousarray(raw).view(np.uint64) + GOLDEN * np.arange(1, raw.shape[1] // 8 + 1, dtype=np.uint64)
-    # The finalizer of SplitMix64 (Steele and others, 2014): each bit of a word turns half of the others.
-    words = (words ^ (words >> np.uint64(30))) * MIXERS[0]
-    words = (words ^ (words >> np.uint64(27))) * MIXERS[1]
-    return (words ^ (words >> np.uint64(31))).sum(axis=1, dtype=np.uint64)
-
-
-def merge_copies(rows: Rows, weight: np.ndarray) -> tuple[Rows, np.ndarray]:
-    """Return the distinct rows of a table, each with the weight of all its copies."""
-    first, copy_of = first_copies(rows)
-    if len(first) == len(rows):
-        return rows, weight
-    return rows[first], np.bincount(copy_of, weight)
 
 
 def split_rows(rows: Rows, weight: np.ndarray, fraction: float, most: int, seed: int) -> Split:

@@ -255,7 +255,9 @@ def _fewest(cnf: CNF, paths: _Paths, backwards: bool, errors: Callable, most: fl
         found = float(np.mean(errors(end, divergences @ log_det_weights)))
         if found <= most:
             times = np.asarray(times, np.result_type(np.float32, cnf.t0))
-            return Integrator(Bespoke(weights, log_det_weights), diffrax.StepTo(times)), found
+            steps, solver = diffrax.StepTo(times), Bespoke(weights, log_det_weights)
+            # Few steps: gradients go through them in either mode, any number of times.
+            return Integrator(solver, steps, diffrax.DirectAdjoint(), max_steps=num), found
     raise ValueError(
         f"Expected an error that {NODES[-1]} steps can keep, got {most:g}; try error={2 * found:.1g}, or None for "
         "adaptive steps."

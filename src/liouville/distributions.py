@@ -71,7 +71,7 @@ class AbstractDistribution(eqx.Module):
         ValueError
             Where the trailing axes of `x` are not `shape`.
         """
-        x = jnp.asarray(x)
+        x = jnp.asarray(x, jnp.result_type(float))
         batch = self._batch_shape(x)
         rows = x.reshape(-1, *self.shape)
         conditions = self._condition_rows(condition, rows.shape[0])
@@ -104,7 +104,7 @@ class AbstractDistribution(eqx.Module):
     def _condition_rows(self, condition, num_rows: int):
         if condition is None:
             return None
-        return jnp.broadcast_to(jnp.asarray(condition), (num_rows, *(self.cond_shape or ())))
+        return jnp.broadcast_to(jnp.asarray(condition, jnp.result_type(float)), (num_rows, *(self.cond_shape or ())))
 
 
 class Normal(AbstractDistribution):

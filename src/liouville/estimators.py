@@ -11,14 +11,15 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Density
 from sklearn.utils.validation import check_is_fitted
 
 from . import evaluation, flows
+from ._copies import merge_copies
 from ._defaults import Settings, check_count, check_parameters, resolve, rng_of, seed_of, validation_goals
-from ._fitting import TrainingFile, digest, run_fit, warn_of_few_steps
+from ._fitting import TrainingFile, run_fit, warn_of_few_steps
 from ._model_file import SavedMixin, portable_params, recipe_facts
 from ._progress import progress_bar, told
-from ._splits import FEWEST_ROWS, merge_copies, split_rows
+from ._splits import FEWEST_ROWS, split_rows
 from ._tables import check_frame, check_points, check_varied, check_weight, warn_of_target
 from .bespoke import FittedSteps, fit_steps
-from .bijections import CNF, Chain
+from .bijections import CNF, Chain, map_integrators
 from .distributions import AbstractDistribution, Transformed, core_and_links
 from .divergences import Hutchinson
 from .preprocessing import candidates
@@ -186,8 +187,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         settings = resolve(self, *rows.shape)
         split = split_rows(rows, shares, self.validation_fraction, settings.validation_rows, seed)
         identity = {"parameters": portable_params(self), "rows": len(X), "seed": seed}
-        if self.checkpoint is not None:
-            identity["data"] = digest(X, weight)
+        file = TrainingFile(self.checkpoint, identity, X, weight)
 
         def take(runner: Runner) -> None:
             self._keep(runner, settings, columns, len(X), seed, time.perf_counter() - started)
@@ -197,7 +197,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         with progress_bar(self.verbose) as watch:
             race = self._race(split, settings, few, seed, started, partial(told, watch, callback))
             goals = (lambda trainer: ()) if few else validation_goals
-            run_fit(race, goals, TrainingFile(self.checkpoint, identity), take, settings.longest)
+            run_fit(race, goals, file, take, settings.longest)
         warn_of_few_steps(race, self.max_seconds, started)
         return self
 
@@ -419,13 +419,28 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         chosen = rng_of(random_state).permutation(len(X))[: check_count("num_rows", num_rows)]
         return evaluation.certify(flow, flows.with_tolerance(flow, 0.1), X[chosen], steps=self._steps(error))
 
-    def log_prob_fn(self):
+    def log_prob_fn(self, *, error: float | None = None):
         """Return the log-density as a pure JAX function of an array of shape ``(..., d)``.
 
-        It can be jitted, mapped and differentiated, and runs in JAX's precision throughout: columns that
-        are far from zero for their spread keep more digits in `score_samples`.
+        It can be jitted and mapped, and runs in JAX's precision throughout: columns that are far from zero for their
+        spread keep more digits in `score_samples`.
+
+        Parameters
+        ----------
+        error
+            None solves at `rtol`, `atol`, and can be differentiated once, backwards (`jax.grad`). A number, for example
+            1e-3, takes the few steps that are fitted to the flow (see `score_samples`), whose mean error that is, and
+            can be differentiated any number of times in either mode (`jax.hessian`, `jax.jvp`); on points that are less
+            likely than nearly all of the flow's own its error is not known.
+
+        Returns
+        -------
+        Callable
+            Function of an array of shape ``(..., d)`` that returns nats, of shape ``(...)``.
         """
-        return jax.tree_util.Partial(AbstractDistribution.log_prob, self._fitted_flow())
+        flow, steps = self._fitted_flow(), self._steps(error)
+        flow = flow if steps is None else map_integrators(lambda _: steps.score, flow)
+        return jax.tree_util.Partial(AbstractDistribution.log_prob, flow)
 
     def _check_rows(self, X, reset: bool = False) -> np.ndarray:
         if not reset:

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import evaluation, flows
 from ._defaults import check_count, rng_of, seed_of, validation_goals
-from ._fitting import TrainingFile, digest, run_fit, warn_of_few_steps
+from ._fitting import TrainingFile, run_fit, warn_of_few_steps
 from ._image_defaults import SOLVE_EVALUATIONS, Settings, affordable_validation, check_parameters, resolve
 from ._model_file import SavedMixin, image_facts, portable_params
 from ._progress import Watch, progress_bar, told
@@ -210,8 +210,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         seed = seed_of(self.random_state)
         settings = resolve(self, pixels.shape)
         identity = {"parameters": portable_params(self), "rows": len(pixels), "seed": seed}
-        if self.checkpoint is not None:
-            identity["data"] = digest(pixels)
+        file = TrainingFile(self.checkpoint, identity, pixels)
 
         def take(runner: Runner) -> None:
             self._keep(runner.trainer, settings, len(pixels), seed, time.perf_counter() - started)
@@ -219,7 +218,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         with progress_bar(self.verbose) as watch:
             told_of = partial(told, shown_in_bits(watch, pixels[0].size), callback)
             race = self._race(pixels, settings, seed, started, told_of)
-            run_fit(race, validation_goals, TrainingFile(self.checkpoint, identity), take)
+            run_fit(race, validation_goals, file, take)
         warn_of_few_steps(race, self.max_seconds, started)
         return self
 

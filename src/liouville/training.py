@@ -208,8 +208,8 @@ def advance(
     skipped = state.skipped
     state, total, done = jax.lax.while_loop(goes_on, body, (state, start, jnp.zeros((), jnp.int32)))
     counted = jnp.maximum(done - (state.skipped - skipped), 1)
-    segment = jax.tree.map(lambda value: value / counted, total)
-    return state, dataclasses.replace(segment, failed=total.failed / jnp.maximum(done, 1))
+    segment = jax.tree.map(lambda value: value / counted.astype(value.dtype), total)
+    return state, dataclasses.replace(segment, failed=total.failed / jnp.maximum(done, 1).astype(total.failed.dtype))
 
 
 def penalty_names(tree: PyTree) -> list[str]:

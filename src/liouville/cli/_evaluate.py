@@ -34,9 +34,8 @@ def run_evaluate(
     half of DATA, and everything is scored on the other half. Columns are found by the names of the fit, or by
     --columns in the order of the fit.
     """
-    import numpy as np
-
     from .. import ImageDensity
+    from .._copies import in_random_order
     from ..data import as_fitted, read_pictures
     from ..metrics import evaluate_baselines, likelihood
 
@@ -47,8 +46,9 @@ def run_evaluate(
     estimator = table_only(found, "--train, --columns and --drop-missing")
     rows = rows_for(estimator, data, columns, drop_missing)
     if train is None:
-        order = np.random.default_rng(seed).permutation(len(rows))
-        fitted, rows = rows[order[: len(rows) // 2]], rows[order[len(rows) // 2 :]]
+        index, distinct = in_random_order(rows, seed)
+        half = distinct < (distinct[-1] + 1) // 2
+        fitted, rows = rows[index[half]], rows[index[~half]]
         say(f"baselines fitted on a random half of {data} ({len(fitted)} rows); all scored on the others ({len(rows)})")
     else:
         fitted = rows_for(estimator, train, columns, drop_missing)

@@ -154,6 +154,9 @@ def check_pictures(X, levels: int, shape: tuple[int, ...] | None = None) -> np.n
     DataError
         Where they are something else; the message names the first picture that is wrong.
     """
+    if np.ma.is_masked(X):
+        first = int(np.argwhere(np.ma.getmaskarray(X))[0][0])
+        raise DataError(f"Expected whole pictures, got masked pixels in picture {first}; try leaving it out.")
     pixels = np.asanyarray(X)
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
     if pixels.ndim != 4 or pixels.dtype.kind not in "ui" or 0 in pixels.shape:
