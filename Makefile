@@ -11,7 +11,7 @@ CANDIDATES := $(or $(PYTHON),python3.11 python3 python)
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo examples images bench bench-quick test lint format clean distclean
+.PHONY: help setup demo examples images bench bench-quick test test-all lint format clean distclean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -37,8 +37,11 @@ bench: $(STAMP) $(PEERS)/.installed  ## measure beside other libraries, in hours
 bench-quick: $(STAMP) $(PEERS)/.installed  ## the same, small: two targets in under 10 minutes
 	$(BIN)/python benchmarks/run.py --quick
 
-test: $(STAMP)  ## run the tests
+test: $(STAMP)  ## run the tests, but for those marked slow (6 minutes on 2 cores at most)
 	$(BIN)/python -m pytest
+
+test-all: $(STAMP)  ## run all tests: examples, pictures' recipes and other long fits, too (14 minutes at most)
+	$(BIN)/python -m pytest -m ""
 
 lint: $(STAMP)  ## check format, style, types and docstrings; change nothing
 	$(BIN)/ruff format --check .

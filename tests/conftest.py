@@ -1,11 +1,37 @@
-"""Fixtures that several test files share."""
+"""The environment of a run, and fixtures that several test files share."""
 
-import jax
+import os
+import shutil
+import tempfile
+
 import pytest
+
+ENVIRONMENT = {
+    # Two workers share two cores: each one's threads for matrices of three rows would take turns, not help.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    # Most programs run once: what is compiled by the second level is slower to make than it saves.
+    "XLA_FLAGS": "--xla_backend_optimization_level=1",
+    # What one worker or subprocess has compiled, the others need not. However short it took: most programs are small.
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+
+def pytest_configure(config):
+    """Set what workers, and the processes that tests start, inherit: the workers are not there yet."""
+    if hasattr(config, "workerinput"):
+        return
+    folder = tempfile.mkdtemp(prefix="liouville-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    for name, value in {**ENVIRONMENT, "JAX_COMPILATION_CACHE_DIR": folder}.items():
+        os.environ.setdefault(name, value)
 
 
 @pytest.fixture
 def x64():
     """Run one test in float64; the setting ends with the test."""
+    import jax
+
     with jax.enable_x64(True):
         yield

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Each takes a quarter of a minute and more, most of it in compiling what is its own.
+pytestmark = pytest.mark.slow
+
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
 
 
