@@ -5,8 +5,14 @@ A checker raises AssertionError where the part it is given is wrong. The tests r
 """
 
 import functools
+import importlib.util
 import math
+import re
+import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import diffrax
 import equinox as eqx
@@ -106,7 +112,28 @@ def randomize(field: AbstractVectorField, seed: int, scale: float = 0.25) -> Abs
     return eqx.tree_at(lambda f: (f.outer.weight, f.outer.bias), field, (weight, weight[:, 0]))
 
 
+def blocks(page: str, language: str) -> list[str]:
+    """Return the fenced blocks of a page of the repository that are in one language."""
+    text = (Path(__file__).parents[1] / page).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+@functools.cache
+def skeleton() -> ModuleType:
+    """Return the vector field of CONTRIBUTING.md, as the module of the package that it is to be."""
+    (code,) = blocks("CONTRIBUTING.md", "python")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "_plain.py"
+        path.write_text(code)
+        spec = importlib.util.spec_from_file_location("liouville.vector_fields._plain", path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+    return module
+
+
 FIELDS: dict[str, Callable] = {
+    "contributing": lambda shape, **kwargs: skeleton().Plain(shape, width=8, depth=1, **kwargs),
     "mlp": lambda shape, **kwargs: MLP(shape, width=8, depth=1, **kwargs),
     "concat_squash_0": lambda shape, **kwargs: ConcatSquash(shape, depth=0, **kwargs),
     "concat_squash_2": lambda shape, **kwargs: ConcatSquash(shape, width=8, depth=2, **kwargs),

@@ -49,6 +49,11 @@ def same_weights(one, other):
     return all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
 
 
+@eqx.filter_jit
+def bound_of(flow, x, key):
+    return flow.log_prob_bound(x, key)
+
+
 def test_margins_make_independent_pixels_exact():
     """The bound of independent pixels is their probability, whatever the noise."""
     rng = np.random.default_rng(0)
@@ -60,7 +65,7 @@ def test_margins_make_independent_pixels_exact():
     for x in pixels[:5]:
         expected = np.log(np.take_along_axis(margins.edges[1], x[..., None].astype(int), -1)).sum()
         for seed in range(3):
-            bound = flow.log_prob_bound(jnp.asarray(x), jax.random.key(seed))
+            bound = bound_of(flow, jnp.asarray(x), jax.random.key(seed))
             np.testing.assert_allclose(bound, expected, rtol=1e-4)
 
 
@@ -80,6 +85,7 @@ def test_margins_are_undone_and_agree_on_host_and_device():
     np.testing.assert_allclose(eqx.filter_jit(margins.transform)(on_device), x[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_short_fit_beats_the_independent_pixels_it_starts_from():
     density, test = fitted(max_iter=600), stripes(500, 1)
     margins = PixelMargins.fit(stripes(400), LEVELS)
@@ -172,6 +178,7 @@ def test_a_fit_that_is_killed_ten_times_ends_with_the_same_weights(tmp_path, mon
     assert same_weights(resumed, ImageDensity(**params).fit(stripes(400)))
 
 
+@pytest.mark.slow
 def test_likelihood_trains_noise_of_its_own():
     density = fitted("rnode_image", 60, dequantization="variational", vector_field="concat_squash", width=16)
     bits = density.history_["bits_per_dim"]
@@ -183,6 +190,7 @@ def test_likelihood_trains_noise_of_its_own():
         ImageDensity(dequantization="variational").fit(stripes(300))
 
 
+@pytest.mark.slow
 def test_the_history_has_the_penalties():
     history = fitted("rnode_image", 60, dequantization="variational", vector_field="concat_squash", width=16).history_
     for name in ("kinetic_energy", "jacobian_frobenius"):
@@ -235,6 +243,7 @@ def test_gradients_in_parts_are_gradients():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, divided)
 
 
+@pytest.mark.slow
 def test_parts_train_as_well():
     bits = fitted(parts=2, max_iter=300).bits_per_dim(stripes(200, 1))
     assert bits.mean == pytest.approx(fitted(max_iter=300).bits_per_dim(stripes(200, 1)).mean, abs=4 * bits.std_error)
@@ -250,6 +259,7 @@ print(len(jax.devices()), repr(float(density.score(stripes(50, 1)))))
 """
 
 
+@pytest.mark.slow
 def test_many_devices_learn_what_one_does():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     run = subprocess.run(
@@ -299,7 +309,8 @@ def test_the_command_line_goes_from_a_folder_to_samples(tmp_path):
         Image.fromarray(picture[..., 0] * 60).save(tmp_path / f"{number:02}.png")
     (tmp_path / "99.png").write_text("no picture")
     model, run = tmp_path / "model.liouville", CliRunner().invoke
-    sizes = ["--set", "vector_field=conv", "--set", "width=4", "--set", "batch_size=16", "--set", "max_iter=3"]
+    sizes = ["--set", "vector_field=conv", "--set", "width=4", "--set", "depth=1", "--set", "batch_size=16"]
+    sizes += ["--set", "max_iter=3"]
     log = tmp_path / "log"
     fit = ["fit", str(tmp_path), "--kind", "image", "-o", str(model), "-q", *sizes, "--log", str(log)]
     assert run(app, fit).exit_code == 1
@@ -363,6 +374,7 @@ def benchmark(name: str, *options: str) -> str:
     return run.stdout
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_pictures_runs_from_files(tmp_path):
     for name, num in (("train", 200), ("test", 20)):
         np.save(tmp_path / f"{name}.npy", 80 * stripes(num))
@@ -373,6 +385,7 @@ def test_the_benchmark_of_pictures_runs_from_files(tmp_path):
     assert found == ["Gaussian.json", *(f"flow-matching.{kind}" for kind in ("json", "png", "safetensors"))]
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_speed_says_what_an_epoch_takes(tmp_path):
     case = ["--cases", "flow matching, default", "--shapes", "28 x 28 x 1", "--width", "4", "--batch", "2"]
     said = benchmark("images_speed.py", *case, "--results", str(tmp_path))

@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import inspect
+import re
 import statistics
 import subprocess
 import sys
@@ -152,15 +153,18 @@ def test_public_names_are_documented(name):
             assert not undocumented, f"{public}: {undocumented}"
 
 
-def doctest_modules() -> list[str]:
-    parts = [path.relative_to(SOURCE.parent).with_suffix("").parts for path in FILES]
-    names = [".".join(p).removesuffix(".__init__") for p in parts]
-    return [n for n in names if n.split(".")[1:] and RANK.get(n.split(".")[1], 99) <= RANK["preprocessing"]]
+# The file that runs the command line runs it when it is imported.
+MODULES = [path for path in FILES if path.stem != "__main__"]
 
 
-@pytest.mark.parametrize("name", doctest_modules())
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("name", [name_of(path) for path in MODULES if ">>>" in path.read_text()])
 def test_examples_in_docstrings_run(name):
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0 and result.attempted > 0
 
 
 def test_public_recipes_show_an_example():
@@ -173,3 +177,101 @@ def test_public_recipes_show_an_example():
     for module, classes in names.items():
         for cls in classes:
             assert ">>>" in getattr(importlib.import_module(f"liouville.{module}"), cls).__doc__
+
+
+CONTRIBUTING = SOURCE.parents[1] / "CONTRIBUTING.md"
+
+
+def test_the_order_of_imports_is_the_one_that_is_written():
+    rule = re.search(r"\*\*Imports point one way\*\*:(.*?): each\s+imports", CONTRIBUTING.read_text(), re.DOTALL)
+    written = [re.findall("`(.*?)`", layer) for layer in rule[1].split(";")]
+    assert written == [[name for name in layer if not name.startswith("__")] for layer in LAYERS]
+
+
+def nodes(kind, paths=FILES):
+    """Yield each node of a kind, with the place where it is."""
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, kind):
+                yield node, f"{path.relative_to(SOURCE)}:{node.lineno}"
+
+
+ERRORS = "ValueError|TypeError|DataError|CheckpointError|SolveError|FileNotFoundError|ImportError"
+# What scikit-learn's checks ask for in its own words, and a message that is put together of several.
+OTHER_WORDS = "Reshape your data|Complex data not supported|Training cannot recover"
+
+
+def test_errors_say_what_was_expected_what_came_and_what_to_try():
+    for node, place in nodes(ast.Raise):
+        if isinstance(node.exc, ast.Call) and re.fullmatch(rf"(\w+\.)?({ERRORS})", ast.unparse(node.exc.func)):
+            parts = [c.value for c in ast.walk(node.exc) if isinstance(c, ast.Constant) and isinstance(c.value, str)]
+            # The walk goes by depth, not from left to right: the parts of a message come in any order.
+            found = {word for word in ("xpected", "got", " but ", "; try") for part in parts if word in part}
+            assert {"xpected", "; try"} < found or re.search(OTHER_WORDS, "".join(parts)), place
+
+
+def test_nothing_is_asserted_and_the_strict_layer_asks_no_object_what_it_can():
+    strict = [path for path in FILES if RANK.get(module_of(path), 99) <= RANK["preprocessing"]]
+    assert not [place for _, place in nodes(ast.Assert)]
+    assert not [place for call, place in nodes(ast.Call, strict) if ast.unparse(call.func) == "hasattr"]
+
+
+def test_no_setting_of_jax_is_changed_and_one_rule_tells_parameters():
+    used = {(ast.unparse(node).removeprefix("jax."), place) for node, place in nodes(ast.Attribute)}
+    assert not [
+        place for name, place in used if name in ("config.update", "eqx.is_inexact_array", "config.jax_enable_x64")
+    ]
+
+
+def test_arguments_come_in_one_order_and_under_one_name():
+    order, others = ("t", "x", "z", "condition"), {"func", "trace", "logdet", "ladj", "n_probes", "t_0", "t_1"}
+    for function, place in nodes(ast.FunctionDef):
+        spec = function.args
+        names = [arg.arg for arg in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs) if arg.arg != "self"]
+        known = [name for name in names if name in (*order, "key")]
+        # Draws are of a key, which comes first; elsewhere it comes last.
+        known = known[1:] if known[:1] == ["key"] and names[0] == "key" else known
+        assert known == sorted(known, key=(*order, "key").index), place
+        assert not others & set(names), place
+
+
+def test_types_stand_in_signatures_only():
+    for node, place in nodes((ast.FunctionDef, ast.ClassDef)):
+        section = re.search(r"\nParameters\n-+\n(.*?)(\n\n\w+\n-+\n|\Z)", ast.get_docstring(node) or "", re.DOTALL)
+        assert not section or not re.search(r"^\w[\w, ]* : ", section[1], re.MULTILINE), place
+
+
+def own_classes() -> set[type]:
+    values = [value for path in MODULES for value in vars(importlib.import_module(name_of(path))).values()]
+    return {value for value in values if inspect.isclass(value) and value.__module__.split(".")[0] == "liouville"}
+
+
+def own_bases(cls: type) -> list[type]:
+    return [base for base in cls.__mro__[1:] if base.__module__.split(".")[0] == "liouville"]
+
+
+def test_classes_are_abstract_or_final_and_methods_overridden_once():
+    for cls in own_classes():
+        bases = own_bases(cls)
+        assert all(base.__name__.startswith("Abstract") or base.__name__.endswith("Mixin") for base in bases), cls
+        for name, method in vars(cls).items():
+            # Those of Python are made anew for each module and tuple.
+            if inspect.isfunction(method) and not name.startswith("__"):
+                written = [vars(base)[name] for base in bases if name in vars(base)]
+                assert sum(not getattr(m, "__isabstractmethod__", False) for m in written) <= 1, (cls, name)
+
+
+def test_there_are_three_exceptions():
+    assert {cls.__name__ for cls in own_classes() if issubclass(cls, BaseException)} == {
+        "SolveError", "DataError", "CheckpointError",
+    }  # fmt: skip
+
+
+# What else is mapped is no batch of rows, but probes, draws, tangent vectors or columns of one point.
+OF_A_BATCH = {"objectives", "penalties", "variational", "distributions", "evaluation", "bespoke"}
+OF_A_POINT = {"augmented", "bijections", "dequantization", "diagnostics", "divergences", "integrate"}
+
+
+def test_a_batch_is_mapped_over_in_few_places():
+    maps = [place for node, place in nodes(ast.Attribute) if node.attr in ("vmap", "filter_vmap", "pmap")]
+    assert {module_of(SOURCE / place.split(":")[0]) for place in maps} == OF_A_BATCH | OF_A_POINT

@@ -152,9 +152,10 @@ class PictureLog:
     >>> import tempfile
     >>> from liouville import ImageDensity
     >>> from liouville.data import digits
-    >>> density = ImageDensity(vector_field="conv", width=4, levels=17, batch_size=8, max_iter=1, random_state=0)
-    >>> with tempfile.TemporaryDirectory() as folder, PictureLog(folder, num=4) as log:
-    ...     density = density.fit(digits().pixels[:40], callback=log)
+    >>> density = ImageDensity(levels=17, vector_field="conv", width=8, depth=1, max_iter=20, random_state=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with PictureLog(folder, num=3) as log:
+    ...         density = density.fit(digits().pixels[:200], callback=log)
     ...     print(sorted(path.name for path in log.folder.iterdir()))
     ['samples.png', 'training.csv', 'training.png']
     """

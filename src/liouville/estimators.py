@@ -92,7 +92,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     >>> import numpy as np
     >>> from liouville import FlowDensity
     >>> X = np.random.default_rng(0).normal(size=(500, 1))
-    >>> density = FlowDensity(max_iter=50, preprocess="standardize", random_state=0).fit(X)
+    >>> density = FlowDensity(max_iter=50, width=8, depth=1, preprocess="standardize", random_state=0).fit(X)
     >>> print(abs(density.score(X) + 1.42) < 0.1)
     True
     """

@@ -125,8 +125,8 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
     >>> from liouville import ImageDensity
     >>> from liouville.data import digits
     >>> X = digits().pixels[:200]
-    >>> density = ImageDensity(levels=17, width=32, max_iter=20, random_state=0).fit(X)
-    >>> print(density.sample(3).shape)
+    >>> density = ImageDensity(levels=17, vector_field="conv", width=8, depth=1, max_iter=20, random_state=0)
+    >>> print(density.fit(X).sample(3).shape)
     (3, 8, 8, 1)
     """
 

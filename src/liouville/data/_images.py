@@ -225,7 +225,7 @@ def tile(pixels: np.ndarray, levels: int = 256) -> np.ndarray:
     Examples
     --------
     >>> tile(digits().pixels[:6], 17).shape
-    (57, 85, 1)
+    (51, 76, 1)
     """
     num, height, width, channels = pixels.shape
     scale = max(1, SMALLEST_TILE // max(height, width))
