@@ -47,10 +47,15 @@ def test_round_trip_in_float32(name):
 @pytest.mark.parametrize("name", DISCRETE)
 def test_any_dimension(x64, name, shape):
     bijection, z = DISCRETE[name](shape), jnp.asarray(np.random.default_rng(0).normal(size=shape))
-    x, log_det = bijection.transform_and_log_det(z)
-    back, down = bijection.inverse_and_log_det(x)
+
+    @eqx.filter_jit
+    def there_and_back(bijection, z):
+        x, log_det = bijection.transform_and_log_det(z)
+        return x, log_det, *bijection.inverse_and_log_det(x), true_log_det(bijection, z)
+
+    x, log_det, back, down, truth = there_and_back(bijection, z)
     assert x.shape == back.shape == shape and log_det.shape == ()
-    np.testing.assert_allclose(log_det, true_log_det(bijection, z), atol=1e-9)
+    np.testing.assert_allclose(log_det, truth, atol=1e-9)
     np.testing.assert_allclose(down, -log_det, atol=1e-7)
     np.testing.assert_allclose(back, z, atol=1e-7)
 
@@ -85,14 +90,15 @@ def test_gradient_through_the_inverse_agrees_with_finite_differences(x64, name):
         ).inverse_and_log_det(x)
         return z @ jnp.array([1.0, 2.0]) + log_det
 
-    np.testing.assert_allclose(jax.grad(along)(0.0), (along(1e-5) - along(-1e-5)) / 2e-5, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.grad(along))(0.0), (along(1e-5) - along(-1e-5)) / 2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("far", [1e3, 1e6])
 @pytest.mark.parametrize("name", DISCRETE)
 def test_far_points_come_back(name, far):
     bijection, z = DISCRETE[name]((2,)), far * jnp.array([1.0, -0.5])
-    np.testing.assert_allclose(bijection.inverse(bijection.transform(z)), z, rtol=1e-5)
+    back = eqx.filter_jit(lambda bijection, z: bijection.inverse(bijection.transform(z)))(bijection, z)
+    np.testing.assert_allclose(back, z, rtol=1e-5)
 
 
 def test_inverses_settle_in_float32_wherever_they_start():
@@ -105,30 +111,33 @@ def test_inverses_settle_in_float32_wherever_they_start():
     block, planar = eqx.tree_at(lambda b: b.layers, block, steep), DISCRETE["planar"]((2,))
     z = rng.normal(size=(4000, 2)) * np.geomspace(1e-2, 3, 4000)[:, None]
     for layer in (block, planar):
-        x = jax.vmap(layer.transform)(jnp.asarray(z, jnp.float32))
+        forward = eqx.filter_jit(eqx.filter_vmap(layer.transform))
+        x = forward(jnp.asarray(z, jnp.float32))
         back, _, report = eqx.filter_jit(jax.vmap(layer.inverse_and_report))(x)
         assert not np.any(report.info.failed)
-        np.testing.assert_allclose(jax.vmap(layer.transform)(back), x, rtol=1e-5, atol=3e-5)
+        np.testing.assert_allclose(forward(back), x, rtol=1e-5, atol=3e-5)
 
 
 @pytest.mark.parametrize("name", ["planar", "residual"])
 def test_a_search_that_fails_is_nan_and_says_so(name):
     bijection = DISCRETE[name]((2,))
-    z, log_det, report = bijection.inverse_and_report(jnp.array([jnp.nan, 1.0]))
+    search = eqx.filter_jit(bijection.inverse_and_report)
+    z, log_det, report = search(jnp.array([jnp.nan, 1.0]))
     assert np.all(np.isnan(z)) and np.isnan(log_det) and "not finite" in STATUS[int(report.info.status)]
-    _, _, report = bijection.inverse_and_report(jnp.array([0.3, 1.0]))
+    _, _, report = search(jnp.array([0.3, 1.0]))
     assert not report.info.failed and report.info.num_evaluations > 2
 
 
 def test_too_few_steps_are_found(monkeypatch):
     block, x = steep_block(max_steps=3), jnp.ones(3)
-    z, _, report = block.inverse_and_report(x)
-    assert np.all(np.isnan(z)) and np.all(np.isnan(block.inverse(x))) and "max_steps" in STATUS[int(report.info.status)]
+    z, report, alone = eqx.filter_jit(lambda x: (*block.inverse_and_report(x)[::2], block.inverse(x)))(x)
+    assert np.all(np.isnan(z)) and np.all(np.isnan(alone)) and "max_steps" in STATUS[int(report.info.status)]
     monkeypatch.setattr("liouville.bijections._planar.MAX_STEPS", 3)
-    z, log_det, report = DISCRETE["planar"]((3,)).inverse_and_report(x)
+    z, log_det, report = eqx.filter_jit(DISCRETE["planar"]((3,)).inverse_and_report)(x)
     assert np.all(np.isnan(z)) and np.isnan(log_det) and "max_steps" in STATUS[int(report.info.status)]
     # A chain passes it on.
-    assert Chain([DISCRETE["planar"]((3,)), DISCRETE["radial"]((3,))]).inverse_and_report(x)[2].info.failed
+    chain = Chain([DISCRETE["planar"]((3,)), DISCRETE["radial"]((3,))])
+    assert eqx.filter_jit(chain.inverse_and_report)(x)[2].info.failed
 
 
 def planar_and_radial(size: float, seed: int) -> list:
@@ -176,9 +185,9 @@ def test_radial_has_a_slope_at_its_centre(x64):
     np.testing.assert_allclose(radial.transform(centre), centre)
     alpha, beta = radial.constrained()
     for direction in (radial.transform_and_log_det, lambda x: (None, -radial.inverse_and_log_det(x)[1])):
-        np.testing.assert_allclose(direction(centre)[1], 3 * jnp.log(1 + beta / alpha), atol=1e-12)
-    assert np.all(np.isfinite(jax.jacrev(radial.transform)(centre)))
-    assert np.all(np.isfinite(jax.grad(lambda x: radial.inverse_and_log_det(x)[1])(centre)))
+        np.testing.assert_allclose(eqx.filter_jit(direction)(centre)[1], 3 * jnp.log(1 + beta / alpha), atol=1e-12)
+    assert np.all(np.isfinite(eqx.filter_jit(jax.jacrev(radial.transform))(centre)))
+    assert np.all(np.isfinite(jax.jit(jax.grad(lambda x: radial.inverse_and_log_det(x)[1]))(centre)))
 
 
 @pytest.mark.parametrize("shape", [(2, 40), (40, 40), (64, 3), (1, 1)])
@@ -195,7 +204,7 @@ def test_spectral_bound_is_above_the_largest_singular_value(shape):
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_are_as_flat_as_is_said(name):
-    slopes = jax.vmap(jax.grad(lambda x: activate(name, x)))(jnp.linspace(-10, 10, 20_001))
+    slopes = jax.jit(jax.vmap(jax.grad(lambda x: activate(name, x))))(jnp.linspace(-10, 10, 20_001))
     assert np.max(np.abs(slopes)) <= STEEPEST.get(name, 1.0) * (1 + 1e-6)
     assert np.max(np.abs(slopes)) > 0.99 * STEEPEST.get(name, 1.0)
 
@@ -204,7 +213,8 @@ def test_activations_are_as_flat_as_is_said(name):
 def test_blocks_are_contractions_of_the_size_that_is_said(activation):
     block = steep_block(lipschitz=0.9, activation=activation)
     layers, rng = block.flat_layers(), np.random.default_rng(0)
-    jacobians = jax.vmap(jax.jacfwd(lambda z: block.branch(layers, z)))(jnp.asarray(rng.normal(size=(200, 3)) * 3))
+    jacobian = jax.jit(jax.vmap(jax.jacfwd(lambda z: block.branch(layers, z))))
+    jacobians = jacobian(jnp.asarray(rng.normal(size=(200, 3)) * 3))
     norms = np.linalg.norm(np.asarray(jacobians), 2, axis=(1, 2))
     assert 0.2 < norms.max() <= 0.9 + 1e-5
 
@@ -214,13 +224,14 @@ def test_the_bound_of_a_block_is_reached(activation):
     """On a line all norms multiply: the steepest slope is the bound itself, no more and hardly less."""
     block = Residual((1,), width=1, depth=1, lipschitz=0.9, activation=activation, key=jax.random.key(0))
     block = eqx.tree_at(lambda b: b.layers, block, tuple((jnp.full((1, 1), 5.0), jnp.zeros(1)) for _ in range(2)))
-    slopes = jax.vmap(jax.jacfwd(lambda z: block.branch(block.flat_layers(), z)))(jnp.linspace(-10, 10, 4001)[:, None])
+    slope = jax.jit(jax.vmap(jax.jacfwd(lambda z: block.branch(block.flat_layers(), z))))
+    slopes = slope(jnp.linspace(-10, 10, 4001)[:, None])
     assert 0.89 < np.max(np.abs(slopes)) < 0.9 + 1e-5
 
 
 def test_truncated_series_is_within_its_bound(x64):
     block, points = steep_block(), jnp.asarray(POINTS)
-    truth = jax.vmap(lambda z: true_log_det(block, z))(points)
+    truth = jax.jit(jax.vmap(lambda z: true_log_det(block, z)))(points)
     worst = {}
     for num_terms in (1, 2, 3, 8, 40):
         series = PowerSeries(num_terms)
@@ -244,7 +255,7 @@ def test_random_series_are_unbiased(x64, series):
     exact = lambda params, z: true_log_det(eqx.combine(params, static), z)  # noqa: E731
     keys = jax.random.split(jax.random.key(0), 8000)
     draws, (slopes, towards) = jax.jit(jax.vmap(jax.value_and_grad(value, (0, 1)), (None, None, 0)))(params, z, keys)
-    true_slopes, true_towards = jax.grad(exact, (0, 1))(params, z)
+    true_slopes, true_towards = jax.jit(jax.grad(exact, (0, 1)))(params, z)
     pairs = [(draws, exact(params, z)), (towards, true_towards)]
     pairs += list(zip(jax.tree.leaves(slopes), jax.tree.leaves(true_slopes), strict=True))
     for found, truth in pairs:
@@ -268,8 +279,8 @@ def test_gradient_of_the_truncated_series_is_that_of_the_sum(x64):
 
     found = jax.value_and_grad(lambda *a: PowerSeries(num_terms)(block.branch, *a, None)[0], (0, 1))
     for a, b in zip(
-        jax.tree.leaves(found(block.flat_layers(), z)),
-        jax.tree.leaves(jax.value_and_grad(plain_sum, (0, 1))(block.flat_layers(), z)),
+        jax.tree.leaves(jax.jit(found)(block.flat_layers(), z)),
+        jax.tree.leaves(jax.jit(jax.value_and_grad(plain_sum, (0, 1)))(block.flat_layers(), z)),
         strict=True,
     ):
         np.testing.assert_allclose(a, b, atol=1e-12)

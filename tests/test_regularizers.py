@@ -46,7 +46,6 @@ def at(field, t=0.3, divergence=None, key=None) -> PathPoint:
 
 @pytest.mark.parametrize("reduce", ["mean", "sum"])
 def test_rates_of_a_linear_field_are_closed_forms(reduce, x64):
-    point = at(LinearField(jnp.asarray(MATRIX)))
     share = 1 / 3 if reduce == "mean" else 1.0
     powers = [np.linalg.matrix_power(MATRIX, k) @ X for k in range(4)]
     expected = {
@@ -57,28 +56,32 @@ def test_rates_of_a_linear_field_are_closed_forms(reduce, x64):
         TaylorDerivative(2, reduce=reduce): powers[2] @ powers[2],
         TaylorDerivative(3, reduce=reduce): powers[3] @ powers[3],
     }
-    for regularizer, value in expected.items():
-        np.testing.assert_allclose(regularizer(point), share * value, rtol=1e-10)
+    found = eqx.filter_jit(lambda matrix: [regularizer(at(LinearField(matrix))) for regularizer in expected])
+    for rate, value in zip(found(jnp.asarray(MATRIX)), expected.values(), strict=True):
+        np.testing.assert_allclose(rate, share * value, rtol=1e-10)
 
 
 def test_derivatives_see_how_the_field_changes_in_time(x64):
     """The oracle differentiates nothing by hand: it solves the ODE and takes finite differences of the path."""
     field, step = TanhField(jnp.asarray(MATRIX)), 1e-2
     times = 0.3 + step * jnp.arange(-2.0, 3.0)
-    start = integrate_flow(field, jnp.asarray(X), t0=0.3, t1=times[0], integrator=Integrator.adaptive(1e-12, 1e-12)).x
-    path = np.asarray(
-        integrate_flow(
-            field, start, t0=times[0], t1=times[-1] + step,
-            integrator=Integrator.adaptive(1e-12, 1e-12), save_times=times,
-        ).path
-    )  # fmt: skip
+    tight = Integrator.adaptive(1e-12, 1e-12)
+
+    @jax.jit
+    def neighbours(x):
+        start = integrate_flow(field, x, t0=0.3, t1=times[0], integrator=tight).x
+        return integrate_flow(field, start, t0=times[0], t1=times[-1] + step, integrator=tight, save_times=times).path
+
+    path = np.asarray(neighbours(jnp.asarray(X)))
     second = (-path[0] + 16 * path[1] - 30 * path[2] + 16 * path[3] - path[4]) / (12 * step**2)
     third = (-path[0] + 2 * path[1] - 2 * path[3] + path[4]) / (2 * step**3)
-    point = at(field)
-    np.testing.assert_allclose(TotalDerivative(reduce="sum")(point), second @ second, rtol=1e-5)
-    np.testing.assert_allclose(TaylorDerivative(2, reduce="sum")(point), second @ second, rtol=1e-5)
-    np.testing.assert_allclose(TaylorDerivative(3, reduce="sum")(point), third @ third, rtol=1e-2)
-    assert abs(DirectionalDerivative(reduce="sum")(point) - second @ second) > 0.1
+    kinds = (TotalDerivative, lambda **kw: TaylorDerivative(2, **kw), lambda **kw: TaylorDerivative(3, **kw))
+    kinds = (*kinds, DirectionalDerivative)
+    total, two, three, partial = eqx.filter_jit(lambda field: [kind(reduce="sum")(at(field)) for kind in kinds])(field)
+    np.testing.assert_allclose(total, second @ second, rtol=1e-5)
+    np.testing.assert_allclose(two, second @ second, rtol=1e-5)
+    np.testing.assert_allclose(three, third @ third, rtol=1e-2)
+    assert abs(partial - second @ second) > 0.1
 
 
 @pytest.mark.parametrize("mode", ["forward", "reverse"])
@@ -98,7 +101,7 @@ def test_penalties_are_integrals_along_the_path(x64):
     field = LinearField(jnp.asarray(MATRIX))
     regularizers = (KineticEnergy(weight=1.0), JacobianFrobenius(weight=1.0))
     cnf = CNF(field, integrator=Integrator.adaptive(1e-10, 1e-10), regularizers=regularizers)
-    _, _, report = cnf.transform_and_report(jnp.asarray(X))
+    _, _, report = eqx.filter_jit(cnf.transform_and_report)(jnp.asarray(X))
     nodes, weights = np.polynomial.legendre.leggauss(20)
     velocity = [MATRIX @ linalg.expm((node + 1) / 2 * MATRIX) @ X for node in nodes]
     energy = sum(w / 2 * np.mean(v**2) / 2 for w, v in zip(weights, velocity, strict=True))
@@ -130,7 +133,7 @@ def linear_flow() -> Transformed:
 def test_straight_paths_cost_nothing_and_bent_ones_their_residual(x64):
     """The oracle is NumPy's least squares on the path that the matrix exponential gives."""
     rows = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)))
-    objective, key = TrajectoryPolynomial(degree=1, num_times=5), jax.random.key(3)
+    objective, key = eqx.filter_jit(TrajectoryPolynomial(degree=1, num_times=5)), jax.random.key(3)
     loss, aux = objective(linear_flow(), Batch(rows), key=key)
     share = (np.arange(5) + np.asarray(jax.random.uniform(key, (5,)))) / 5
     residuals = []
@@ -171,9 +174,10 @@ def test_a_random_end_time_is_drawn_from_its_interval(x64):
 def test_a_weighted_sum_adds_up(x64):
     rows, key = jnp.asarray(np.random.default_rng(1).normal(size=(4, 3))), jax.random.key(0)
     terms = [(1.0, MaximumLikelihood()), (0.3, TrajectoryPolynomial())]
-    total, aux = WeightedSum(terms)(linear_flow(), Batch(rows), key=key)
+    total, aux = eqx.filter_jit(WeightedSum(terms))(linear_flow(), Batch(rows), key=key)
     keys = jax.random.split(key, 2)
-    parts = [objective(linear_flow(), Batch(rows), key=k) for (_, objective), k in zip(terms, keys, strict=True)]
+    compiled = [eqx.filter_jit(objective) for _, objective in terms]
+    parts = [objective(linear_flow(), Batch(rows), key=k) for objective, k in zip(compiled, keys, strict=True)]
     np.testing.assert_allclose(total, parts[0][0] + 0.3 * parts[1][0], rtol=1e-10)
     np.testing.assert_allclose(aux["evaluations"], sum(part[1]["evaluations"] for part in parts))
 
@@ -197,11 +201,11 @@ def test_a_flow_is_trained_with_other_parts_than_it_has(x64):
     cnf = CNF(LinearField(jnp.asarray(MATRIX)), integrator=Integrator.constant(40))
     flow = Transformed(Normal.standard((3,)), Chain([cnf, cnf]))
     rows, key = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3))), jax.random.key(0)
-    plain, _ = MaximumLikelihood()(flow, Batch(rows), key=key)
+    plain, _ = eqx.filter_jit(MaximumLikelihood())(flow, Batch(rows), key=key)
     objective = TrainedWith(
         MaximumLikelihood(), Hutchinson(), Integrator.constant(10), (JacobianFrobenius(weight=2.0),)
     )
-    loss, aux = objective(flow, Batch(rows), key=key)
+    loss, aux = eqx.filter_jit(objective)(flow, Batch(rows), key=key)
     assert aux["evaluations"] == 2 * 40
     estimated = loss - aux["jacobian_frobenius"]
     assert abs(estimated - plain) > 1e-3
