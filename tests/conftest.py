@@ -12,6 +12,8 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     # Most programs run once: what is compiled by the second level is slower to make than it saves.
     "XLA_FLAGS": "--xla_backend_optimization_level=1",
+    # What passes under strict promotion passes without it, too: all tests see to it.
+    "JAX_NUMPY_DTYPE_PROMOTION": "strict",
     # What one worker or subprocess has compiled, the others need not. However short it took: most programs are small.
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

@@ -21,8 +21,8 @@ from sklearn.utils.estimator_checks import (
 )
 
 from liouville import CheckpointError, FlowDensity, SolveError
+from liouville._fitting import TrainingFile
 from liouville.flows import RECIPES
-from liouville.training import Trainer
 
 # Width and depth are those of the other files that fit small tables: programs are compiled once for all.
 FAST = {"max_iter": 40, "width": 8, "depth": 1, "preprocess": "whiten", "random_state": 0}
@@ -284,18 +284,18 @@ class Killed(Exception):
 def test_resume_equals_uninterrupted(tmp_path, table, monkeypatch):
     whole = FlowDensity(**FAST).fit(table)
     path = tmp_path / "c"
-    save, calls = Trainer.save, []
+    write, calls = TrainingFile.write, []
 
-    def save_then_die(self, *args):
-        save(self, *args)
+    def write_then_die(self, *args):
+        write(self, *args)
         calls.append(1)
         if len(calls) == 3:
             raise Killed
 
-    monkeypatch.setattr(Trainer, "save", save_then_die)
+    monkeypatch.setattr(TrainingFile, "write", write_then_die)
     with pytest.raises(Killed):
         FlowDensity(**FAST, checkpoint=str(path)).fit(table)
-    monkeypatch.setattr(Trainer, "save", save)
+    monkeypatch.setattr(TrainingFile, "write", write)
     with pytest.raises(CheckpointError, match="another"):
         FlowDensity(**{**FAST, "width": 4}, checkpoint=str(path)).fit(table)
     resumed = FlowDensity(**FAST, checkpoint=str(path)).fit(table)

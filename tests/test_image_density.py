@@ -155,7 +155,7 @@ class Killed(Exception):
 
 def test_a_fit_that_is_killed_ten_times_ends_with_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr("liouville.training.SEGMENT_SECONDS", 0.02)
-    monkeypatch.setattr("liouville.training.SAVING_SHARE", math.inf)
+    monkeypatch.setattr("liouville._fitting.SAVING_SHARE", math.inf)
     path, rng, steps = str(tmp_path / "checkpoint"), np.random.default_rng(0), []
     params = {**SMALL, "max_iter": 400}
 
