@@ -1,6 +1,5 @@
 """Checks at the public boundary: tables in, float arrays out, and errors that name row and column."""
 
-import reprlib
 import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from ._types import Rows
 COLLINEAR = 1e-13
 # Of what is wrong in many places, so many are named.
 MOST_NAMED = 10
+MOST_SHOWN = 60
 # A cell is far out where it is so many times as far from the median as the next one: beside it, the others are one
 # point to float32. The outermost of Cauchy's rows is so once in ten thousand tables.
 FAR = 1e4
@@ -118,10 +118,16 @@ def _faults_of_cells(cells: Iterable[tuple[int, Any]], column: str, parse: bool)
             gaps.append(row)
         elif error is not None:
             # A thing that no float can be made of is a TypeError to scikit-learn.
-            others.append((row, f"{reprlib.repr(cell)} ({error})" if isinstance(error, TypeError) else repr(cell)))
-            kind = TypeError if isinstance(error, TypeError) else kind
+            is_thing = isinstance(error, TypeError)
+            others.append((row, _short(cell) + (f" ({error})" if is_thing else "")))
+            kind = TypeError if is_thing else kind
     found = [Fault("a missing value (NaN)", gaps[0], column, len(gaps))] if gaps else []
     return found + ([Fault(others[0][1], others[0][0], column, len(others), kind)] if others else [])
+
+
+def _short(cell: Any) -> str:
+    text = repr(cell)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def _is_gap(cell: Any) -> bool:
@@ -166,7 +172,11 @@ def _raise(faults: list[Fault]) -> None:
 
 def warn_of_target(y: Any) -> None:
     """Warn of numbers that are given as a target, which a density of tables ignores: they may be meant as weights."""
-    if y is None or np.asarray(y).dtype.kind not in "fiub":
+    try:
+        kind = np.asarray(y).dtype.kind
+    except ValueError:  # lists of unlike lengths
+        return
+    if kind not in "fiub":
         return
     warnings.warn(
         "Expected no target for the density of a table, got numbers as y, which are ignored; try "

@@ -137,7 +137,7 @@ class PixelMargins(AbstractBijection):
         start, height, end = (at_level(part, level) for part in self.edges)
         xp = namespace(z)
         share = xp.where(lower < 0.5, (lower - start) / height, 1 - (upper - end) / height)
-        x = (level + xp.clip(share, LEAST_SHARE, 1 - LEAST_SHARE)) / self.edges.shape[-1]
+        x = (level.astype(lower.dtype) + xp.clip(share, LEAST_SHARE, 1 - LEAST_SHARE)) / self.edges.shape[-1]
         return x, -self._log_slope(z, height)  # pyright: ignore[reportReturnType]
 
     def inverse_and_log_det(
@@ -145,8 +145,8 @@ class PixelMargins(AbstractBijection):
     ) -> tuple[Point, Scalar]:
         """Map pixels to normal scores."""
         xp, levels = namespace(x), self.edges.shape[-1]
-        level = xp.clip(xp.floor(x * levels), 0, levels - 1).astype(int)
-        share = xp.clip(x * levels - level, LEAST_SHARE, 1 - LEAST_SHARE)
+        whole = xp.clip(xp.floor(x * levels), 0, levels - 1)
+        level, share = whole.astype(int), xp.clip(x * levels - whole, LEAST_SHARE, 1 - LEAST_SHARE)
         start, height, end = (at_level(part, level) for part in self.edges)
         _, quantile = normal_functions(x)
         lower, upper = start + share * height, end + (1 - share) * height
