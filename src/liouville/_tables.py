@@ -15,9 +15,10 @@ COLLINEAR = 1e-13
 # Of what is wrong in many places, so many are named.
 MOST_NAMED = 10
 MOST_SHOWN = 60
-# A cell is far out where it is so many times as far from the median as the next one: beside it, the others are one
-# point to float32. The outermost of Cauchy's rows is so once in ten thousand tables.
-FAR = 1e4
+# A cell is far out where it is so many times as far from the median as the next one: beside it, the others are nearly
+# one point to a flow. The outermost of a Cauchy variable's rows is so once in a thousand tables, and so once in a
+# hundred that a warning is due.
+FAR, DOUBTFUL = 1e3, 1e2
 # So many rows say how far from the median the rows are.
 FEW_ROWS = 10_000
 # Weights beyond these cannot be added up.
@@ -247,26 +248,42 @@ def check_varied(X: Rows, weight: np.ndarray, names) -> None:
 
 def _check_scale(X: Rows, numbers: np.ndarray, name) -> None:
     """Raise `DataError` where cells are so far out that the rest of their columns hardly varies beside them."""
+    far = _far_rows(X, FAR)
+    if far:
+        raise DataError(
+            f"Expected rows of one scale, got {_listed_far(X, far, numbers, name)}; try leaving out what stands for no "
+            "number, or a scale on which the column is even, such as its logarithm."
+        )
+    doubtful = _far_rows(X, DOUBTFUL)
+    if doubtful:
+        warnings.warn(
+            f"Expected rows of one scale, got {_listed_far(X, doubtful, numbers, name)}; try leaving out what stands for "
+            "no number: a flow learns the rest less well beside it.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _far_rows(X: Rows, least: float) -> dict[int, list[int]]:
+    """Return for each row with far cells the columns that they are in."""
     far: dict[int, list[int]] = {}
     for j, column in enumerate(X.T):
-        for row in far_cells(column):
+        for row in far_cells(column, least):
             far.setdefault(int(row), []).append(j)
-    if not far:
-        return
+    return far
+
+
+def _listed_far(X: Rows, far: dict[int, list[int]], numbers: np.ndarray, name) -> str:
     listed = []
     for row, columns in sorted(far.items())[:MOST_NAMED]:
         cells = ", ".join(f"{X[row, j]:g}" for j in columns[:MOST_NAMED])
         where = ", ".join(name(j) for j in columns[:MOST_NAMED])
         beside = f"column {where} hardly varies" if len(columns) == 1 else f"columns {where} hardly vary"
         listed.append(f"row {numbers[row]} so far out that {beside} beside it ({cells})")
-    more = f"; and {len(far) - MOST_NAMED} more rows" if len(far) > MOST_NAMED else ""
-    raise DataError(
-        f"Expected rows of one scale, got {'; '.join(listed)}{more}; try leaving out what stands for no number, or "
-        "a scale on which the column is even, such as its logarithm."
-    )
+    return "; ".join(listed) + (f"; and {len(far) - MOST_NAMED} more rows" if len(far) > MOST_NAMED else "")
 
 
-def far_cells(column: np.ndarray) -> np.ndarray:
+def far_cells(column: np.ndarray, least: float = FAR) -> np.ndarray:
     """Return the rows, less than half of all, beside which the others are one point; mostly there are none."""
     # In units of the largest number, so that no difference overflows.
     column = np.asarray(column, np.float64) / max(np.abs(column).max(), np.finfo(np.float64).tiny)
@@ -275,7 +292,7 @@ def far_cells(column: np.ndarray) -> np.ndarray:
     distance = np.abs(few - middle)
     typical = np.median(distance[distance > 0]) if distance.any() else 0.0
     distance = np.abs(column - middle)
-    if distance.max() <= FAR * typical:
+    if distance.max() <= least * typical:
         return np.empty(0, int)
     order = np.argsort(-distance, kind="stable")
     order = order[: np.count_nonzero(distance)]
@@ -283,7 +300,7 @@ def far_cells(column: np.ndarray) -> np.ndarray:
     # The far ones are the fewer ones; where most rows are in the middle, all the others may be far.
     most = min((len(column) - 1) // 2, len(sizes) - 1)
     gaps = sizes[:most] / sizes[1 : most + 1]
-    return order[: int(np.argmax(gaps)) + 1] if most and gaps.max() > FAR else np.empty(0, int)
+    return order[: int(np.argmax(gaps)) + 1] if most and gaps.max() > least else np.empty(0, int)
 
 
 def _collinear(X: Rows, weight: np.ndarray) -> np.ndarray:
