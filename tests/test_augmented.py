@@ -20,7 +20,7 @@ from liouville.regularizers import KineticEnergy
 MATRIX = np.array([[0.3, -0.4, 0.8], [0.2, 0.1, 0.6], [0.7, 0.5, 0.2]])
 COVARIANCE = linalg.expm(MATRIX) @ linalg.expm(MATRIX).T
 POINTS = np.array([[0.3, -0.5], [1.5, 1.0], [0.0, 0.0]])
-FINE = Integrator.constant(20)
+FINE = Integrator.constant(8)
 
 
 def linear_flow(**kwargs) -> Transformed:
@@ -105,7 +105,7 @@ def test_report_has_the_spread_and_the_costs_of_all_draws(importance_weighted):
     x, keys = jnp.asarray(POINTS[0]), jax.random.split(jax.random.key(0), 400)
     log_prob, report = eqx.filter_jit(jax.vmap(lambda key: density._log_prob_and_report(x, None, key)))(keys)
     np.testing.assert_allclose(np.mean(report.variance), np.var(log_prob), rtol=0.3)
-    assert np.all(report.info.num_evaluations == 64 * 4 * 20) and not np.any(report.info.failed)
+    assert np.all(report.info.num_evaluations == 64 * 4 * 8) and not np.any(report.info.failed)
     assert np.all(report.penalties["kinetic_energy"] > 0)
     single = eqx.filter_jit(AugmentedBound(linear_flow(), 1, 1)._log_prob_and_report)(x, None, keys[0])[1]
     assert np.isnan(single.variance)

@@ -43,8 +43,9 @@ def test_round_trip_in_float32(name):
     check_log_det(DISCRETE[name]((3,)), jnp.asarray(POINTS, jnp.float32), atol=5e-4)
 
 
-@pytest.mark.parametrize("shape", [(1,), (7,), (2, 3)])
-@pytest.mark.parametrize("name", DISCRETE)
+# Three dimensions, and the layers in a chain, are above.
+@pytest.mark.parametrize("shape", [(1,), (2, 3)])
+@pytest.mark.parametrize("name", ["planar", "radial", "residual"])
 def test_any_dimension(x64, name, shape):
     bijection, z = DISCRETE[name](shape), jnp.asarray(np.random.default_rng(0).normal(size=shape))
 
