@@ -1,5 +1,6 @@
 """The environment of a run, and fixtures that several test files share."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -22,6 +23,8 @@ ENVIRONMENT = {
 
 def pytest_configure(config):
     """Set what workers, and the processes that tests start, inherit: the workers are not there yet."""
+    # What is traced is garbage soon, and much: to look for it seldom takes a tenth of the time.
+    gc.set_threshold(100_000, 50, 1000)
     if hasattr(config, "workerinput"):
         return
     folder = tempfile.mkdtemp(prefix="liouville-tests-")

@@ -257,8 +257,8 @@ def _check_scale(X: Rows, numbers: np.ndarray, name) -> None:
     doubtful = _far_rows(X, DOUBTFUL)
     if doubtful:
         warnings.warn(
-            f"Expected rows of one scale, got {_listed_far(X, doubtful, numbers, name)}; try leaving out what stands for "
-            "no number: a flow learns the rest less well beside it.",
+            f"Expected rows of one scale, got {_listed_far(X, doubtful, numbers, name)}; try leaving out what stands "
+            "for no number: a flow learns the rest less well beside it.",
             UserWarning,
             stacklevel=4,
         )

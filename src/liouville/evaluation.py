@@ -4,11 +4,13 @@ A chunk is the only shape that is ever compiled, so a row's numbers depend neith
 came with nor on their order.
 """
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -172,7 +174,7 @@ def score(
 
 def _score(flow: Transformed, rows: Rows, seed: int, dequantize: Callable | None = None) -> list[np.ndarray]:
     """Return log-densities in the core's coordinates, the log-determinants of the rest, and the solves' facts."""
-    core, links = core_and_links(flow)
+    core, links = _forward(flow)
 
     def one_chunk(chunk: Rows, index: np.ndarray):
         chunk, change = (chunk, 0.0) if dequantize is None else dequantize(chunk, index)
@@ -327,7 +329,7 @@ def sample_quantized(pictures: Quantized, num: int, *, seed: int) -> tuple[np.nd
 
 def _sample(flow: Transformed, index: np.ndarray, seed: int) -> list[np.ndarray]:
     """Return the points that belong to these numbers of a draw, the base's log-densities, and the solves' facts."""
-    core, links = core_and_links(flow)
+    core, links = _forward(flow)
 
     def one_chunk(chunk: np.ndarray, _: np.ndarray):
         points, info, base_log_prob = _sample_chunk(core, chunk, np.uint32(seed))
@@ -338,7 +340,7 @@ def _sample(flow: Transformed, index: np.ndarray, seed: int) -> list[np.ndarray]
 
 def to_base(flow: Transformed, rows: Rows) -> np.ndarray:
     """Map rows to the coordinates of the base, where the data look standard normal."""
-    core, links = core_and_links(flow)
+    core, links = _forward(flow)
     to_base = Invert(core.bijection)
 
     def one_chunk(chunk: Rows, index: np.ndarray):
@@ -349,7 +351,7 @@ def to_base(flow: Transformed, rows: Rows) -> np.ndarray:
 
 def from_base(flow: Transformed, rows: Rows) -> np.ndarray:
     """Map rows of the base's coordinates to the data's: the inverse of `to_base`."""
-    core, links = core_and_links(flow)
+    core, links = _forward(flow)
 
     def one_chunk(chunk: Rows, index: np.ndarray):
         points = _transform_chunk(core.bijection, _on_device(chunk))
@@ -360,7 +362,7 @@ def from_base(flow: Transformed, rows: Rows) -> np.ndarray:
 
 def paths(flow: Transformed, rows: Rows, num_times: int) -> np.ndarray:
     """Return the paths from base to data that end at `rows`, of shape ``(num_times, rows, columns)``."""
-    core, links = core_and_links(flow)
+    core, links = _forward(flow)
     cnf = cnf_of(core)
     times = np.linspace(cnf.t1, cnf.t0, num_times).astype(_dtype())
 
@@ -403,6 +405,13 @@ def from_core(links: list[AbstractBijection], rows: Rows) -> np.ndarray:
     for link in links:
         rows, _ = link.transform_and_log_det(rows)  # pyright: ignore[reportArgumentType, reportAssignmentType]
     return rows
+
+
+def _forward(flow: Transformed) -> tuple[Transformed, list[AbstractBijection]]:
+    """Return the core, which no gradient is asked of, and the closed forms: that takes a third less time to trace."""
+    core, links = core_and_links(flow)
+    alone = lambda integrator: dataclasses.replace(integrator, adjoint=diffrax.ForwardMode())  # noqa: E731
+    return map_integrators(alone, core), links
 
 
 def _dtype():
