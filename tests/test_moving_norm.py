@@ -44,7 +44,7 @@ def trained() -> tuple[Transformed, np.ndarray]:
     rows = LOC + SCALE * np.random.default_rng(0).normal(size=(4000, 2))
 
     def build(key) -> Transformed:
-        block = random_cnf(2, integrator=Integrator.constant(6))
+        block = random_cnf(2, integrator=Integrator.constant(4))
         return Transformed(Normal.standard((2,)), Chain([MovingNorm((2,)), block, MovingNorm((2,))]))
 
     trainer = Trainer(
@@ -53,7 +53,7 @@ def trained() -> tuple[Transformed, np.ndarray]:
         TrainingData.pad(rows, np.ones(len(rows))),
         validate=lambda flow: evaluation.score(flow, rows[:200])[0],
         options=Options(learning_rate=0.02, batch_size=256, clip_norm=1e3),
-        budget=Budget(max_iter=600),
+        budget=Budget(max_iter=300),
         seed=0,
     )
     return trainer.run(goals=(0.5, 1.0)).best_flow(), rows
@@ -78,7 +78,7 @@ def test_a_flow_with_it_reaches_the_truth(trained):
 def test_sampling_undoes_it(trained):
     flow, rows = trained
     drawn, info = evaluation.sample(flow, 4000, seed=0)
-    assert not info.status.any() and info.num_evaluations[0] == 24
+    assert not info.status.any() and info.num_evaluations[0] == 16
     std_error = SCALE / np.sqrt(4000)
     np.testing.assert_array_less(np.abs(drawn.mean(0) - rows.mean(0)), 6 * std_error + 0.03 * SCALE)
     there = evaluation.to_base(flow, drawn[:50])
