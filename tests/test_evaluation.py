@@ -13,6 +13,7 @@ from scipy import linalg, stats
 
 from checks import MATRIX, LinearField, random_cnf
 from liouville import evaluation
+from liouville._types import in_default_precision
 from liouville.bijections import CNF, Chain, Standardize, Whiten
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Hutchinson
@@ -48,7 +49,7 @@ def scores() -> np.ndarray:
 
 def test_score_is_the_log_density_of_the_flow(x64):
     rows = rows_like_data(CHUNK + 20)
-    expected = eqx.filter_jit(lambda flow, x: flow.log_prob(x))(make_flow(), rows)
+    expected = eqx.filter_jit(lambda flow, x: flow.log_prob(x))(in_default_precision(make_flow()), rows)
     # Rows beyond the first chunk are scored in other threads: the precision asked for holds there, too.
     np.testing.assert_allclose(evaluation.score(make_flow(), rows)[0], expected, atol=1e-10)
 

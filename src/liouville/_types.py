@@ -27,6 +27,12 @@ def is_parameter(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
+def in_default_precision(tree: Any) -> Any:
+    """Return a tree with its parameters in JAX's present precision: one that was fitted in another is used in this."""
+    dtype = jnp.result_type(float)
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if is_parameter(leaf) else leaf, tree)
+
+
 def constant(value) -> np.ndarray:
     """Return `value` as a float64 NumPy array: a constant that training leaves alone."""
     return np.asarray(value, dtype=np.float64)

@@ -18,6 +18,7 @@ from ._model_file import SavedMixin, portable_params, recipe_facts
 from ._progress import progress_bar, told
 from ._splits import FEWEST_ROWS, split_rows
 from ._tables import check_frame, check_points, check_varied, check_weight, warn_of_target
+from ._types import in_default_precision
 from .bespoke import FittedSteps, fit_steps
 from .bijections import CNF, Chain, map_integrators
 from .distributions import AbstractDistribution, Transformed, core_and_links
@@ -440,7 +441,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         """
         flow, steps = self._fitted_flow(), self._steps(error)
         flow = flow if steps is None else map_integrators(lambda _: steps.score, flow)
-        return jax.tree_util.Partial(AbstractDistribution.log_prob, flow)
+        return jax.tree_util.Partial(AbstractDistribution.log_prob, in_default_precision(flow))
 
     def _check_rows(self, X, reset: bool = False) -> np.ndarray:
         if not reset:

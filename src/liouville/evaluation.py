@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ._types import AnyArray, Rows
+from ._types import AnyArray, Rows, in_default_precision
 from .bespoke import FittedSteps
 from .bijections import (
     CNF,
@@ -282,7 +282,7 @@ def path_costs(flow: Transformed, rows: Rows, regularizers: tuple[AbstractRegula
     core, links = core_and_links(flow)
     cnf = cnf_of(core)
     cnf = CNF(cnf.vector_field, cnf.divergence, cnf.integrator, regularizers, cnf.t0, cnf.t1)
-    core = Transformed(core.base, cnf)
+    core = in_default_precision(Transformed(core.base, cnf))
     names = sorted(regularizer.name for regularizer in regularizers)
     weights = {regularizer.name: regularizer.weight for regularizer in regularizers}
 
@@ -378,7 +378,7 @@ def gradient(flow: Transformed, rows: Rows) -> np.ndarray:
     core, links = core_and_links(flow)
     # The outermost link runs on the host, for its digits; it is affine, so the chain rule is a division.
     outer = links[-1:]
-    inner = Transformed(core.base, Chain([core.bijection, *links[:-1]]))
+    inner = in_default_precision(Transformed(core.base, Chain([core.bijection, *links[:-1]])))
     scale = outer[0].scale if outer and isinstance(outer[0], Standardize) else 1.0
     if outer and not isinstance(outer[0], Standardize):
         raise TypeError(
@@ -411,7 +411,7 @@ def _forward(flow: Transformed) -> tuple[Transformed, list[AbstractBijection]]:
     """Return the core, which no gradient is asked of, and the closed forms: that takes a third less time to trace."""
     core, links = core_and_links(flow)
     alone = lambda integrator: dataclasses.replace(integrator, adjoint=diffrax.ForwardMode())  # noqa: E731
-    return map_integrators(alone, core), links
+    return in_default_precision(map_integrators(alone, core)), links
 
 
 def _dtype():

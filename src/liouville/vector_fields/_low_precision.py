@@ -49,4 +49,6 @@ class LowPrecision(AbstractVectorField):
     def __call__(self, t: Time, x: Point, condition: Condition = None) -> Point:
         params, static = eqx.partition(self.field, is_parameter)
         rounded = eqx.combine(jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(self.dtype)), params), static)
-        return rounded(t, x.astype(self.dtype), condition).astype(x.dtype)
+        # Time and condition are not rounded, and meet weights that are: strict promotion would refuse that.
+        with jax.numpy_dtype_promotion("standard"):
+            return rounded(t, x.astype(self.dtype), condition).astype(x.dtype)
