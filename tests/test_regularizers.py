@@ -38,7 +38,7 @@ X = np.array([0.5, -1.0, 2.0])
 def at(field, t=0.3, divergence=None, key=None) -> PathPoint:
     """Return the point X of a path, as a solve would hand it over."""
     divergence = Exact() if divergence is None else divergence
-    x = jnp.asarray(X)
+    x = jnp.asarray(X, jnp.result_type(float))
     noise = divergence.init(x, key)
     local = field.value_and_divergence(t, x, None, lambda fn, x: divergence.linearize(fn, x, noise))
     return PathPoint(t, x, None, field, local, divergence.is_exact)
