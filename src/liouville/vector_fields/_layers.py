@@ -51,7 +51,7 @@ def time_features(t: Time, num_frequencies: int) -> Float[Array, " features"]:
     Quarter frequencies make the features of t = 0 and t = 1 differ.
     """
     t = jnp.asarray(t)
-    angles = t * np.pi / 2 * jnp.arange(1.0, num_frequencies + 1, dtype=t.dtype)
+    angles = t * np.pi / 2 * np.arange(1.0, num_frequencies + 1, dtype=t.dtype)
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)])
 
 
