@@ -73,7 +73,7 @@ def near_copies(train: Rows, held_out: Rows) -> float:
     scale = np.where(scale > 0, scale, 1.0)
     neighbours = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(train))).fit((train - loc) / scale)
     distance, _ = neighbours.kneighbors((held_out - loc) / scale)
-    # Sides of which one is a rounding error of the other are no distances.
+    # A distance of 0 is kept above it, so that the gap behind it is a ratio.
     distance = np.maximum(distance, 1e-300)
     has_copy = np.any(distance[:, 1:] > GAP * distance[:, :-1], axis=1)
     enough = has_copy.sum() >= FEWEST_COPIES and has_copy.mean() > SHARE

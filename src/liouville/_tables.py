@@ -248,13 +248,14 @@ def check_varied(X: Rows, weight: np.ndarray, names) -> None:
 
 def _check_scale(X: Rows, numbers: np.ndarray, name) -> None:
     """Raise `DataError` where cells are so far out that the rest of their columns hardly varies beside them."""
-    far = _far_rows(X, FAR)
+    # What is far is doubtful, too: a table of one scale is looked through once.
+    doubtful = _far_rows(X, DOUBTFUL)
+    far = _far_rows(X, FAR) if doubtful else {}
     if far:
         raise DataError(
             f"Expected rows of one scale, got {_listed_far(X, far, numbers, name)}; try leaving out what stands for no "
             "number, or a scale on which the column is even, such as its logarithm."
         )
-    doubtful = _far_rows(X, DOUBTFUL)
     if doubtful:
         warnings.warn(
             f"Expected rows of one scale, got {_listed_far(X, doubtful, numbers, name)}; try leaving out what stands "
