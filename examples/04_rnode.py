@@ -53,11 +53,11 @@ def train(example: Example, target: Target, penalties: tuple, steps: int) -> tup
     return trainer.flow(trainer.state.average), trainer.history, time.perf_counter() - start
 
 
-def judge(target: Target, flow: Transformed, history: dict) -> dict[str, float]:
+def judge(target: Target, flow: Transformed, history: dict, num: int) -> dict[str, float]:
     """Return what an adaptive solver and the exact divergence say of a flow, in the coordinates of training."""
     rng = np.random.default_rng(0)
     known = target.sample(rng, 8000)
-    test = target.sample(rng, 1000)
+    test = target.sample(rng, num)
     units = (test - known.mean(0)) / known.std(0)
     log_prob, info = evaluation.score(flow, units)
     costs = evaluation.path_costs(flow, units, (KINETIC, JACOBIAN))
@@ -95,7 +95,7 @@ def main() -> None:
     steps, plane = example.size(900, 3), six_gaussians()
     for name, penalties in list(PENALTIES.items())[-example.size(4, 1) :]:
         flow, history, seconds = train(example, plane, penalties, steps)
-        found = judge(plane, flow, history)
+        found = judge(plane, flow, history, example.size(1000, 100))
         text = (
             f"{found['gap']:.3f}, {found['training loss']:.3f}, {found['evaluations']:.0f}, "
             f"{found['kinetic']:.2f}, {found['jacobian']:.1f}, {seconds:.0f} s"

@@ -119,7 +119,7 @@ def main() -> None:
     )
     steps = example.size(1000, 20)
     plain, augmented = reflect([1.0, 0.0], steps), reflect([1.0, 1.0], steps)
-    x = np.linspace(-1, 1, 169)[:, None]
+    x = np.linspace(-1, 1, example.size(169, 25))[:, None]
     line, plane = (np.asarray(paths(cnf, x)) for cnf in (plain, augmented))
     example.figure("best of any increasing map, mean squared error", np.mean(x**2))
     for name, found in (("one dimension", line), ("one more dimension", plane)):
@@ -127,7 +127,10 @@ def main() -> None:
     example.picture(draw_reflection(plain, line[::12], plane[::12]), "paths")
 
     target, rng, scale = three_modes(), np.random.default_rng(1), 3.0
-    rows, test = target.sample(rng, 20_000) / scale, target.sample(rng, example.size(500, 50)) / scale
+    rows, test = (
+        target.sample(rng, example.size(20_000, 500)) / scale,
+        target.sample(rng, example.size(500, 50)) / scale,
+    )
     flow = match(np.concatenate([rows, rng.normal(size=rows.shape)], axis=1), 4 * steps)
     grid = np.linspace(-2, 2, example.size(201, 21))[:, None]
     truth = lambda x: target.log_prob(scale * x) + np.log(scale)  # noqa: E731

@@ -76,7 +76,7 @@ def main() -> None:
         "Massaroli, Poli, Park, Yamashita, Asama: Dissecting neural ODEs, 2020",
     )
     target, rng = six_gaussians(), np.random.default_rng(0)
-    rows, test = target.sample(rng, 20_000) / SCALE, target.sample(rng, example.size(1000, 100)) / SCALE
+    rows, test = (target.sample(rng, num) / SCALE for num in (example.size(20_000, 500), example.size(1000, 100)))
     side = np.linspace(-3, 3, example.size(81, 11))
     grid = jnp.asarray(np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2))
     base = jax.random.normal(jax.random.key(1), grid.shape)
@@ -90,7 +90,7 @@ def main() -> None:
         largest, spectrum, _ = exponents(field, base)
         speed, _ = TerminalVelocity()(flow, Batch(jnp.asarray(test)), key=jax.random.key(0))
         mean = np.mean(np.asarray(spectrum), axis=0)
-        samples[name] = SCALE * evaluation.sample(flow, 2000, seed=0)[0]
+        samples[name] = SCALE * evaluation.sample(flow, example.size(2000, 100), seed=0)[0]
         example.figure(f"{name}: NLL", np.log(SCALE**2) - np.mean(log_prob), 3)
         example.figure(f"{name}: largest exponent, mean and 99th percentile", pair(largest), 2)
         example.figure(f"{name}: spectrum, mean", f"{mean[0]:.2f}, {mean[1]:.2f}")

@@ -20,12 +20,12 @@ def main() -> None:
         "the picture that moves in the Julia version of torchdyn's tutorial",
     )
     target, rng = six_gaussians(), np.random.default_rng(0)
-    rows, test = target.sample(rng, 10_000), target.sample(rng, 2000)
-    density = FlowDensity(max_iter=example.size(3000, 40), preprocess="standardize", random_state=0)
+    rows, test = target.sample(rng, example.size(10_000, 500)), target.sample(rng, example.size(2000, 100))
+    density = FlowDensity(max_iter=example.size(3000, 9), preprocess="standardize", random_state=0)
     looks = {"step": [], "loss": [], "nll": []}
 
     # A frame for each look: by default there is one a second at most.
-    movie = DensityMovie(example.folder / "13_watching.gif", LIMITS, num=64, min_seconds=0)
+    movie = DensityMovie(example.folder / "13_watching.gif", LIMITS, num=example.size(64, 12), min_seconds=0)
     logs = []
     try:
         logs = [TensorBoardLog(example.folder / "13_watching_log")]

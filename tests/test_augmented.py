@@ -64,6 +64,7 @@ def test_mean_of_single_draws_is_the_bound(num_augmented, scale):
     assert np.all(np.asarray(expected) < truth.logpdf(x) - 10 * std_error)
 
 
+@pytest.mark.slow
 def test_importance_weights_tighten_the_bound_to_the_log_density():
     truth = stats.multivariate_normal(np.zeros(2), COVARIANCE[:2, :2]).logpdf(POINTS)
     means = []

@@ -149,6 +149,7 @@ def test_a_flow_without_cnf_has_no_paths_but_all_else():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+@pytest.mark.slow
 def test_memory_is_a_matter_of_the_results():
     """10^7 rows in 2 GB above the table are 200 bytes a row: for what is returned, not for copies of the table."""
     code = """

@@ -117,6 +117,7 @@ def test_a_row_of_scores_depends_on_nothing_else():
     np.testing.assert_array_equal(density.sample(5, random_state=1), density.sample(40, random_state=1)[:5])
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_protocol():
     density, test = fitted(), stripes(200, 1)
     found = density.evaluate(test, num_draws=8, num_probes=2, num_exact=100)
@@ -153,6 +154,7 @@ class Killed(Exception):
     """What a test interrupts a fit with."""
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_killed_ten_times_ends_with_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr("liouville.training.SEGMENT_SECONDS", 0.02)
     monkeypatch.setattr("liouville._fitting.SAVING_SHARE", math.inf)
@@ -261,7 +263,8 @@ print(len(jax.devices()), repr(float(density.score(stripes(50, 1)))))
 
 @pytest.mark.slow
 def test_many_devices_learn_what_one_does():
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     run = subprocess.run(
         [sys.executable, "-c", ON_FOUR_DEVICES], capture_output=True, text=True, check=True, env=environment
     )

@@ -59,6 +59,7 @@ def trained() -> tuple[Transformed, np.ndarray]:
     return trainer.run(goals=(0.5, 1.0)).best_flow(), rows
 
 
+@pytest.mark.slow
 def test_statistics_follow_the_points_that_come_through(trained):
     flow, rows = trained
     links, points = flow.bijection.links, jnp.asarray(rows, jnp.float32)
@@ -69,6 +70,7 @@ def test_statistics_follow_the_points_that_come_through(trained):
         points = jax.vmap(link.inverse)(points)
 
 
+@pytest.mark.slow
 def test_a_flow_with_it_reaches_the_truth(trained):
     flow, rows = trained
     entropy = np.log(SCALE).sum() + 1 + np.log(2 * np.pi)

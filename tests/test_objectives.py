@@ -119,10 +119,20 @@ def test_gradient_agrees_with_finite_differences(x64, objective):
     assert abs(slope) > 1e-3
 
 
+THROUGH, BACK = diffrax.RecursiveCheckpointAdjoint(), diffrax.BacksolveAdjoint()
+
+
 @pytest.mark.parametrize(
-    "adjoint", [diffrax.RecursiveCheckpointAdjoint(), diffrax.BacksolveAdjoint()], ids=["through", "back"]
+    ("steps", "adjoint"),
+    [
+        pytest.param("constant", THROUGH, id="constant-through"),
+        pytest.param("constant", BACK, id="constant-back", marks=pytest.mark.slow),
+        pytest.param("shared", THROUGH, id="shared-through", marks=pytest.mark.slow),
+        pytest.param("shared", BACK, id="shared-back", marks=pytest.mark.slow),
+        pytest.param("of each row", THROUGH, id="of each row-through", marks=pytest.mark.slow),
+        pytest.param("of each row", BACK, id="of each row-back"),
+    ],
 )
-@pytest.mark.parametrize("steps", ["constant", "shared", "of each row"])
 def test_gradient_of_a_linear_flow_is_that_of_the_matrix_exponential(x64, steps, adjoint):
     """Its divergence is the same at every row, which must not be counted once a row."""
     integrator = {
@@ -144,7 +154,9 @@ def test_gradient_of_a_linear_flow_is_that_of_the_matrix_exponential(x64, steps,
     np.testing.assert_allclose(jax.jit(jax.grad(loss))(matrix), jax.jit(jax.grad(closed_form))(matrix), atol=1e-6)
 
 
-@pytest.mark.parametrize("integrator", [Integrator.constant(2), Integrator.adaptive(1e-3, 1e-3)])
+@pytest.mark.parametrize(
+    "integrator", [Integrator.constant(2), pytest.param(Integrator.adaptive(1e-3, 1e-3), marks=pytest.mark.slow)]
+)
 def test_the_weights_gradient_is_not_kept_for_each_row(integrator):
     rows, field = jnp.zeros((512, 2)), MLP((2,), width=64, depth=2, key=jax.random.key(0))
     flow = Transformed(Normal.standard((2,)), CNF(field, integrator=integrator))

@@ -127,6 +127,7 @@ def small_multiscale(key):
     return shaken(multiscale((8, 8, 1), field, blocks=1, integrator=integrator, key=key), 0)
 
 
+@pytest.mark.slow
 def test_the_log_determinant_of_a_multiscale_flow_is_that_of_its_jacobian():
     flow = small_multiscale(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (8, 8, 1))

@@ -15,6 +15,9 @@ from liouville.vector_fields import MLP, ConcatSquash, Preconditioned
 
 CASES = [(name, cond_shape) for name in FIELDS for cond_shape in (None, (2,))]
 cases = pytest.mark.parametrize(("name", "cond_shape"), CASES)
+# With a condition a field is called in all that it is: without one is a variation.
+SOME = [pytest.param(*case, marks=pytest.mark.slow if case[1] is None else ()) for case in CASES]
+some_cases = pytest.mark.parametrize(("name", "cond_shape"), SOME)
 
 
 def inputs(cond_shape, rows: int = 4):
@@ -33,7 +36,7 @@ def call_one(field, *args):
     return field(*args)
 
 
-@cases
+@some_cases
 def test_jit_and_vmap_change_nothing(name, cond_shape):
     field = make_field(name, cond_shape=cond_shape)
     t, x, condition = inputs(cond_shape)
@@ -43,7 +46,7 @@ def test_jit_and_vmap_change_nothing(name, cond_shape):
     np.testing.assert_allclose(rows[2], single, atol=1e-6)
 
 
-@cases
+@some_cases
 def test_gradients_are_finite_and_reach_every_parameter(name, cond_shape):
     field = make_field(name, cond_shape=cond_shape)
     rows = inputs(cond_shape)

@@ -152,7 +152,7 @@ class PictureLog:
     >>> import tempfile
     >>> from liouville import ImageDensity
     >>> from liouville.data import digits
-    >>> density = ImageDensity(levels=17, vector_field="conv", width=8, depth=1, max_iter=20, random_state=0)
+    >>> density = ImageDensity(levels=17, vector_field="conv", width=8, depth=1, max_iter=5, random_state=0)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with PictureLog(folder, num=3) as log:
     ...         density = density.fit(digits().pixels[:200], callback=log)

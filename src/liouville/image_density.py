@@ -125,7 +125,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
     >>> from liouville import ImageDensity
     >>> from liouville.data import digits
     >>> X = digits().pixels[:200]
-    >>> density = ImageDensity(levels=17, vector_field="conv", width=8, depth=1, max_iter=20, random_state=0)
+    >>> density = ImageDensity(levels=17, vector_field="conv", width=8, depth=1, max_iter=5, random_state=0)
     >>> print(density.fit(X).sample(3).shape)
     (3, 8, 8, 1)
     """

@@ -67,12 +67,12 @@ class FlowMatching(AbstractObjective):
 
     Examples
     --------
-    >>> import jax, jax.numpy as jnp
+    >>> import equinox as eqx, jax, jax.numpy as jnp
     >>> from liouville.bijections import CNF
     >>> from liouville.distributions import Normal, Transformed
     >>> from liouville.vector_fields import MLP
     >>> flow = Transformed(Normal.standard((2,)), CNF(MLP((2,), key=jax.random.key(0))))
-    >>> loss, _ = FlowMatching()(flow, Batch(jnp.ones((64, 2))), key=jax.random.key(1))
+    >>> loss, _ = eqx.filter_jit(FlowMatching())(flow, Batch(jnp.ones((64, 2))), key=jax.random.key(1))
     >>> print(1 < loss < 3)
     True
     """
@@ -110,12 +110,12 @@ class MaximumLikelihood(AbstractObjective):
 
     Examples
     --------
-    >>> import jax, jax.numpy as jnp
+    >>> import equinox as eqx, jax, jax.numpy as jnp
     >>> from liouville.bijections import CNF
     >>> from liouville.distributions import Normal, Transformed
     >>> from liouville.vector_fields import MLP
     >>> flow = Transformed(Normal.standard((2,)), CNF(MLP((2,), key=jax.random.key(0))))
-    >>> loss, _ = MaximumLikelihood()(flow, Batch(jnp.zeros((8, 2))), key=jax.random.key(1))
+    >>> loss, _ = eqx.filter_jit(MaximumLikelihood())(flow, Batch(jnp.zeros((8, 2))), key=jax.random.key(1))
     >>> print(f"{loss:.4f}")
     1.8379
     """
@@ -221,12 +221,12 @@ class MixedPrecision(AbstractObjective):
 
     Examples
     --------
-    >>> import jax, jax.numpy as jnp
+    >>> import equinox as eqx, jax, jax.numpy as jnp
     >>> from liouville.bijections import CNF
     >>> from liouville.distributions import Normal, Transformed
     >>> from liouville.vector_fields import MLP
     >>> flow = Transformed(Normal.standard((2,)), CNF(MLP((2,), key=jax.random.key(0))))
-    >>> loss, _ = MixedPrecision(FlowMatching())(flow, Batch(jnp.ones((64, 2))), key=jax.random.key(1))
+    >>> loss, _ = eqx.filter_jit(MixedPrecision(FlowMatching()))(flow, Batch(jnp.ones((64, 2))), key=jax.random.key(1))
     >>> print(1 < loss < 3)
     True
     """
@@ -258,14 +258,15 @@ class Dequantized(AbstractObjective):
 
     Examples
     --------
-    >>> import jax, jax.numpy as jnp
+    >>> import equinox as eqx, jax, jax.numpy as jnp
     >>> from liouville.bijections import CNF, Chain, Logit
     >>> from liouville.dequantization import Quantized, UniformDequantization
     >>> from liouville.distributions import Normal, Transformed
     >>> from liouville.vector_fields import MLP
     >>> chain = Chain([CNF(MLP((2,), key=jax.random.key(0))), Logit((2,), alpha=0.05)])
     >>> pictures = Quantized(Transformed(Normal.standard((2,)), chain), UniformDequantization())
-    >>> loss, _ = Dequantized(MaximumLikelihood())(pictures, Batch(jnp.full((4, 2), 128)), key=jax.random.key(1))
+    >>> objective, batch = Dequantized(MaximumLikelihood()), Batch(jnp.full((4, 2), 128))
+    >>> loss, _ = eqx.filter_jit(objective)(pictures, batch, key=jax.random.key(1))
     >>> print(10 < loss < 11)
     True
     """
@@ -334,12 +335,12 @@ class TrajectoryPolynomial(AbstractObjective):
 
     Examples
     --------
-    >>> import jax, jax.numpy as jnp
+    >>> import equinox as eqx, jax, jax.numpy as jnp
     >>> from liouville.bijections import CNF
     >>> from liouville.distributions import Normal, Transformed
     >>> from liouville.vector_fields import MLP
     >>> flow = Transformed(Normal.standard((2,)), CNF(MLP((2,), key=jax.random.key(0))))
-    >>> loss, _ = TrajectoryPolynomial()(flow, Batch(jnp.ones((8, 2))), key=jax.random.key(1))
+    >>> loss, _ = eqx.filter_jit(TrajectoryPolynomial())(flow, Batch(jnp.ones((8, 2))), key=jax.random.key(1))
     >>> print(f"{loss:.4f}")
     0.0000
     """

@@ -31,12 +31,12 @@ class LyapunovPenalty(AbstractObjective):
 
     Examples
     --------
-    >>> import jax, jax.numpy as jnp
+    >>> import equinox as eqx, jax, jax.numpy as jnp
     >>> from liouville.bijections import CNF
     >>> from liouville.distributions import Normal, Transformed
     >>> from liouville.vector_fields import MLP
     >>> flow = Transformed(Normal.standard((2,)), CNF(MLP((2,), key=jax.random.key(0))))
-    >>> loss, _ = LyapunovPenalty()(flow, Batch(jnp.zeros((8, 2))), key=jax.random.key(1))
+    >>> loss, _ = eqx.filter_jit(LyapunovPenalty())(flow, Batch(jnp.zeros((8, 2))), key=jax.random.key(1))
     >>> print(f"{loss:.4f}")
     0.0000
     """
@@ -77,12 +77,12 @@ class TerminalVelocity(AbstractObjective):
 
     Examples
     --------
-    >>> import jax, jax.numpy as jnp
+    >>> import equinox as eqx, jax, jax.numpy as jnp
     >>> from liouville.bijections import CNF
     >>> from liouville.distributions import Normal, Transformed
     >>> from liouville.vector_fields import MLP
     >>> flow = Transformed(Normal.standard((2,)), CNF(MLP((2,), key=jax.random.key(0))))
-    >>> loss, _ = TerminalVelocity()(flow, Batch(jnp.ones((8, 2))), key=jax.random.key(1))
+    >>> loss, _ = eqx.filter_jit(TerminalVelocity())(flow, Batch(jnp.ones((8, 2))), key=jax.random.key(1))
     >>> print(f"{loss:.4f}")
     0.0000
     """
