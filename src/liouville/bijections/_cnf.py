@@ -35,6 +35,11 @@ class CNF(AbstractBijection):
         Times of the base and of the data. There is no state that says which way the flow runs: a
         method's name does.
 
+    Raises
+    ------
+    TypeError
+        Where the field is none: `liouville.vector_fields.Wrapped` makes one of any network.
+
     Examples
     --------
     >>> import jax, jax.numpy as jnp
@@ -61,6 +66,11 @@ class CNF(AbstractBijection):
         t0: Time = 0.0,
         t1: Time = 1.0,
     ):
+        if not isinstance(vector_field, AbstractVectorField):
+            raise TypeError(
+                f"Expected an AbstractVectorField, got {type(vector_field).__name__}; try "
+                "liouville.vector_fields.Wrapped(net, shape), which makes a field of any network."
+            )
         self.vector_field = vector_field
         self.divergence = Exact() if divergence is None else divergence
         self.integrator = Integrator() if integrator is None else integrator

@@ -14,3 +14,4 @@ from ._time_varying import Galerkin as Galerkin
 from ._time_varying import Hypernetwork as Hypernetwork
 from ._trained_time import TrainedTime as TrainedTime
 from ._unet import UNet as UNet
+from ._wrapped import Wrapped as Wrapped

@@ -1,6 +1,7 @@
 """FFJORD's field: linear layers whose gain and bias are driven by time."""
 
 import math
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -57,6 +58,18 @@ class SquashLayer(eqx.Module):
         return self.linear(x) * jax.nn.sigmoid(self.gate(signal))
 
 
+class PlainLayer(eqx.Module):
+    """``W x + b``: the time is not told; a condition is one more input."""
+
+    linear: eqx.nn.Linear
+
+    def __init__(self, fan_in: int, fan_out: int, signal: int, *, key: Key):
+        self.linear = linear(fan_in + signal - 1, fan_out, key=key)
+
+    def __call__(self, x: Float[Array, " n"], signal: Float[Array, " s"]) -> Float[Array, " m"]:
+        return self.linear(jnp.concatenate([x, signal[1:]]))
+
+
 class BlendLayer(eqx.Module):
     """``(1 - t) (W_0 x + b_0) + t (W_1 x + b_1)``: from one layer to another; a condition is one more input."""
 
@@ -86,6 +99,7 @@ CONDITIONINGS = {
     "concat": ConcatLayer,
     "concat_squash": ConcatSquashLayer,
     "hyper": HyperLayer,
+    "none": PlainLayer,
     "squash": SquashLayer,
 }
 
@@ -93,7 +107,7 @@ CONDITIONINGS = {
 class ConcatSquash(AbstractVectorField):
     """A multilayer perceptron of concat-squash layers (Grathwohl and others, FFJORD, 2019).
 
-    Their code has other ways to tell a layer the time, too: `conditioning` chooses one.
+    Their code has other ways to tell a layer the time, too: `conditioning` chooses one, or is a layer of one's own.
 
     Parameters
     ----------
@@ -108,7 +122,9 @@ class ConcatSquash(AbstractVectorField):
     conditioning
         How each layer is told the time `t` and the condition, together `s`: ``"concat_squash"``,
         ``(W x + b) * sigmoid(G s) + B s``; ``"concat"``, ``W (x, s) + b``; ``"squash"``, ``(W x + b) * sigmoid(G s)``;
-        ``"blend"``, from one layer at time 0 to another at time 1; ``"hyper"``, weights that are affine in `s`.
+        ``"blend"``, from one layer at time 0 to another at time 1; ``"hyper"``, weights that are affine in `s`;
+        ``"none"``, ``W x + b``, which is not told the time. Or a class of layers: ``layer(fan_in, fan_out, signal,
+        key=key)``, where `signal` is the size of `s`, returns an Equinox module that is called as ``(x, s)``.
     key
         Key for the initial weights.
 
@@ -128,7 +144,7 @@ class ConcatSquash(AbstractVectorField):
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     activation: str = eqx.field(static=True)
-    layers: tuple[ConcatSquashLayer | ConcatLayer | SquashLayer | BlendLayer | HyperLayer, ...]
+    layers: tuple[Callable[[Array, Array], Array], ...]
 
     def __init__(
         self,
@@ -138,12 +154,14 @@ class ConcatSquash(AbstractVectorField):
         depth: int = 3,
         cond_shape: tuple[int, ...] | None = None,
         activation: str = "tanh",
-        conditioning: str = "concat_squash",
+        conditioning: str | Callable[..., Callable] = "concat_squash",
         key: Key,
     ):
-        if conditioning not in CONDITIONINGS:
+        layer = conditioning if callable(conditioning) else CONDITIONINGS.get(conditioning)
+        if layer is None:
             raise ValueError(
-                f"Expected a conditioning among {list(CONDITIONINGS)}, got {conditioning!r}; try 'concat_squash'."
+                f"Expected a conditioning among {list(CONDITIONINGS)}, or a class of layers, got {conditioning!r}; try "
+                "'concat_squash'."
             )
         self.shape, self.cond_shape = tuple(shape), cond_shape
         self.activation = check_activation(activation)
@@ -151,7 +169,7 @@ class ConcatSquash(AbstractVectorField):
         sizes = [size, *[width] * depth, size]
         keys = jax.random.split(key, depth + 1)
         self.layers = tuple(
-            CONDITIONINGS[conditioning](fan_in, fan_out, signal, key=k)
+            layer(fan_in, fan_out, signal, key=k)
             for fan_in, fan_out, k in zip(sizes[:-1], sizes[1:], keys, strict=True)
         )
 
