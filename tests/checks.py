@@ -143,7 +143,9 @@ FIELDS: dict[str, Callable] = {
     "potential_0": lambda shape, **kwargs: Potential(shape, width=8, depth=0, **kwargs),
     "potential_3": lambda shape, **kwargs: Potential(shape, width=8, depth=3, **kwargs),
     "preconditioned": lambda shape, **kwargs: Preconditioned(MLP(shape, width=8, depth=1, **kwargs)),
-    "trained_time": lambda shape, **kwargs: TrainedTime(PlanarField(shape, width=8, **kwargs), end_time=0.7),
+    "trained_time": lambda shape, **kwargs: TrainedTime(
+        PlanarField(shape, width=8, form="layers", **kwargs), end_time=0.7
+    ),
     **{
         f"{conditioning}_1": lambda shape, c=conditioning, **kwargs: ConcatSquash(
             shape, width=8, depth=1, conditioning=c, **kwargs

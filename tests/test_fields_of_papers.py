@@ -8,6 +8,7 @@ import pytest
 from numpy.polynomial import chebyshev, polynomial
 
 from checks import FIELDS, make_field, randomize
+from liouville._types import is_parameter
 from liouville.bijections import CNF
 from liouville.divergences import Exact, Hutchinson
 from liouville.flows import VECTOR_FIELDS, FlowRecipe
@@ -19,6 +20,7 @@ from liouville.vector_fields import (
     PlanarField,
     Potential,
     TrainedTime,
+    Wrapped,
 )
 from liouville.vector_fields._time_varying import BASES, basis_functions
 
@@ -57,10 +59,11 @@ def test_jacobian_products_go_with_the_scaled_field():
     np.testing.assert_allclose(local.products, jacobian.T, rtol=1e-4, atol=1e-6)
 
 
-def test_planar_field_by_three_divergences(x64):
+@pytest.mark.parametrize("form", ["layers", pytest.param("terms", marks=pytest.mark.slow)])
+def test_planar_field_by_three_divergences(x64, form):
     """Closed form, forward-mode and reverse-mode Hutchinson: the last two agree probe by probe, and in the mean."""
     x = jnp.asarray(np.asarray(X), jnp.float64)
-    field = randomize(PlanarField((3,), width=6, key=KEY), 1)
+    field = randomize(PlanarField((3,), width=6, form=form, key=KEY), 1)
     value = lambda x: field(0.3, x)  # noqa: E731
     closed = field.value_and_divergence(0.3, x, None, lambda fn, x: Exact().linearize(fn, x, None)).estimates[0]
     np.testing.assert_allclose(closed, Exact()(value, x, None)[1], rtol=1e-12)
@@ -254,3 +257,89 @@ def test_points_of_any_shape_flow_through_the_fields():
     for name in ("galerkin", "hypernetwork", "planar", "potential_3", "trained_time", "hyper_1"):
         field = FIELDS[name]((2, 2), cond_shape=None, key=KEY)
         assert eqx.filter_eval_shape(field, 0.5, jnp.ones((2, 2))).shape == (2, 2)
+
+
+def test_planar_layers_are_the_sum_of_gated_layers(x64):
+    field = randomize(PlanarField((3,), width=6, form="layers", key=KEY), 1)
+    x, t = np.array([0.4, -1.1, 0.7]), 0.3
+    gates = np.asarray(field.gates(t))
+    assert np.any(gates < 0)
+    w, b, u = (np.asarray(part) for part in (field.inner.weight, field.inner.bias, field.outer.weight.T))
+    expected = sum(g * (x + u[m] * np.tanh(w[m] @ x + b[m])) for m, g in enumerate(gates))
+    np.testing.assert_allclose(field(t, jnp.asarray(x)), expected, rtol=1e-6)
+    # It starts at rest, as all fields do.
+    assert not np.any(PlanarField((3,), form="layers", key=KEY)(t, jnp.asarray(x)))
+    with pytest.raises(ValueError, match=r"Expected a form among \['terms', 'layers'\], got 'notebook'"):
+        PlanarField((3,), form="notebook", key=KEY)
+
+
+def test_any_network_makes_a_flow(x64):
+    """The tutorial's: 2-64-64-64-2, not told the time. Its flow is a semigroup, and every weight is trained."""
+    net = eqx.nn.MLP(2, 2, width_size=64, depth=3, activation=jnp.tanh, key=KEY)
+    field = Wrapped(net, (2,))
+    assert sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(field, is_parameter))) == 8642
+    cnf, x = CNF(field, integrator=Integrator.constant(20)), jnp.array([0.4, -1.1])
+    end, log_det = eqx.filter_jit(cnf.transform_and_log_det)(x)
+    jacobian = jax.jit(jax.jacrev(cnf.transform))(x)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], atol=1e-6)
+    half = eqx.filter_jit(lambda x: cnf.move(cnf.move(x, 0.0, 0.5).x, 0.3, 0.8).x)(x)
+    np.testing.assert_allclose(half, end, atol=1e-6)
+
+
+def test_a_function_of_time_makes_a_field():
+    field = Wrapped(lambda t, x: t * x, (2,), takes_time=True)
+    np.testing.assert_allclose(CNF(field).transform(jnp.ones(2)), np.exp(0.5), rtol=1e-4)
+
+
+def test_what_is_no_field_is_named():
+    net = eqx.nn.MLP(2, 2, 8, 1, key=KEY)
+    with pytest.raises(TypeError, match=r"Expected an AbstractVectorField, got MLP; try .*Wrapped\(net, shape\)"):
+        CNF(net)
+    with pytest.raises(TypeError, match="Expected an AbstractVectorField, got function; try"):
+        CNF(lambda t, x: x)
+    with pytest.raises(TypeError, match=r"called as net\(x\), got function.*try takes_time=True"):
+        Wrapped(lambda t, x: x, (2,))
+    with pytest.raises(TypeError, match=r"called as net\(t, x\), got MLP.*try takes_time=False"):
+        Wrapped(net, (2,), takes_time=True)
+    with pytest.raises(ValueError, match=r"a velocity of shape \(2,\), got \(1,\)"):
+        Wrapped(lambda x: x[:1], (2,))
+
+
+@pytest.mark.parametrize("cond_shape", [None, (2,)])
+def test_without_conditioning_a_field_is_not_told_the_time(cond_shape):
+    field = ConcatSquash((3,), width=8, depth=1, conditioning="none", cond_shape=cond_shape, key=KEY)
+    condition = None if cond_shape is None else CONDITION
+    value = field(0.1, X, condition)
+    np.testing.assert_array_equal(value, field(0.9, X, condition))
+    assert np.any(value != field(0.1, X + 1, condition))
+    if condition is not None:
+        assert np.any(value != field(0.1, X, condition + 1))
+    else:
+        net = [(np.asarray(layer.linear.weight), np.asarray(layer.linear.bias)) for layer in field.layers]
+        (w, b), (v, c) = net
+        np.testing.assert_allclose(value, v @ np.tanh(w @ np.asarray(X) + b) + c, rtol=1e-5)
+
+
+class ChebyshevLayer(eqx.Module):
+    """A layer of one's own: Chebyshev polynomials of each input, their coefficients affine in the time."""
+
+    weight: jax.Array
+
+    def __init__(self, fan_in, fan_out, signal, *, key):
+        self.weight = jax.random.normal(key, (1 + signal, fan_out, 3 * fan_in)) / fan_in
+
+    def __call__(self, x, signal):
+        features = jnp.concatenate([jnp.cos(k * jnp.arccos(jnp.tanh(x))) for k in range(3)])
+        return jnp.einsum("s,soi,i->o", jnp.concatenate([jnp.ones(1, x.dtype), signal]), self.weight, features)
+
+
+def test_a_layer_of_ones_own_stacks():
+    field = ConcatSquash((3,), width=4, depth=1, conditioning=ChebyshevLayer, key=KEY)
+    first, last = (np.asarray(layer.weight, np.float64) for layer in field.layers)
+
+    def layer(weight, x, t):
+        basis = [chebyshev.chebval(np.tanh(x), np.eye(3)[k]) for k in range(3)]
+        return (weight[0] + t * weight[1]) @ np.concatenate(basis)
+
+    expected = layer(last, np.tanh(layer(first, np.asarray(X, np.float64), 0.3)), 0.3)
+    np.testing.assert_allclose(field(0.3, X), expected, rtol=1e-4, atol=1e-5)

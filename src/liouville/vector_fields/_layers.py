@@ -71,14 +71,18 @@ def time_signal(t: Time, condition: Condition) -> Float[Array, " signal"]:
 
 
 class Perceptron(eqx.Module):
-    """Linear layers with an activation between them: a small network of the time and the condition."""
+    """Linear layers with an activation between them: a small network of the time and the condition.
+
+    `zero` starts the last one at zero.
+    """
 
     layers: tuple[eqx.nn.Linear, ...]
     activation: str = eqx.field(static=True)
 
-    def __init__(self, sizes: list[int], activation: str = "tanh", *, key: Key):
-        keys = jax.random.split(key, len(sizes) - 1)
-        self.layers = tuple(linear(*pair, key=k) for *pair, k in zip(sizes[:-1], sizes[1:], keys, strict=True))
+    def __init__(self, sizes: list[int], activation: str = "tanh", *, key: Key, zero: bool = False):
+        *keys, last = jax.random.split(key, len(sizes) - 1)
+        layers = [linear(*pair, key=k) for *pair, k in zip(sizes[:-2], sizes[1:-1], keys, strict=True)]
+        self.layers = (*layers, linear(*sizes[-2:], key=last, zero=zero))
         self.activation = check_activation(activation)
 
     def __call__(self, signal: Float[Array, " n"]) -> Float[Array, " m"]:
