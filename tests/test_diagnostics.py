@@ -188,3 +188,25 @@ def test_penalties_refuse_what_is_no_cnf(penalty):
     flow = Transformed(Normal.standard((1,)), Chain([Standardize([0.0], [1.0])]))
     with pytest.raises(TypeError, match="Expected a flow whose bijection is a CNF, got Chain; try"):
         penalty(flow, Batch(jnp.zeros((4, 1))), key=jax.random.key(0))
+
+
+def test_segments_of_a_path_have_exponents_of_their_own():
+    """A field that stretches in the first half of its time and shrinks in the second: over all nothing has grown."""
+
+    class Breath(LinearField):
+        def __call__(self, t, x, condition=None):
+            return jnp.where(t < 0.5, 1.0, -1.0) * x
+
+    integrator = Integrator.constant(20)
+    flow = Transformed(Normal.standard((2,)), CNF(Breath(jnp.eye(2)), integrator=integrator))
+    losses = {}
+    for segments in (1, 2):
+        loss, aux = eqx.filter_jit(LyapunovPenalty(num_intervals=segments))(
+            flow, Batch(jnp.zeros((3, 2))), key=jax.random.key(0)
+        )
+        losses[segments] = loss
+        assert aux["evaluations"] == 4 * 20
+        np.testing.assert_allclose(aux["lyapunov"], 0, atol=0.1)
+    # exp(0.5) in half a unit of time is an exponent of 1, its square counts in one segment of two.
+    assert losses[1] < 0.01
+    np.testing.assert_allclose(losses[2], 0.5, atol=0.1)

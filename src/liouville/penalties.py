@@ -17,12 +17,16 @@ class LyapunovPenalty(AbstractObjective):
     where it is positive, small differences of base points grow. Exact for the points drawn, up to the
     solver's tolerance, in squared nats per squared unit of time.
 
+    Growth here and shrinking there cancel along a path: in segments each stretch of it has an exponent of its own.
+
     Parameters
     ----------
     threshold
         Exponents up to here cost nothing, in nats per unit of time.
     num_points
         Number of base points, the first rows' where there are conditions; None means one for each row.
+    num_intervals
+        Number of equal segments of a path; the mean is over all of them.
 
     Raises
     ------
@@ -43,24 +47,33 @@ class LyapunovPenalty(AbstractObjective):
 
     threshold: float = eqx.field(default=0.0, static=True)
     num_points: int | None = eqx.field(default=None, static=True)
+    num_intervals: int = eqx.field(default=1, static=True)
 
     def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
-        """Return the mean squared excess, and the mean exponent as ``lyapunov``."""
+        """Return the mean squared excess, and the mean exponent as ``lyapunov``; evaluations are of whole paths."""
         cnf = cnf_of(flow)
         num = batch.x.shape[0] if self.num_points is None else min(self.num_points, batch.x.shape[0])
         conditions = None if batch.condition is None else batch.condition[:num]
 
+        edges = cnf.t0 + (cnf.t1 - cnf.t0) * jnp.linspace(0.0, 1.0, self.num_intervals + 1)
+
         def one_point(key: Key, condition):
+            def segment(x, times):
+                found = lyapunov_exponents(
+                    cnf.vector_field, x, t0=times[0], t1=times[1], integrator=cnf.integrator, condition=condition
+                )
+                return found.x, (found.largest, found.info)
+
             z = flow.base._sample(key, flow._base_condition(condition))
-            found = lyapunov_exponents(
-                cnf.vector_field, z, t0=cnf.t0, t1=cnf.t1, integrator=cnf.integrator, condition=condition
-            )
-            return found.largest, found.info
+            _, found = jax.lax.scan(segment, z, (edges[:-1], edges[1:]))
+            return found
 
         keys = jax.random.split(key, num)
         largest, info = jax.vmap(one_point, (0, None if conditions is None else 0))(keys, conditions)
         loss = jnp.mean(jnp.maximum(largest - self.threshold, 0.0) ** 2)
-        return loss, {**costs(info), "lyapunov": jnp.mean(largest)}
+        spent = costs(info)
+        spent["evaluations"] = self.num_intervals * spent["evaluations"]
+        return loss, {**spent, "lyapunov": jnp.mean(largest)}
 
 
 class TerminalVelocity(AbstractObjective):
