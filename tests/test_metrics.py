@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 
-from liouville.data import banana, six_gaussians, three_modes
+from liouville.data import banana, six_gaussians, three_modes, two_moons
 from liouville.metrics import bits_per_dim, evaluate_baselines, likelihood
 
 
@@ -41,7 +41,7 @@ def test_the_mixture_finds_six_gaussians():
     assert mixture.nll < kernel.nll < gaussian.nll
 
 
-@pytest.mark.parametrize("make", [six_gaussians, three_modes, banana])
+@pytest.mark.parametrize("make", [six_gaussians, three_modes, banana, two_moons])
 def test_targets_sample_from_their_density(make):
     target = make()
     rows = target.sample(np.random.default_rng(3), 200_000)
@@ -54,3 +54,17 @@ def test_targets_sample_from_their_density(make):
     log_prob = target.log_prob(points)
     error = np.hypot(stats.sem(weights * log_prob), stats.sem(target.log_prob(rows)))
     assert abs((weights * log_prob).mean() - target.log_prob(rows).mean()) < 4 * error
+
+
+@pytest.mark.parametrize(("radius", "noise"), [(2.0, 0.2), (1.0, 3.0)])
+def test_moons_are_their_integral_and_integrate_to_one(radius, noise):
+    target = two_moons(radius, noise)
+    side = np.linspace(-1.6 * radius - 6 * noise, 1.6 * radius + 6 * noise, 241)
+    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    mass = np.exp(target.log_prob(grid)).sum() * (side[1] - side[0]) ** 2
+    assert abs(mass - 1) < 1e-6
+    for point in ([0.1, 0.4], [-radius, -1.0]):
+        arc = lambda a, s: s * radius * np.array([np.cos(a) - 0.5, np.sin(a)])  # noqa: E731
+        kernel = lambda a, s, x=point, arc=arc: stats.multivariate_normal(arc(a, s), noise**2).pdf(x)  # noqa: E731
+        expected = np.mean([integrate.quad(kernel, 0, np.pi, (s,), epsabs=1e-13)[0] / np.pi for s in (1, -1)])
+        np.testing.assert_allclose(np.exp(target.log_prob(np.array([point]))[0]), expected, rtol=1e-8)

@@ -26,3 +26,4 @@ from ._toy import banana as banana
 from ._toy import mixture as mixture
 from ._toy import six_gaussians as six_gaussians
 from ._toy import three_modes as three_modes
+from ._toy import two_moons as two_moons

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 
@@ -78,3 +79,42 @@ def banana() -> Target:
         return -0.5 * (across**2 + along**2) - np.log(2.0) - np.log(2 * np.pi)
 
     return Target("banana", 2, sample, log_prob)
+
+
+def two_moons(radius: float = 2.0, noise: float = 0.2) -> Target:
+    """Return two half circles, one upside down, which reach into each other, blurred (FlowJAX's).
+
+    Its log-density is a quadrature along the half circles: exact to rounding.
+
+    Parameters
+    ----------
+    radius
+        Of both; the upper one's centre is half of it to the left of the origin, the lower one's to the right.
+    noise
+        Standard deviation of the noise in each column.
+
+    Examples
+    --------
+    >>> target = two_moons()
+    >>> rows = target.sample(np.random.default_rng(0), 5000)
+    >>> print(round(-target.log_prob(rows).mean(), 1))
+    2.4
+    """
+    # Some nodes for each standard deviation of the noise along the arc.
+    nodes, weights = np.polynomial.legendre.leggauss(40 + int(8 * radius / noise))
+    angles = np.pi / 2 * (nodes + 1)
+    upper = radius * np.stack([np.cos(angles) - 0.5, np.sin(angles)], axis=1)
+    points, log_weights = np.concatenate([upper, -upper]), np.log(np.tile(weights, 2) / 4)
+
+    def sample(rng: np.random.Generator, n: int) -> np.ndarray:
+        angle = np.pi * rng.random(n)
+        arc = radius * np.stack([np.cos(angle) - 0.5, np.sin(angle)], axis=1)
+        return arc * rng.choice([-1, 1], n)[:, None] + noise * rng.normal(size=(n, 2))
+
+    def log_prob(x: np.ndarray) -> np.ndarray:
+        found = np.empty(len(x))
+        for rows in np.array_split(np.arange(len(x)), len(x) // 2000 + 1):
+            found[rows] = logsumexp(-cdist(x[rows], points, "sqeuclidean") / (2 * noise**2) + log_weights, axis=1)
+        return found - np.log(2 * np.pi * noise**2)
+
+    return Target("two moons", 2, sample, log_prob)
