@@ -1,8 +1,10 @@
 """Callbacks: what they are told, and what the ready ones write."""
 
+import io
 import struct
 import sys
 
+import imageio_ffmpeg
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -160,15 +162,28 @@ def test_movie_refuses_what_it_cannot_draw(tmp_path):
         DensityMovie(tmp_path / "a.gif", num=1)
 
 
+def pictures(folder) -> list[tuple[int, Image.Image]]:
+    """Return the pictures of a run, with their steps."""
+    shown = [(step, value.image.encoded_image_string) for step, value in values_of(folder) if value.HasField("image")]
+    return [(step, Image.open(io.BytesIO(encoded))) for step, encoded in shown]
+
+
 def events(folder) -> dict[str, list[tuple[int, float]]]:
-    """Return the scalars of a run, read record by record: length, checksum, event, checksum."""
-    (path,), found = folder.glob("events*"), {}
+    """Return the scalars of a run."""
+    found = {}
+    for step, value in values_of(folder):
+        found.setdefault(value.tag, []).append((step, value.simple_value))
+    return found
+
+
+def values_of(folder) -> list:
+    """Return what a run has, each with its step, read record by record: length, checksum, event, checksum."""
+    (path,), found = folder.glob("events*"), []
     data = path.read_bytes()
     while data:
         (length,) = struct.unpack("<Q", data[:8])
         event, data = Event.FromString(data[12 : 12 + length]), data[16 + length :]
-        for value in event.summary.value:
-            found.setdefault(value.tag, []).append((event.step, value.simple_value))
+        found += [(event.step, value) for value in event.summary.value]
     return found
 
 
@@ -196,3 +211,55 @@ def test_log_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ImportError, match=r"Expected the package tensorboardX, got none; try pip install"):
         TensorBoardLog(tmp_path)
+
+
+@pytest.mark.parametrize("preprocess", ["whiten", "auto"])
+def test_a_callback_that_returns_true_ends_the_fit_and_keeps_it(table, preprocess, tmp_path):
+    looks, path = [], tmp_path / "checkpoint"
+
+    def watch(step, loss, flow):
+        looks.append((flow.kind, step))
+        return step >= 8
+
+    density = FlowDensity(**{**FAST, "max_iter": 10_000, "preprocess": preprocess}, checkpoint=str(path))
+    density.fit(table, callback=watch)
+    assert looks[-1][1] == density.n_iter_ < 1000 and sum(step >= 8 for _, step in looks) == 1
+    # The last weights were validated, too: that look was not told.
+    assert density.history_["step"][-1] == density.n_iter_ and np.isfinite(density.history_["nll"][-1])
+    assert np.isfinite(density.score(table)) and not path.exists()
+
+
+def test_what_is_not_true_goes_on(table):
+    density = FlowDensity(**{**FAST, "max_iter": 6}).fit(table, callback=lambda *told: [1])
+    assert density.n_iter_ == 6
+
+
+def test_a_callback_that_ends_the_fit_at_once_leaves_the_closed_forms(table):
+    density = FlowDensity(**FAST).fit(table, callback=lambda *told: np.bool_(True))
+    assert density.n_iter_ == 0
+    truth = stats.multivariate_normal(table.mean(0), np.cov(table.T)).logpdf(table)
+    assert abs(density.score(table) - truth.mean()) < 0.02
+
+
+def test_movies_are_what_their_names_say(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"Expected a movie that ends in .gif or .mp4, got .*a.avi; try a.gif"):
+        DensityMovie(tmp_path / "a.avi")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match=r"Expected ffmpeg, which encodes .*a.mp4, got none.*a.gif"):
+        DensityMovie(tmp_path / "a.mp4")
+    (tmp_path / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+    with DensityMovie(tmp_path / "a.mp4", num=10, min_seconds=0) as movie:
+        for step in range(3):
+            movie(step, 0.0, Handle((0.1 * step, 0.0)))
+    assert (tmp_path / "a.mp4").read_bytes()[4:12] == b"ftypisom"
+    # The last frame is shown ten times as long.
+    assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "a.mp4"))[0] == 12
+
+
+def test_log_has_pictures_where_they_are_asked_for(tmp_path):
+    with TensorBoardLog(tmp_path, picture_seconds=0) as log:
+        log(3, 1.5, Handle((2.0, 0.0)))
+        log(4, 1.4, Handle((0.0, 0.0)))
+    shown = pictures(tmp_path / "whiten")
+    assert [step for step, _ in shown] == [3, 4]
+    assert all(np.asarray(picture).shape == (360, 360, 3) and np.ptp(picture) > 100 for _, picture in shown)

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from scipy import integrate
+from scipy.stats import multivariate_normal
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -21,6 +22,7 @@ from sklearn.utils.estimator_checks import (
 )
 
 from liouville import CheckpointError, FlowDensity, SolveError
+from liouville._defaults import resolve
 from liouville._fitting import TrainingFile
 from liouville.flows import RECIPES
 
@@ -496,3 +498,41 @@ def test_every_recipe_fits_is_exact_at_evaluation_and_travels_in_a_file(recipe, 
     loaded = FlowDensity.load(tmp_path / "model")
     assert loaded.recipe == recipe
     np.testing.assert_allclose(loaded.score_samples(rows), log_prob, atol=1e-5)
+
+
+def test_densities_on_the_way_go_from_the_base_to_the_rows(fitted, table):
+    rows = table[:50]
+    np.testing.assert_array_equal(fitted.score_samples(rows, time=1), fitted.score_samples(rows))
+    # At time 0 it is the standard normal behind the closed forms: the Gaussian that fits the rows.
+    start = multivariate_normal(table.mean(0), np.cov(table.T)).logpdf(rows)
+    np.testing.assert_allclose(fitted.score_samples(rows, time=0.0), start, atol=0.5)
+    assert np.all(np.isfinite(fitted.score_samples(rows, time=0.5)))
+    for wrong in (-0.1, 1.1, "half", True):
+        with pytest.raises(ValueError, match=r"Expected a time from 0 \(base\) to 1 \(data\), got"):
+            fitted.score_samples(rows, time=wrong)
+    with pytest.raises(ValueError, match="Expected no error with time=0.5"):
+        fitted.score_samples(rows, time=0.5, error=1e-2)
+    with pytest.raises(TypeError, match=r"discrete layers\s+have no time, hence no vector field and no paths"):
+        fitted_by("planar_flow").score_samples(rows, time=0.5)
+
+
+def test_a_trainable_base_is_trained_and_travels_in_a_file(tmp_path):
+    rows, handles = np.random.default_rng(0).normal(size=(500, 1)), []
+    params = {**FAST, "objective": "likelihood", "solver": "rk4", "base": "trainable", "weight_decay": 1e-3}
+    density = FlowDensity(**{**params, "max_iter": 3, "learning_rate": 0.1})
+    density.fit(rows, callback=lambda step, loss, flow: handles.append(flow))
+    last = handles[-1]().base
+    assert np.any(np.asarray(last.loc) != 0) and np.any(np.asarray(last.log_scale) != 0)
+    density.save(tmp_path / "model")
+    np.testing.assert_array_equal(FlowDensity.load(tmp_path / "model").score_samples(rows), density.score_samples(rows))
+    assert density.facts_["weight_decay"] == 1e-3 and FlowDensity(recipe="cnf", max_iter=1).weight_decay is None
+    with pytest.raises(ValueError, match="Expected base 'standard' with flow matching"):
+        FlowDensity(base="trainable").fit(rows)
+    with pytest.raises(ValueError, match="Expected no negative weight_decay, got -1"):
+        FlowDensity(weight_decay=-1).fit(rows)
+
+
+def test_weight_decay_is_the_recipes_or_ones_own():
+    assert resolve(FlowDensity(recipe="cnf"), 100, 2).options.weight_decay == 1e-5
+    assert resolve(FlowDensity(recipe="cnf", weight_decay=0.0), 100, 2).options.weight_decay == 0
+    assert resolve(FlowDensity(), 100, 2).options.weight_decay == 0

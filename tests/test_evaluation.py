@@ -17,7 +17,7 @@ from liouville._types import in_default_precision
 from liouville.bijections import CNF, Chain, Standardize, Whiten
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Hutchinson
-from liouville.flows import with_divergence
+from liouville.flows import until, with_divergence
 from liouville.integrate import STATUS, Integrator
 from test_integrate import Blowup
 
@@ -194,3 +194,15 @@ def test_stacked_flows_are_scored_too(x64):
     rows = np.random.default_rng(0).normal(size=(5, 3))
     expected = stats.multivariate_normal(np.full(3, 5.0), root @ root.T).logpdf(rows)
     np.testing.assert_allclose(evaluation.score(flow, rows)[0], expected, atol=1e-6)
+
+
+def test_a_density_on_the_way_is_that_of_its_time(x64):
+    """Of a linear flow behind a change of units it is a Gaussian, at every time."""
+    matrix, units = np.array([[0.5, -0.8], [0.3, 0.2]]), Standardize([5.0, -3.0], [2.0, 10.0])
+    cnf = CNF(LinearField(jnp.asarray(matrix)), integrator=Integrator.adaptive(1e-8, 1e-8), t0=0.5, t1=1.5)
+    flow = Transformed(Normal.standard((2,)), Chain([cnf, units]))
+    rows = np.random.default_rng(0).normal(size=(5, 2)) * [2, 10] + [5, -3]
+    for time in (0.0, 0.25, 1.0):
+        root = np.diag([2.0, 10.0]) @ linalg.expm(time * matrix)
+        expected = stats.multivariate_normal([5.0, -3.0], root @ root.T).logpdf(rows)
+        np.testing.assert_allclose(evaluation.score(until(flow, time), rows)[0], expected, atol=1e-5)

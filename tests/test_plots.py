@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from liouville import FlowDensity, plots
+from liouville import FlowDensity, evaluation, plots
 
 FAST = {"max_iter": 20, "width": 8, "depth": 1, "preprocess": "standardize", "random_state": 0}
 
@@ -83,3 +83,24 @@ def test_other_formats_are_refused(plane, tmp_path):
     with pytest.raises(ValueError, match=r"\.png, \.pdf or \.svg"):
         plots.save(plots.plot_training(plane[0].history_), tmp_path / "training.txt")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_field_is_drawn_in_the_units_of_the_table(plane, line):
+    density, _ = plane
+    rows, step = density.sample(5, random_state=1), 1e-3
+    # Along a path the difference of two times is the velocity between them.
+    paths = density.trajectory(rows, num_times=1001)
+    found = evaluation.velocity(density.flow_, paths[500], 0.5)
+    np.testing.assert_allclose(found, (paths[501] - paths[499]) / (2 * step), rtol=0.02, atol=2e-3)
+    for fitted_, time in ((density, 0.25), (line[0], 0.5)):
+        figure = plots.plot_field(fitted_, time, num=12)
+        (image,) = figure.axes[0].images
+        assert image.get_array().shape == (12, 12) and np.all(np.isfinite(image.get_array()))
+    assert figure.axes[0].get_xlabel() == "time t" and figure.axes[0].get_xlim() == (0, 1)
+
+
+def test_a_field_that_is_not_there_is_refused(plane):
+    with pytest.raises(ValueError, match=r"Expected a time from 0 \(base\) to 1 \(data\), got 1.5; try time=0.5"):
+        plots.plot_field(plane[0], 1.5)
+    with pytest.raises(ValueError, match="Expected one or two columns, got 3; try plot_trajectories"):
+        plots.plot_field(fitted(3)[0])

@@ -16,18 +16,21 @@ from .flows import DIVERGENCES, RECIPES, VECTOR_FIELDS, FlowRecipe, Recipe
 from .integrate import SOLVERS
 from .objectives import AbstractObjective, FlowMatching, MaximumLikelihood, TrainedWith
 from .preprocessing import PREPROCESSORS
-from .training import Trainer
+from .training import Options, Trainer
 
 OBJECTIVES = ("flow_matching", "likelihood")
+BASES = ("standard", "trainable")
 CHOICES = {
     "recipe": tuple(RECIPES),
     "objective": (None, *OBJECTIVES),
     "vector_field": (None, *VECTOR_FIELDS),
+    "base": BASES,
     "divergence": (None, *DIVERGENCES),
     "solver": (None, *SOLVERS),
     "preprocess": ("auto", *PREPROCESSORS),
 }
 POSITIVE = ("width", "batch_size", "max_iter", "max_seconds", "learning_rate", "rtol", "atol")
+AT_LEAST_ZERO = ("depth", "weight_decay")
 INTEGERS = ("width", "depth", "batch_size", "max_iter")
 VALIDATION_FLOPS = 3e10
 SOLVE_EVALUATIONS = 50
@@ -43,8 +46,7 @@ class Settings:
 
     recipe: FlowRecipe
     objective: AbstractObjective
-    learning_rate: float
-    batch_size: int
+    options: Options
     max_iter: int | None
     longest: int | None
     validation_rows: int
@@ -55,7 +57,7 @@ def check_parameters(estimator: Any) -> None:
     """Raise ``ValueError`` or ``TypeError`` for a parameter that has no meaning."""
     params = estimator.get_params()
     check_choices(params, CHOICES)
-    check_numbers(params, POSITIVE, INTEGERS)
+    check_numbers(params, POSITIVE, AT_LEAST_ZERO, INTEGERS)
     fraction = params["validation_fraction"]
     if not isinstance(fraction, numbers.Real) or not 0 <= float(fraction) < 1:
         raise ValueError(f"Expected validation_fraction in [0, 1), got {fraction!r}; try validation_fraction=0.1.")
@@ -70,16 +72,19 @@ def check_choices(params: dict[str, Any], known: Mapping[str, Collection]) -> No
             )
 
 
-def check_numbers(params: dict[str, Any], positive: tuple[str, ...], integers: tuple[str, ...]) -> None:
-    """Raise for a parameter, not None, that is no number, not positive, or not whole where it should be."""
-    for name in {*positive, *integers}:
+def check_numbers(
+    params: dict[str, Any], positive: tuple[str, ...], at_least_zero: tuple[str, ...], integers: tuple[str, ...]
+) -> None:
+    """Raise for a parameter, not None, that is no number, too small, or not whole where it should be."""
+    for name in (*positive, *at_least_zero):
         value = params[name]
         kind = numbers.Integral if name in integers else numbers.Real
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             raise TypeError(f"Expected a number for {name}, got {value!r}; try leaving it out.")
         number = 1.0 if value is None else float(value)
         if not math.isfinite(number) or number < 0 or (name in positive and number == 0):
-            raise ValueError(f"Expected a positive {name}, got {value!r}; try leaving it out.")
+            least = "a positive" if name in positive else "no negative"
+            raise ValueError(f"Expected {least} {name}, got {value!r}; try leaving it out.")
 
 
 def resolve(estimator: Any, rows: int, columns: int) -> Settings:
@@ -93,6 +98,11 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
     objective = choose_objective(estimator, named, columns)
     matching = isinstance(objective, FlowMatching)
     solves = named.layer is None and not matching
+    if matching and estimator.base == "trainable":
+        raise ValueError(
+            "Expected base 'standard' with flow matching, whose loss is least where the base is a point, got "
+            "'trainable'; try objective='likelihood'."
+        )
     # Measured at equal time: narrow nets that take more steps beat wide ones, until the columns are many.
     width = 64 if columns < 24 else 256
     depth = 3 if columns < 24 else 2
@@ -103,6 +113,7 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
         depth=given_or(estimator.depth, given_or(named.depth, depth)),
         layer=named.layer,
         preconditioned=matching and named.preconditioned,
+        base=estimator.base,
         # Where many columns make the divergence rough, small steps of a low order take fewer evaluations.
         solver=given_or(estimator.solver, "dopri5" if columns < 24 else "bosh3"),
         rtol=estimator.rtol,
@@ -115,8 +126,11 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
     return Settings(
         recipe=recipe,
         objective=objective,
-        learning_rate=given_or(estimator.learning_rate, given_or(named.learning_rate, learning_rate(columns))),
-        batch_size=given_or(estimator.batch_size, given_or(named.batch_size, 512)),
+        options=Options(
+            given_or(estimator.learning_rate, given_or(named.learning_rate, learning_rate(columns))),
+            given_or(estimator.weight_decay, named.weight_decay),
+            batch_size=given_or(estimator.batch_size, given_or(named.batch_size, 512)),
+        ),
         max_iter=None if unlimited else given_or(estimator.max_iter, steps),
         # Steps of wide nets, and steps that solve, are dear.
         longest=min(STRETCH * steps, LONGEST) if by_default and matching and columns < 24 else None,
@@ -206,6 +220,13 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"Expected {name} as a whole number of at least {least}, got {value!r}; try {name}={least}.")
     return int(value)
+
+
+def check_time(time: Any) -> float:
+    """Return a time of the flow as it is, or raise ``ValueError`` where it is none from 0 to 1."""
+    if not isinstance(time, numbers.Real) or isinstance(time, bool) or not 0 <= float(time) <= 1:
+        raise ValueError(f"Expected a time from 0 (base) to 1 (data), got {time!r}; try time=0.5.")
+    return float(time)
 
 
 def given_or(value: Any, default: Any) -> Any:

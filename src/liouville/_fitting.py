@@ -13,7 +13,7 @@ import numpy as np
 from . import checkpoint
 from ._files import check_writable
 from .selection import Race, Runner
-from .training import WARMUP_STEPS, Trainer
+from .training import WARMUP_STEPS, StopTraining, Trainer
 
 # Writing takes at most this share of the time.
 SAVING_SHARE = 0.05
@@ -115,6 +115,8 @@ def run_fit(
         file.resume(race)
         runner = race.run()
         runner.trainer.run(goals(runner.trainer), longest=longest)
+    except StopTraining:
+        runner = race.stop() or race.best()
     except KeyboardInterrupt:
         runner = race.stop()
         if runner is not None:

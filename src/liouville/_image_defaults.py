@@ -37,6 +37,7 @@ POSITIVE = (
     "parts",
     "validation_size",
 )
+AT_LEAST_ZERO = ("depth", "weight_decay")
 INTEGERS = ("width", "depth", "batch_size", "max_iter", "levels", "parts", "validation_size")
 # What a validation may cost, by operations of the field; how often it is evaluated; pictures that choose, at most.
 VALIDATION_FLOPS = {"cpu": 1e12, "accelerator": 1e14}
@@ -63,7 +64,7 @@ def check_parameters(estimator: Any) -> None:
     """Raise ``ValueError`` or ``TypeError`` for a parameter that has no meaning."""
     params = estimator.get_params()
     check_choices(params, CHOICES)
-    check_numbers(params, POSITIVE, INTEGERS)
+    check_numbers(params, POSITIVE, AT_LEAST_ZERO, INTEGERS)
     if params["levels"] > MOST_LEVELS:
         raise ValueError(f"Expected at most {MOST_LEVELS} levels, got {params['levels']}; try levels={MOST_LEVELS}.")
     matching = isinstance(IMAGE_RECIPES[params["recipe"]].objective(1), Dequantized)
@@ -99,7 +100,10 @@ def resolve(estimator: Any, shape: tuple[int, ...]) -> Settings:
         noise=NoiseFlow(tuple(picture)) if estimator.dequantization == "variational" else None,
         objective=objective if estimator.precision == "float32" else MixedPrecision(objective, estimator.precision),
         options=Options(
-            given_or(estimator.learning_rate, named.learning_rate), batch_size=batch_size, parts=estimator.parts
+            given_or(estimator.learning_rate, named.learning_rate),
+            given_or(estimator.weight_decay, named.weight_decay),
+            batch_size=batch_size,
+            parts=estimator.parts,
         ),
         preprocess=given_or(estimator.preprocess, named.preprocess),
         max_iter=None if unlimited else given_or(estimator.max_iter, steps),

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
 from tqdm import tqdm
 
 from .selection import Runner
-from .training import Trainer
+from .training import StopTraining, Trainer
 
 Watch: TypeAlias = Callable[[Trainer, dict[str, float]], None]
 Callback: TypeAlias = Callable[[int, float, "FlowHandle"], object]
@@ -62,12 +63,19 @@ class FlowHandle:
 
 
 def told(watch: Watch, callback: Callback | None, runner: Runner) -> Runner:
-    """Return the runner; its trainer tells both `watch` and the user's `callback`, where there is one."""
+    """Return the runner; its trainer tells both `watch` and the user's `callback`, where there is one.
+
+    Where the callback returns True, `StopTraining` is raised.
+    """
 
     def both(trainer: Trainer, numbers: dict[str, float]) -> None:
         watch(trainer, numbers)
-        if callback is not None:
-            callback(int(numbers["step"]), numbers["loss"], FlowHandle(runner, numbers))
+        if callback is None:
+            return
+        told = callback(int(numbers["step"]), numbers["loss"], FlowHandle(runner, numbers))
+        # Nothing but True: a function may well return something that it does not mean.
+        if isinstance(told, bool | np.bool_) and told:
+            raise StopTraining
 
     runner.trainer.watch = both
     return runner

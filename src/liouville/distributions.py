@@ -16,6 +16,7 @@ from .bijections import (
     Chain,
     GaussianMargins,
     GaussianRadius,
+    Invert,
     Logit,
     PixelMargins,
     Report,
@@ -219,9 +220,12 @@ def cnf_of(flow: Transformed) -> CNF:
         Where the flow's bijection is not a `CNF`.
     """
     if not isinstance(flow.bijection, CNF):
+        links = getattr(flow.bijection, "links", (flow.bijection,))
+        kinds = [type(link.bijection if isinstance(link, Invert) else link).__name__ for link in links]
         raise TypeError(
-            f"Expected a flow whose bijection is a CNF, got {type(flow.bijection).__name__}; try training in the "
-            "coordinates of the CNF, with the data mapped back through the other bijections."
+            f"Expected a flow whose bijection is a CNF, got {type(flow.bijection).__name__} of {kinds}: discrete "
+            "layers have no time, hence no vector field and no paths; try a CNF, for example recipe='planar_cnf', or "
+            "its own coordinates, with the data mapped back through the other bijections."
         )
     return flow.bijection
 

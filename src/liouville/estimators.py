@@ -12,7 +12,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import evaluation, flows
 from ._copies import merge_copies
-from ._defaults import Settings, check_count, check_parameters, resolve, rng_of, seed_of, validation_goals
+from ._defaults import (
+    Settings,
+    check_count,
+    check_parameters,
+    check_time,
+    resolve,
+    rng_of,
+    seed_of,
+    validation_goals,
+)
 from ._fitting import TrainingFile, run_fit, warn_of_few_steps
 from ._model_file import SavedMixin, portable_params, recipe_facts
 from ._progress import progress_bar, told
@@ -25,7 +34,7 @@ from .distributions import AbstractDistribution, Transformed, core_and_links
 from .divergences import Hutchinson
 from .preprocessing import candidates
 from .selection import Race, Runner, Split, enter
-from .training import Budget, Options, Trainer, TrainingData
+from .training import Budget, Trainer, TrainingData
 
 
 class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
@@ -43,6 +52,9 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         ``"flow_matching"`` (regression on paths; no ODE is solved in training) or ``"likelihood"``.
     vector_field
         ``"mlp"``, ``"concat_squash"``, or another key of ``liouville.flows.VECTOR_FIELDS``.
+    base
+        ``"standard"`` normal, or ``"trainable"``: normal columns whose means and scales are trained with the field, by
+        likelihood.
     width, depth
         Size of the vector field's network.
     divergence
@@ -55,8 +67,8 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     preprocess
         ``"standardize"``, ``"whiten"``, ``"gaussian_margins"``, ``"gaussian_radius"``, or ``"auto"``: the one
         that wins a race. All are closed forms inside the flow: densities stay in the data's own units.
-    batch_size, learning_rate
-        Rows per training step, and peak of its schedule.
+    batch_size, learning_rate, weight_decay
+        Rows per training step, peak of its schedule, and decoupled weight decay (AdamW).
     max_iter
         Number of training steps.
     max_seconds
@@ -107,6 +119,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         recipe: str = "flow_matching",
         objective: str | None = None,
         vector_field: str | None = None,
+        base: str = "standard",
         width: int | None = None,
         depth: int | None = None,
         divergence: str | None = None,
@@ -116,6 +129,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         preprocess: str = "auto",
         batch_size: int | None = None,
         learning_rate: float | None = None,
+        weight_decay: float | None = None,
         max_iter: int | None = None,
         max_seconds: float | None = None,
         validation_fraction: float = 0.1,
@@ -126,6 +140,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self.recipe = recipe
         self.objective = objective
         self.vector_field = vector_field
+        self.base = base
         self.width = width
         self.depth = depth
         self.divergence = divergence
@@ -135,6 +150,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self.preprocess = preprocess
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self.max_iter = max_iter
         self.max_seconds = max_seconds
         self.validation_fraction = validation_fraction
@@ -159,7 +175,8 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             sum of their weights: none is held out while another is trained on.
         callback
             Called with step, loss and a function that returns the flow (see `liouville.callbacks`), about twice
-            a second, or None.
+            a second, or None. Where it returns True, training ends there as it does at its last step: validated, and
+            fitted by the best weights.
 
         Returns
         -------
@@ -205,11 +222,10 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     def _race(self, split: Split, settings: Settings, few: bool, seed: int, started: float, told) -> Race:
         deadline = None if self.max_seconds is None else started + self.max_seconds
         budget = Budget(settings.max_iter, deadline)
-        options = Options(settings.learning_rate, batch_size=settings.batch_size)
 
         def make_trainer(data: TrainingData, validate) -> Trainer:
             return Trainer(
-                settings.recipe, settings.objective, data, validate, options=options, budget=budget, seed=seed
+                settings.recipe, settings.objective, data, validate, options=settings.options, budget=budget, seed=seed
             )
 
         judge = settings.validation_divergence
@@ -232,8 +248,9 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             "recipe": self.recipe,
             # All that the flow is built by: a file does not ask what the recipe's defaults are when it is read.
             **recipe_facts(settings.recipe),
-            "batch_size": settings.batch_size,
-            "learning_rate": settings.learning_rate,
+            "batch_size": settings.options.batch_size,
+            "learning_rate": settings.options.learning_rate,
+            "weight_decay": settings.options.weight_decay,
             "steps": int(trainer.state.step),
             "best_step": trainer.best_step,
             "validation_nll": trainer.best_nll,
@@ -245,16 +262,17 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     @overload
     def score_samples(
-        self, X, *, error=..., return_info: Literal[False] = ..., num_probes=..., random_state=...
+        self, X, *, time=..., error=..., return_info: Literal[False] = ..., num_probes=..., random_state=...
     ) -> np.ndarray: ...
     @overload
     def score_samples(
-        self, X, *, error=..., return_info: Literal[True], num_probes=..., random_state=...
+        self, X, *, time=..., error=..., return_info: Literal[True], num_probes=..., random_state=...
     ) -> tuple[np.ndarray, evaluation.EvaluationInfo]: ...
     def score_samples(
         self,
         X,
         *,
+        time: float = 1.0,
         error: float | None = None,
         return_info: bool = False,
         num_probes: int | None = None,
@@ -268,6 +286,9 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         ----------
         X
             Rows of shape ``(n, d)``.
+        time
+            Time of the flow at which the density is asked for, from 0, where it is the base's in the data's units, to
+            1, where it is the data's. Of continuous flows alone.
         error
             Mean error of a log-density, in nats, that is good enough, for example 1e-3: a few steps are then fitted to
             the flow, once, which takes some seconds, and long tables are scored several times as fast. Rows that
@@ -287,6 +308,13 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             Only with `return_info`.
         """
         X, flow = self._check_rows(X), self._fitted_flow()
+        if check_time(time) != 1:
+            flow = flows.until(flow, time)
+        if time != 1 and error is not None:
+            raise ValueError(
+                f"Expected no error with time={time!r}, got {error!r}: steps are fitted to the whole way; try one of "
+                "the two."
+            )
         if num_probes is not None and error is not None:
             raise ValueError(
                 f"Expected no error with num_probes, got {error!r}: what probes estimate has an error of its own; try "

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import equinox as eqx
@@ -24,7 +25,7 @@ from .bijections import (
 )
 from .couplings import ExactOT
 from .dequantization import Quantized, UniformDequantization, VariationalDequantization
-from .distributions import Normal, Transformed
+from .distributions import Normal, Transformed, cnf_of, core_and_links
 from .divergences import AbstractDivergence, Exact, Hutchinson
 from .integrate import CONSTANT_STEP_SOLVERS, SOLVERS, Integrator
 from .objectives import (
@@ -58,6 +59,7 @@ VECTOR_FIELDS = {
     "hypernetwork": Hypernetwork,
     "mlp": MLP,
     "planar": PlanarField,
+    "planar_layers": partial(PlanarField, form="layers"),
     "potential": Potential,
 }
 DIVERGENCES: dict[str, AbstractDivergence] = {"exact": Exact(), "hutchinson": Hutchinson()}
@@ -92,6 +94,8 @@ class Recipe(NamedTuple):
         None leaves them to the number of rows and columns.
     preconditioned
         True adds the Gaussian field in closed form.
+    weight_decay
+        Of AdamW.
     """
 
     year: int
@@ -105,6 +109,7 @@ class Recipe(NamedTuple):
     learning_rate: float | None = None
     batch_size: int | None = None
     preconditioned: bool = False
+    weight_decay: float = 0.0
 
 
 # As FFJORD and its kin train: one probe per solve, adaptive steps. (Gradients go through the steps, in less than half
@@ -127,11 +132,11 @@ RECIPES: dict[str, Recipe] = {
         TrainedWith(
             MaximumLikelihood(), Exact(), Integrator.adaptive(1e-4, 1e-4)
         ),
-        learning_rate=2e-3, batch_size=1024,
+        learning_rate=2e-3, batch_size=1024, weight_decay=1e-5,
     ),
     "planar_cnf": Recipe(
         2018, "Chen and others, Neural ordinary differential equations", "-",
-        MaximumLikelihood(), vector_field="planar",
+        MaximumLikelihood(), vector_field="planar_layers",
     ),
     "planar_flow": Recipe(
         2015, "Rezende and Mohamed, Variational inference with normalizing flows", "-",
@@ -201,6 +206,8 @@ class FlowRecipe(eqx.Module):
         A key of `LAYERS`: the flow is then `depth` such layers instead, data to base by their formula.
     preconditioned
         True adds the Gaussian field in closed form: right for flow matching.
+    base
+        ``"standard"`` normal, or ``"trainable"``: normal columns whose means and scales are trained with the rest.
     solver
         A key of `liouville.integrate.SOLVERS`; those without error estimate take 20 constant steps.
     rtol, atol
@@ -220,13 +227,14 @@ class FlowRecipe(eqx.Module):
     depth: int = eqx.field(default=2, static=True)
     layer: str | None = eqx.field(default=None, static=True)
     preconditioned: bool = eqx.field(default=True, static=True)
+    base: str = eqx.field(default="standard", static=True)
     solver: str = eqx.field(default="dopri5", static=True)
     rtol: float = eqx.field(default=1e-5, static=True)
     atol: float = eqx.field(default=1e-5, static=True)
 
     def __call__(self, key: Key) -> Transformed:
-        """Build the flow, on a standard normal base, with weights drawn from `key`."""
-        base = Normal.standard((self.size,))
+        """Build the flow, on a base that starts as standard normal, with weights drawn from `key`."""
+        base = Normal(np.zeros(self.size), np.ones(self.size), trainable=self.base == "trainable")
         if self.layer is not None:
             make = LAYERS[self.layer]
             # Likelihood goes from data to base, so that is the direction of the formula.
@@ -258,7 +266,7 @@ class ImageRecipe(NamedTuple):
         picture.
     preconditioned
         True adds the Gaussian field in closed form.
-    learning_rate, batch_size
+    learning_rate, batch_size, weight_decay
         As in `Recipe`.
     """
 
@@ -274,6 +282,7 @@ class ImageRecipe(NamedTuple):
     preconditioned: bool
     learning_rate: float
     batch_size: int
+    weight_decay: float = 0.0
 
 
 IMAGE_FIELDS: dict[str, Callable[..., AbstractVectorField]] = {
@@ -431,6 +440,24 @@ def integrator_of(solver: str, rtol: float, atol: float) -> Integrator:
 def with_tolerance(flow: Tree, factor: float) -> Tree:
     """Return the flow with the tolerances of its solves multiplied by `factor` (`Integrator.with_tolerance`)."""
     return map_integrators(lambda integrator: integrator.with_tolerance(factor), flow)
+
+
+def until(flow: Transformed, time: float) -> Transformed:
+    """Return the flow that ends at a time from 0 (base) to 1 (data): the density on the way, in the data's coordinates.
+
+    The closed forms behind the CNF stay: they are no part of the way.
+
+    Raises
+    ------
+    TypeError
+        Where the flow is no CNF with closed forms behind it.
+    """
+    core, links = core_and_links(flow)
+    cnf = cnf_of(core)
+    # An array, so that another time compiles nothing.
+    end = np.asarray(cnf.t0 + time * (cnf.t1 - cnf.t0))
+    shorter = eqx.tree_at(lambda c: c.t1, cnf, end)
+    return Transformed(core.base, Chain([shorter, *links]))
 
 
 def with_divergence(flow: Tree, divergence: AbstractDivergence) -> Tree:

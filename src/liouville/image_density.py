@@ -90,8 +90,8 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         As in `FlowDensity`.
     rtol, atol
         Tolerances of the adaptive solvers when pictures are scored and drawn.
-    batch_size, learning_rate
-        Pictures per training step, and peak of its schedule.
+    batch_size, learning_rate, weight_decay
+        Pictures per training step, peak of its schedule, and decoupled weight decay (AdamW).
     parts
         Parts into which a batch is divided, one after the other, where its memory is too much.
     max_iter
@@ -146,6 +146,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         atol: float = 1e-4,
         batch_size: int | None = None,
         learning_rate: float | None = None,
+        weight_decay: float | None = None,
         parts: int = 1,
         max_iter: int | None = None,
         max_seconds: float | None = None,
@@ -167,6 +168,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         self.atol = atol
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self.parts = parts
         self.max_iter = max_iter
         self.max_seconds = max_seconds
@@ -190,7 +192,8 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
             Ignored.
         callback
             Called with step, loss and a function that returns the flow (see `liouville.callbacks`), about twice
-            a second, or None.
+            a second, or None. Where it returns True, training ends there as it does at its last step: validated, and
+            fitted by the best weights.
 
         Returns
         -------
@@ -265,6 +268,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
             "numbers": sum(leaf.size for leaf in jax.tree.leaves(trainer.best_params)),
             "batch_size": settings.options.batch_size,
             "learning_rate": settings.options.learning_rate,
+            "weight_decay": settings.options.weight_decay,
             "steps": self.n_iter_,
             "best_step": trainer.best_step,
             "validation_pictures": len(trainer.best_rows),

@@ -11,8 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
+from . import evaluation
+from ._defaults import check_time
 from ._files import check_writable, replacing
 from .data._tabular import as_fitted, column_names
 
@@ -27,6 +30,7 @@ MOST_POINTS = 4000
 # The map ends this far below its top: what is rarer than one in 160,000 needs no colours.
 DEPTH = 12.0
 FORMATS = ("png", "pdf", "svg")
+PATHS_OF_FIELD = 500
 
 
 def plot_density(estimator: "FlowDensity", data: np.ndarray | None = None, num: int = 160) -> Figure:
@@ -227,6 +231,86 @@ def plot_trajectories(estimator: "FlowDensity", num: int = 300, num_times: int =
     figure.colorbar(ScalarMappable(lines.norm, TIME_MAP), ax=axes, label="time t, from base to data")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, markerscale=2)
     return figure
+
+
+def plot_field(estimator: "FlowDensity", time: float = 0.5, num: int = 40) -> Figure:
+    """Draw the vector field: streamlines over its speed, of two columns at one time, of one column over time.
+
+    Parameters
+    ----------
+    estimator
+        A fitted density of one or two columns.
+    time
+        Time of the flow, from 0 (base) to 1 (data); of one column all times are drawn.
+    num
+        Points per axis at which the field is evaluated.
+
+    Returns
+    -------
+    Figure
+        Speeds in units of the columns per unit of the flow's time.
+
+    Raises
+    ------
+    ValueError
+        Where there are more than two columns, or the time is none of the flow's.
+    TypeError
+        Where the flow has no vector field.
+    """
+    check_time(time)
+    if estimator.n_features_in_ > 2:
+        raise ValueError(f"Expected one or two columns, got {estimator.n_features_in_}; try plot_trajectories.")
+    rows, names = _finite(estimator.sample(MOST_POINTS, random_state=0)), column_names(estimator)
+    # Where the paths are: they begin in the base, which may lie elsewhere.
+    paths = estimator.trajectory(as_fitted(estimator, rows[:PATHS_OF_FIELD]), num_times=9)
+    if estimator.n_features_in_ == 1:
+        x, y, velocity = _field_over_time(estimator.flow_, _range(paths.ravel()), num)
+        labels, where = ["time t", names[0]], ""
+    else:
+        seen = paths[round(8 * time)]
+        x, y, velocity = _field_at(estimator.flow_, time, [_range(column) for column in seen.T], num)
+        labels, where = names, f" at t = {time:g}"
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    axes = figure.subplots()
+    image = draw_streamlines(axes, x, y, velocity)
+    axes.set(xlabel=labels[0], ylabel=labels[1], title=f"vector field{where}")
+    figure.colorbar(image, ax=axes, label="speed (units per unit of flow time)")
+    return figure
+
+
+def draw_streamlines(axes: Axes, x: np.ndarray, y: np.ndarray, velocity: np.ndarray) -> AxesImage:
+    """Draw the streamlines of a field over its speed, and return the image of the speed.
+
+    Parameters
+    ----------
+    axes
+        Where they are drawn.
+    x, y
+        Equally spaced coordinates of the columns and rows of a grid.
+    velocity
+        Velocities of shape ``(rows, columns, 2)``. Where the first is one everywhere, as along an axis of time, it is
+        no part of the speed.
+    """
+    along_time = np.all(velocity[..., 0] == 1)
+    speed = np.abs(velocity[..., 1]) if along_time else np.linalg.norm(velocity, axis=-1)
+    extent = (x[0], x[-1], y[0], y[-1])
+    style: dict[str, Any] = {"origin": "lower", "extent": extent, "aspect": "auto", "interpolation": "bilinear"}
+    image = axes.imshow(speed, cmap=TIME_MAP, vmin=0, **style)
+    axes.streamplot(x, y, *np.moveaxis(velocity, -1, 0), color="white", linewidth=0.9, arrowsize=0.9, density=1.2)
+    axes.set(xlim=extent[:2], ylim=extent[2:])
+    return image
+
+
+def _field_at(flow, time: float, ranges: list[tuple[float, float]], num: int):
+    x, y = (np.linspace(low, high, num) for low, high in ranges)
+    grid = np.stack(np.meshgrid(x, y), axis=-1)
+    return x, y, evaluation.velocity(flow, grid.reshape(-1, 2), time).reshape(num, num, 2)
+
+
+def _field_over_time(flow, limits: tuple[float, float], num: int):
+    times, y = np.linspace(0, 1, num), np.linspace(*limits, num)
+    velocity = np.stack([evaluation.velocity(flow, y[:, None], t)[:, 0] for t in times], axis=1)
+    return times, y, np.stack([np.ones_like(velocity), velocity], axis=-1)
 
 
 def _coloured_by_time(paths: np.ndarray, times: np.ndarray) -> LineCollection:

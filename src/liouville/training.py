@@ -37,6 +37,10 @@ WARMUP_SHARE = 0.1
 STRETCH_AT, WORTH_STRETCHING = 0.5, 0.02
 
 
+class StopTraining(Exception):
+    """Raised by a `watch` where training is to end as it does at its last step; it is no error."""
+
+
 class Options(eqx.Module):
     """How weights are moved: AdamW, clipped, with a cosine schedule and an average of the weights.
 

@@ -18,6 +18,7 @@ class Kind(enum.StrEnum):
     density = "density"
     corner = "corner"
     trajectories = "trajectories"
+    field = "field"
     training = "training"
 
 
@@ -30,11 +31,12 @@ def run_plot(
         Kind | None, typer.Option(help="What to draw.", show_default="density up to 2 columns, else corner")
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="TABLE", help="Table to draw beside the samples, or -.")] = None,
+    time: Annotated[float, typer.Option(help="Time of the vector field: 0 is the base, 1 the data.")] = 0.5,
     columns: Annotated[
         list[str] | None, typer.Option("--column", metavar="NAME", help="Column of a corner plot; repeatable.")
     ] = None,
 ) -> None:
-    """Draw the density, samples against data, the paths of the flow, or the course of training."""
+    """Draw the density, samples against data, the paths or the vector field of the flow, or the course of training."""
     from .. import plots
 
     if output != STANDARD:
@@ -51,6 +53,7 @@ def run_plot(
         Kind.density: lambda: plots.plot_density(estimator, rows),
         Kind.corner: lambda: plots.plot_corner(estimator, rows, columns),
         Kind.trajectories: lambda: plots.plot_trajectories(estimator),
+        Kind.field: lambda: plots.plot_field(estimator, time),
     }
     save(draw[kind](), output, f"{kind} of {model}")
 
