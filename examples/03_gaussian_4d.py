@@ -34,17 +34,30 @@ ADJOINTS = {
 }
 
 
-def flow_of(key, depth: int, trainable: bool, **solve) -> Transformed:
-    """Return a flow of a ConcatSquash field on a normal base, fixed or trainable."""
-    field = ConcatSquash((4,), width=32, depth=depth, key=key)
+class ChebyshevLayer(eqx.Module):
+    """The layer that the tutorial would swap in: orthogonal polynomials of each input, driven by the time."""
+
+    weight: jax.Array
+
+    def __init__(self, fan_in: int, fan_out: int, signal: int, *, key):
+        self.weight = 0.1 * jax.random.normal(key, (1 + signal, fan_out, 3 * fan_in))
+
+    def __call__(self, x, signal):
+        basis = jnp.concatenate([jnp.ones_like(x), jnp.tanh(x), 2 * jnp.tanh(x) ** 2 - 1])
+        return jnp.tensordot(jnp.append(jnp.ones(1), signal), self.weight, 1) @ basis
+
+
+def flow_of(key, depth: int, trainable: bool, layer="concat_squash", **solve) -> Transformed:
+    """Return a flow of a ConcatSquash field, or one of other layers, on a normal base, fixed or trainable."""
+    field = ConcatSquash((4,), width=32, depth=depth, conditioning=layer, key=key)
     cnf = CNF(field, Exact(), Integrator.adaptive(1e-5, 1e-5, **solve))
     return Transformed(Normal(np.zeros(4), np.ones(4), trainable=trainable), cnf)
 
 
-def train(example: Example, rows: np.ndarray, depth: int, trainable: bool, divergence) -> Transformed:
+def train(example: Example, rows: np.ndarray, depth: int, trainable: bool, divergence, layer) -> Transformed:
     """Train by maximum likelihood: AdamW under one cycle, Tsit5 with steps for the batch."""
     trainer = Trainer(
-        lambda key: flow_of(key, depth, trainable),
+        lambda key: flow_of(key, depth, trainable, layer),
         TrainedWith(MaximumLikelihood(), divergence, TRAINED),
         TrainingData.pad(rows, np.ones(len(rows))),
         validate=lambda flow: evaluation.score(flow, rows[:512])[0],
@@ -106,20 +119,27 @@ def main() -> None:
         "03_gaussian_4d",
         "4-D correlated Gaussian",
         "Diffrax's CNF tutorial",
-        "NLL 6.07, mean error 0.84 at iteration 50",
+        "NLL 6.07, mean error 0.84, covariance error 0.76 at iteration 50",
     )
     rng = np.random.default_rng(0)
     rows = MEAN + rng.normal(size=(example.size(100_000, 600), 4)) @ ROOT.T
     entropy = 0.5 * np.linalg.slogdet(2 * np.pi * np.e * ROOT @ ROOT.T)[1]
-    fits = ((0, True, Exact()), (0, False, Exact()), (2, True, Hutchinson()))
-    for depth, trainable, divergence in fits[: example.size(3, 1)]:
+    squash = "concat_squash"
+    fits = (
+        (1, True, Exact(), ChebyshevLayer),
+        (0, True, Exact(), squash),
+        (0, False, Exact(), squash),
+        (2, True, Hutchinson(), squash),
+    )
+    for depth, trainable, divergence, layer in fits[: example.size(4, 1)]:
         start = time.perf_counter()
-        flow = train(example, rows, depth, trainable, divergence)
+        flow = train(example, rows, depth, trainable, divergence, layer)
         seconds = time.perf_counter() - start
         samples, _ = evaluation.sample(flow, example.size(100_000, 500), seed=0)
         mean_error, covariance_error = errors(samples)
         nll = -np.mean(evaluation.score(flow, rows[:1000])[0])
         label = f"depth {depth}, {'trainable' if trainable else 'fixed'} base, {type(divergence).__name__}"
+        label += "" if layer == squash else ", Chebyshev layers"
         found = f"{nll - entropy:+.3f}, {mean_error:.4f}, {covariance_error:.4f}, {seconds:.0f} s"
         example.figure(f"{label}: NLL above entropy, mean and covariance error, time", found)
     log_probs = {name: np.asarray(eqx.filter_jit(lambda flow, x, key: flow.log_prob(x, key=key))(

@@ -16,6 +16,7 @@ from liouville.data import three_modes
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
 from liouville.objectives import AbstractObjective, FlowMatching
+from liouville.plots import draw_streamlines
 from liouville.training import Budget, Options, Trainer, TrainingData
 from liouville.vector_fields import MLP, AbstractVectorField, Preconditioned
 
@@ -72,10 +73,11 @@ def draw_reflection(plain: CNF, line: np.ndarray, plane: np.ndarray) -> Figure:
     """Draw both flows' paths: over time, and in the plane of x and the dimension that was added."""
     figure = Figure(figsize=(12, 4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    t, places = np.meshgrid(np.linspace(0, 1, 21), np.linspace(-1.2, 1.2, 17))
+    limits = (-1.6, 1.6)
+    t, places = np.meshgrid(np.linspace(0, 1, 21), np.linspace(*limits, 33))
     points = np.stack([places.ravel(), np.zeros(places.size)], axis=1)
-    speed = jax.vmap(plain.vector_field)(jnp.asarray(t.ravel()), jnp.asarray(points))[:, 0]
-    left.quiver(t, places, np.ones_like(t), np.asarray(speed).reshape(t.shape), color="0.7", angles="xy", width=0.003)
+    velocity = jax.vmap(plain.vector_field)(jnp.asarray(t.ravel()), jnp.asarray(points))[:, 0]
+    draw_streamlines(left, t[0], places[:, 0], np.stack([np.ones_like(t), np.reshape(velocity, t.shape)], axis=-1))
     for axes, found in ((left, line), (middle, plane)):
         for path in found:
             axes.plot(TIMES, path[:, 0], color="#0072B2" if path[0, 0] < 0 else "#D55E00", lw=1)

@@ -22,6 +22,9 @@ SCALE = 3.0
 OBJECTIVES = {
     "none": FlowMatching(),
     "Lyapunov": WeightedSum([(1.0, FlowMatching()), (0.05, LyapunovPenalty(num_points=32))]),
+    "Lyapunov, 4 segments": WeightedSum(
+        [(1.0, FlowMatching()), (0.05, LyapunovPenalty(num_points=32, num_intervals=4))]
+    ),
     "terminal velocity": WeightedSum([(1.0, FlowMatching()), (0.3, TerminalVelocity())]),
 }
 

@@ -1,4 +1,4 @@
-"""Watching a density as it is learned: an animated GIF, and a log for TensorBoard where that is installed."""
+"""Watching a density as it is learned: an animated GIF, a log for TensorBoard, and a run that is stopped and kept."""
 
 import numpy as np
 from example import Example
@@ -17,7 +17,7 @@ def main() -> None:
     example = Example(
         "13_watching",
         "Watching a density as it is learned",
-        "the picture that moves in the Julia version of torchdyn's tutorial",
+        "the blog on normalizing flows and neural ODEs: the picture that moves, the callback that says when to halt",
     )
     target, rng = six_gaussians(), np.random.default_rng(0)
     rows, test = target.sample(rng, example.size(10_000, 500)), target.sample(rng, example.size(2000, 100))
@@ -28,7 +28,7 @@ def main() -> None:
     movie = DensityMovie(example.folder / "13_watching.gif", LIMITS, num=example.size(64, 12), min_seconds=0)
     logs = []
     try:
-        logs = [TensorBoardLog(example.folder / "13_watching_log")]
+        logs = [TensorBoardLog(example.folder / "13_watching_log", picture_seconds=5)]
     except ImportError as error:
         print(error)
 
@@ -51,6 +51,10 @@ def main() -> None:
     example.figure("truth's NLL", -np.mean(target.log_prob(test)))
     example.figure("NLL", -density.score(test))
     example.figure("TensorBoard log", "written" if logs else "tensorboardX is not installed")
+    # What returns True ends the training: it is validated, and the best weights are kept.
+    enough = -np.mean(target.log_prob(test)) + 0.1
+    density.fit(rows, callback=lambda step, loss, flow: flow.numbers["nll"] < enough)
+    example.figure("stopped at 0.1 nats above the truth: steps, NLL", f"{density.n_iter_}, {-density.score(test):.4f}")
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(looks["step"], looks["loss"], color="#0072B2")

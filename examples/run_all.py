@@ -4,6 +4,7 @@ Usage: python examples/run_all.py [NAME ...]; names choose examples, all figures
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,16 +33,16 @@ def run(script: Path) -> bool:
 def page(found: list[dict]) -> str:
     """Return the page: a table, and the pictures under it."""
     lines = [HEAD.format(first=found[0]["name"])]
-    lines += ["| example | paper | published | ours | seconds |", "|---|---|---|---|---|"]
+    lines += ["| example | paper | published | seconds |", "|---|---|---|---|"]
     for facts in found:
-        figures = "<br>".join(f"{label}: {value}" for label, value in facts["figures"].items())
-        link = f"[{facts['title']}]({facts['name']}.py)"
-        lines.append(f"| {link} | {facts['paper']} | {facts['published']} | {figures} | {facts['seconds']:.0f} |")
+        anchor = re.sub(r"[^a-z0-9 -]", "", facts["title"].lower()).replace(" ", "-")
+        link = f"[{facts['title']}](#{anchor})"
+        lines.append(f"| {link} | {facts['paper']} | {facts['published']} | {facts['seconds']:.0f} |")
     lines.append(f"\nIn all {sum(facts['seconds'] for facts in found) / 60:.1f} minutes.\n")
     for facts in found:
-        if facts["pictures"]:
-            lines.append(f"## {facts['title']}\n")
-            lines += [f"![{facts['title']}](output/{name})\n" for name in facts["pictures"]]
+        lines += [f"## {facts['title']}\n", f"[{facts['name']}.py]({facts['name']}.py)\n"]
+        lines += [f"- {label}: {value}" for label, value in facts["figures"].items()]
+        lines += ["", *[f"![{facts['title']}](output/{name})\n" for name in facts["pictures"]]]
     return "\n".join(lines)
 
 

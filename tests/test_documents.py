@@ -1,8 +1,10 @@
 """The pages of the repository: the code that they show runs, and the commands that they show are there."""
 
 import doctest
+import pydoc
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 from checks import blocks, skeleton
 from liouville.cli import app
+from liouville.flows import IMAGE_RECIPES, RECIPES
 
 # What a page says of its time is too long for a test: each budget becomes a few steps of a small net.
 SHORTER = {r"max_seconds=\d+": "max_iter=3, width=8, depth=1", r"Budget\(max_iter=\d+\)": "Budget(max_iter=3)"}
@@ -66,3 +69,30 @@ def test_commands_that_are_not_there_are_found():
 def test_the_example_of_the_skeleton_runs():
     result = doctest.testmod(skeleton())
     assert result.failed == 0 and result.attempted > 0
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "founding_works.md").read_text()
+PLACES = sorted(set(re.findall("`([^`]+)`", PAGE)))
+
+
+def place(name: str) -> bool:
+    """Return True where a place that a page names is there: a file, a recipe, or what Python finds by its full name."""
+    root = Path(__file__).parents[1]
+    if "/" in name:
+        return (root / name).exists()
+    if name.startswith("recipe="):
+        return name.split('"')[1] in {**RECIPES, **IMAGE_RECIPES}
+    if not name.startswith("liouville."):
+        # A parameter, which the text beside it explains.
+        return name.split("=")[0] in {"base", "conditioning", "preprocess", "time"}
+    return pydoc.locate(name) is not None
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_what_the_founding_works_describe_is_there(name):
+    assert place(name), name
+
+
+def test_the_founding_works_have_their_lines():
+    assert len(re.findall(r"^\| .* \|$", PAGE, re.MULTILINE)) - 5 >= 100
+    assert not place("liouville.bijections.Coupling") and not place('recipe="maf"') and not place("examples/99.py")
