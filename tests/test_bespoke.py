@@ -69,6 +69,7 @@ def test_a_linear_flow_has_the_density_of_its_gaussian():
     assert np.median(info.num_evaluations) == len(steps.score.solver.log_det_weights) in NODES
 
 
+@pytest.mark.slow
 def test_the_error_that_is_promised_is_kept_on_other_rows():
     flow, steps = fitted()
     rows = own_rows(flow, 1000)
@@ -78,6 +79,7 @@ def test_the_error_that_is_promised_is_kept_on_other_rows():
     assert error.mean() < steps.score_error + 4 * error.std() * np.sqrt(1 / 256 + 1 / 1000)
 
 
+@pytest.mark.slow
 def test_fewer_steps_would_not_do():
     flow, steps = fitted()
     coarse = fit_steps(flow, 30 * ERROR)

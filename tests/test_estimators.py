@@ -202,7 +202,9 @@ def test_info_counts_and_statuses(fitted, table):
     assert set(info.messages) == {"solved"}
 
 
-def test_a_row_that_hits_the_cap_is_flagged(table):
+def test_a_row_that_hits_the_cap_is_flagged(table, monkeypatch):
+    # A chunk is padded, and all of it takes as many steps as there are.
+    monkeypatch.setattr("liouville.evaluation.chunk_rows", lambda shape, products=1: 4)
     density = FlowDensity(**{**FAST, "rtol": 1e-12, "atol": 1e-12}).fit(table)
     with pytest.warns(RuntimeWarning, match="row 0"):
         log_prob, info = density.score_samples(table[:3], return_info=True)
@@ -224,6 +226,7 @@ def test_auto_is_repeatable_and_chooses_the_margins_where_they_help():
     assert np.array_equal(one.score_samples(X), two.score_samples(X))
 
 
+@pytest.mark.slow
 def test_auto_chooses_the_radius_on_rows_of_changing_scale():
     rng = np.random.default_rng(4)
     X = rng.normal(size=(2000, 6)) * np.exp(1.5 * rng.normal(size=(2000, 1)))
@@ -465,7 +468,7 @@ def fitted_by(recipe: str) -> FlowDensity:
 
 DISCRETE = ("planar_flow", "residual_flow")
 # The recipes of the founding works, one for each kind of training; the others are variations of their parts.
-FOUNDING = ("flow_matching", "ffjord", "rnode", *DISCRETE)
+FOUNDING = ("flow_matching", "rnode", *DISCRETE)
 
 
 def test_discrete_flows_have_no_vector_field_and_no_paths(table):

@@ -30,7 +30,7 @@ CHECKS = {
     "check_pictures_file": lambda path: check_pictures_file(path.with_suffix(".npy")),
     "check_format": lambda path: plots.check_format(path.with_suffix(".png")),
     "check_place": check_place,
-    "DensityMovie": DensityMovie,
+    "DensityMovie": lambda path: DensityMovie(path.with_suffix(".gif")),
     "PictureLog": lambda path: PictureLog(path.parent),
 }
 

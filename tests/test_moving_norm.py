@@ -77,6 +77,7 @@ def test_a_flow_with_it_reaches_the_truth(trained):
     assert -evaluation.score(flow, rows)[0].mean() == pytest.approx(entropy, abs=0.05)
 
 
+@pytest.mark.slow
 def test_sampling_undoes_it(trained):
     flow, rows = trained
     drawn, info = evaluation.sample(flow, 4000, seed=0)

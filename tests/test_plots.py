@@ -40,6 +40,7 @@ def test_a_map_shows_log_densities(plane):
     assert values.max() <= density.score_samples([[0.0, 0.0]])[0] + 0.2
 
 
+@pytest.mark.slow
 def test_corner_has_a_panel_for_each_pair():
     density, rows = fitted(3)
     figure = plots.plot_corner(density, rows)

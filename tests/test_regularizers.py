@@ -214,6 +214,7 @@ def test_a_flow_is_trained_with_other_parts_than_it_has(x64):
     assert abs(np.mean(losses) - expected) < 5 * np.std(losses) / np.sqrt(200)
 
 
+@pytest.mark.slow
 def test_shared_steps_are_one_for_all_rows_and_give_the_same_gradient(x64):
     rows = jnp.asarray(np.random.default_rng(0).normal(size=(16, 3)) * np.linspace(0.1, 4, 16)[:, None])
     results = {}
