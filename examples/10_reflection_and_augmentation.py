@@ -73,8 +73,7 @@ def draw_reflection(plain: CNF, line: np.ndarray, plane: np.ndarray) -> Figure:
     """Draw both flows' paths: over time, and in the plane of x and the dimension that was added."""
     figure = Figure(figsize=(12, 4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    limits = (-1.6, 1.6)
-    t, places = np.meshgrid(np.linspace(0, 1, 21), np.linspace(*limits, 33))
+    t, places = np.meshgrid(np.linspace(0, 1, 21), np.linspace(-1.6, 1.6, 33))
     points = np.stack([places.ravel(), np.zeros(places.size)], axis=1)
     velocity = jax.vmap(plain.vector_field)(jnp.asarray(t.ravel()), jnp.asarray(points))[:, 0]
     draw_streamlines(left, t[0], places[:, 0], np.stack([np.ones_like(t), np.reshape(velocity, t.shape)], axis=-1))
@@ -114,11 +113,10 @@ def integral(flow: Transformed, x: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Run the example."""
-    example = Example(
-        "10_reflection_and_augmentation",
-        "What a flow cannot do, and augmentation",
-        "Dupont, Doucet, Teh: Augmented neural ODEs, 2019; Huang, Dinh, Courville: Augmented normalizing flows, 2020",
+    works = (
+        "Dupont, Doucet, Teh: Augmented neural ODEs, 2019; Huang, Dinh, Courville: Augmented normalizing flows, 2020"
     )
+    example = Example("10_reflection_and_augmentation", "What a flow cannot do, and augmentation", works)
     steps = example.size(1000, 20)
     plain, augmented = reflect([1.0, 0.0], steps), reflect([1.0, 1.0], steps)
     x = np.linspace(-1, 1, example.size(169, 25))[:, None]
@@ -129,10 +127,7 @@ def main() -> None:
     example.picture(draw_reflection(plain, line[::12], plane[::12]), "paths")
 
     target, rng, scale = three_modes(), np.random.default_rng(1), 3.0
-    rows, test = (
-        target.sample(rng, example.size(20_000, 500)) / scale,
-        target.sample(rng, example.size(500, 50)) / scale,
-    )
+    rows, test = (target.sample(rng, num) / scale for num in (example.size(20_000, 500), example.size(500, 50)))
     flow = match(np.concatenate([rows, rng.normal(size=rows.shape)], axis=1), 4 * steps)
     grid = np.linspace(-2, 2, example.size(201, 21))[:, None]
     truth = lambda x: target.log_prob(scale * x) + np.log(scale)  # noqa: E731
