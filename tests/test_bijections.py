@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from checks import BIJECTIONS, CLOSED_FORMS, check_log_det, odd_table, random_cnf
+from checks import BIJECTIONS, CLOSED_FORMS, check_log_det, odd_table
 from liouville._types import is_parameter
-from liouville.bijections import CNF, Chain, GaussianMargins, GaussianRadius, Invert, Planar, Standardize, Whiten
-from liouville.bijections._base import runs_of_equals
+from liouville.bijections import Chain, GaussianMargins, GaussianRadius, Invert, Standardize, Whiten
 from liouville.bijections._gaussianized import weighted_quantiles
-from liouville.divergences import Hutchinson
-from liouville.integrate import Integrator
 
 
 def base_points(name: str, rows: int = 6) -> np.ndarray:
@@ -208,41 +205,3 @@ def test_weighted_quantiles_against_a_known_law():
     levels, quantiles = weighted_quantiles(x, x)
     assert np.all(np.diff(levels) > 0) and levels[0] > 0 and levels[-1] < 1
     np.testing.assert_allclose(quantiles, np.sqrt(levels), atol=0.01)
-
-
-@eqx.filter_jit
-def in_turn(links, method, point, keys):
-    """Return what a method of links says one after the other, added up."""
-    log_det, evaluations, variance = 0.0, 0, 0.0
-    for link, key in zip(links, keys, strict=True):
-        point, change, report = getattr(link, method)(point, key=key)
-        log_det, evaluations = log_det + change, evaluations + report.info.num_evaluations
-        variance = variance + report.variance
-    return point, log_det, evaluations, variance
-
-
-@pytest.mark.parametrize("method", ["transform_and_report", "inverse_and_report"])
-def test_equal_links_are_one_loop_and_the_same_numbers(method):
-    cnf = random_cnf(2, integrator=Integrator.constant(3))
-    cnf = CNF(cnf.vector_field, Hutchinson(num_probes=3), cnf.integrator)
-    other = jax.tree.map(lambda leaf: 0.5 * leaf if is_parameter(leaf) else leaf, cnf)
-    planar = [Planar((2,), key=key) for key in jax.random.split(jax.random.key(1), 3)]
-    links = [cnf, other, *planar, Standardize([1.0, 2.0], [3.0, 4.0]), Standardize([0.0, 2.0], [3.0, 4.0])]
-    assert [len(run) for run in runs_of_equals(links)] == [2, 3, 1, 1]
-    x, key = jnp.array([0.3, -0.8]), jax.random.key(0)
-    back = method.startswith("inverse")
-    point, log_det, report = eqx.filter_jit(lambda links: getattr(Chain(links), method)(x, key=key))(links)
-    ordered = links[::-1] if back else links
-    expected = in_turn(ordered, method, x, jax.random.split(key, len(links)))
-    found = (point, log_det, report.info.num_evaluations, report.variance)
-    for one, two in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
-    assert report.variance > 0
-
-
-def test_a_long_chain_of_equals_is_no_longer_program():
-    def lines(num):
-        chain = Chain([Planar((2,), key=key) for key in jax.random.split(jax.random.key(0), num)])
-        return len(eqx.filter_jit(Chain.transform_and_log_det).lower(chain, jnp.zeros(2)).as_text().splitlines())
-
-    assert lines(20) < lines(2) + 20 * 3 * 4

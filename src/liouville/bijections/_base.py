@@ -1,13 +1,12 @@
 """The protocol of a bijection, its inversion and its composition."""
 
 import abc
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .._types import Condition, Key, Point, Scalar
 from ..integrate import SolveInfo
@@ -172,8 +171,6 @@ class Invert(AbstractBijection):
 class Chain(AbstractBijection):
     """Bijections one after the other; the first is the nearest to the base.
 
-    Neighbours that differ in the numbers of their parameters alone are compiled once, as one loop.
-
     Parameters
     ----------
     links
@@ -219,93 +216,44 @@ class Chain(AbstractBijection):
         self, z: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, SolveInfo]:
         """Map through the links in order, adding up what they took."""
-        x, said = self._through("transform_and_info", z, condition, key)
-        return x, sum((info for (info,) in said), Report.empty().info)
+        total = Report.empty().info
+        for link, link_key in zip(self.links, self._keys(key), strict=True):
+            z, info = link.transform_and_info(z, condition, key=link_key)
+            total = total + info
+        return z, total
 
     def inverse_and_info(
         self, x: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, SolveInfo]:
         """Map back through the links in reverse order, adding up what they took."""
-        z, said = self._through("inverse_and_info", x, condition, key)
-        return z, sum((info for (info,) in said), Report.empty().info)
+        total = Report.empty().info
+        for link, link_key in zip(self.links[::-1], self._keys(key), strict=True):
+            x, info = link.inverse_and_info(x, condition, key=link_key)
+            total = total + info
+        return x, total
 
     def transform_and_report(
         self, z: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, Scalar, Report]:
         """Map through the links in order, adding up their reports."""
-        x, said = self._through("transform_and_report", z, condition, key)
-        return x, *_added_up(said)
+        log_det, report = 0.0, Report.empty()
+        for link, link_key in zip(self.links, self._keys(key), strict=True):
+            z, change, said = link.transform_and_report(z, condition, key=link_key)
+            log_det, report = log_det + change, report + said
+        return z, log_det, report  # pyright: ignore[reportReturnType]
 
     def inverse_and_report(
         self, x: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, Scalar, Report]:
         """Map back through the links in reverse order, adding up their reports."""
-        z, said = self._through("inverse_and_report", x, condition, key)
-        return z, *_added_up(said)
+        log_det, report = 0.0, Report.empty()
+        for link, link_key in zip(self.links[::-1], self._keys(key), strict=True):
+            x, change, said = link.inverse_and_report(x, condition, key=link_key)
+            log_det, report = log_det + change, report + said
+        return x, log_det, report  # pyright: ignore[reportReturnType]
 
-    def _through(self, method: str, point: Point, condition: Condition, key: Key | None) -> tuple[Point, list]:
-        """Call a method of the links one after the other; return the last point, and what each said beside its own."""
-        links = self.links if method.startswith("transform") else self.links[::-1]
-        keys = None if key is None else jax.random.split(key, len(links))
-        said = []
-        for run in runs_of_equals(links):
-            own = None if keys is None else keys[len(said) : len(said) + len(run)]
-            if len(run) == 1:
-                point, *rest = getattr(run[0], method)(point, condition, key=None if own is None else own[0])
-                said.append(rest)
-            else:
-                point, rests = _repeat(run, method, point, condition, own)
-                said += rests
-        return point, said
-
-
-def _added_up(said: list) -> tuple[Scalar, Report]:
-    log_det, report = 0.0, Report.empty()
-    for change, own in said:
-        log_det, report = log_det + change, report + own
-    return log_det, report  # pyright: ignore[reportReturnType]
-
-
-def runs_of_equals(links: Sequence["AbstractBijection"]) -> list[list["AbstractBijection"]]:
-    """Return neighbouring links that differ in the numbers of their parameters alone as one run."""
-    runs = [[links[0]]]
-    for link in links[1:]:
-        if _are_equal_but_for_numbers(runs[-1][0], link):
-            runs[-1].append(link)
-        else:
-            runs.append([link])
-    return runs
-
-
-def _are_equal_but_for_numbers(one: "AbstractBijection", other: "AbstractBijection") -> bool:
-    (leaves, structure), (others, other_structure) = jax.tree.flatten(one), jax.tree.flatten(other)
-    if structure != other_structure or not any(isinstance(leaf, jax.Array) for leaf in leaves):
-        return False
-
-    def equal(a: Any, b: Any) -> bool:
-        if isinstance(a, jax.Array) and isinstance(b, jax.Array):
-            return a.shape == b.shape and a.dtype == b.dtype
-        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-            return np.array_equal(a, b)
-        return type(a) is type(b) and not isinstance(a, np.ndarray | jax.Array) and bool(a == b)
-
-    return all(equal(a, b) for a, b in zip(leaves, others, strict=True))
-
-
-def _repeat(
-    run: list["AbstractBijection"], method: str, point: Point, condition: Condition, keys: Key | None
-) -> tuple[Point, list]:
-    """Do what `Chain` does with links that differ in their numbers alone, by one program for all of them."""
-    arrays, rest = zip(*[eqx.partition(link, lambda leaf: isinstance(leaf, jax.Array)) for link in run], strict=True)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
-
-    def step(point: Point, link_and_key: tuple):
-        own, key = link_and_key
-        point, *said = getattr(eqx.combine(own, rest[0]), method)(point, condition, key=key)
-        return point, said
-
-    end, said = jax.lax.scan(step, jnp.asarray(point), (stacked, keys))
-    return end, [jax.tree.map(lambda leaf, i=i: leaf[i], said) for i in range(len(run))]
+    def _keys(self, key: Key | None):
+        return [None] * len(self.links) if key is None else jax.random.split(key, len(self.links))
 
 
 def map_parts(kind: type, fn: Callable, tree: Tree) -> Tree:
