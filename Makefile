@@ -37,10 +37,10 @@ bench: $(STAMP) $(PEERS)/.installed  ## measure beside other libraries, in hours
 bench-quick: $(STAMP) $(PEERS)/.installed  ## the same, small: two targets in under 10 minutes
 	$(BIN)/python benchmarks/run.py --quick
 
-test: $(STAMP)  ## run the tests, but for those marked slow (6 minutes on 2 cores at most)
+test: $(STAMP)  ## run the tests, but for those marked slow (some ten minutes on 2 cores)
 	$(BIN)/python -m pytest
 
-test-all: $(STAMP)  ## run all tests: examples, pictures' recipes and other long fits, too (14 minutes at most)
+test-all: $(STAMP)  ## run all tests: examples, pictures' recipes and other long fits, too (some twenty minutes)
 	$(BIN)/python -m pytest -m ""
 
 lint: $(STAMP)  ## check format, style, types and docstrings; change nothing
