@@ -119,7 +119,7 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
         rtol=estimator.rtol,
         atol=estimator.atol,
     )
-    steps = default_steps(rows, solves)
+    steps = given_or(named.max_iter, default_steps(rows, solves))
     validation_rows, validation_divergence = affordable_validation(recipe)
     by_default = estimator.max_seconds is None and estimator.max_iter is None
     unlimited = estimator.max_seconds is not None and estimator.max_iter is None

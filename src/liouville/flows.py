@@ -90,7 +90,7 @@ class Recipe(NamedTuple):
         A key of `VECTOR_FIELDS`.
     layer
         A key of `LAYERS` makes it a discrete flow, of `depth` layers; None makes it a CNF.
-    width, depth, learning_rate, batch_size
+    width, depth, learning_rate, batch_size, max_iter
         None leaves them to the number of rows and columns.
     preconditioned
         True adds the Gaussian field in closed form.
@@ -108,6 +108,7 @@ class Recipe(NamedTuple):
     depth: int | None = None
     learning_rate: float | None = None
     batch_size: int | None = None
+    max_iter: int | None = None
     preconditioned: bool = False
     weight_decay: float = 0.0
 
@@ -136,7 +137,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "planar_cnf": Recipe(
         2018, "Chen and others, Neural ordinary differential equations", "-",
-        MaximumLikelihood(), vector_field="planar_layers",
+        MaximumLikelihood(), vector_field="planar_layers", learning_rate=1e-2, batch_size=500, max_iter=2000,
     ),
     "planar_flow": Recipe(
         2015, "Rezende and Mohamed, Variational inference with normalizing flows", "-",
