@@ -78,7 +78,7 @@ def main() -> None:
     history = trainer.history
     # The published figures are of standardized columns: so are these.
     shift = np.log(units.scale).sum()
-    step, nll = [(s, n) for s, n in zip(history["step"], history["nll"], strict=True) if np.isfinite(n)][1]
+    step, nll = next((s, n) for s, n in zip(history["step"], history["nll"], strict=True) if np.isfinite(n))
     example.figure(f"validation NLL at iteration {step}", nll - shift)
     flow = trainer.best_flow()
     for name, points in (("train", rows), ("validation", validation), ("test", test)):

@@ -25,7 +25,9 @@ def main() -> None:
     looks = {"step": [], "loss": [], "nll": []}
 
     # A frame for each look: by default there is one a second at most.
-    movie = DensityMovie(example.folder / "13_watching.gif", LIMITS, num=example.size(64, 12), min_seconds=0)
+    movie = DensityMovie(
+        example.folder / "13_watching.gif", LIMITS, num=example.size(64, 12), min_seconds=0, max_frames=20
+    )
     logs = []
     try:
         logs = [TensorBoardLog(example.folder / "13_watching_log", picture_seconds=5)]

@@ -71,15 +71,15 @@ def test_the_example_of_the_skeleton_runs():
     assert result.failed == 0 and result.attempted > 0
 
 
-PAGE = (Path(__file__).parents[1] / "docs" / "founding_works.md").read_text()
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "founding_works.md").read_text()
 PLACES = sorted(set(re.findall("`([^`]+)`", PAGE)))
 
 
 def place(name: str) -> bool:
     """Return True where a place that a page names is there: a file, a recipe, or what Python finds by its full name."""
-    root = Path(__file__).parents[1]
     if "/" in name:
-        return (root / name).exists()
+        return (ROOT / name).exists()
     if name.startswith("recipe="):
         return name.split('"')[1] in {**RECIPES, **IMAGE_RECIPES}
     if not name.startswith("liouville."):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._defaults import check_choices, check_numbers, given_or
+from ._defaults import AT_LEAST_ZERO, check_choices, check_numbers, given_or
 from ._operations import count_operations
 from .flows import CONVOLUTIONAL, IMAGE_FIELDS, IMAGE_RECIPES, ImageFlow, NoiseFlow
 from .integrate import SOLVERS
@@ -37,7 +37,6 @@ POSITIVE = (
     "parts",
     "validation_size",
 )
-AT_LEAST_ZERO = ("depth", "weight_decay")
 INTEGERS = ("width", "depth", "batch_size", "max_iter", "levels", "parts", "validation_size")
 # What a validation may cost, by operations of the field; how often it is evaluated; pictures that choose, at most.
 VALIDATION_FLOPS = {"cpu": 1e12, "accelerator": 1e14}

@@ -260,9 +260,9 @@ def plot_field(estimator: "FlowDensity", time: float = 0.5, num: int = 40) -> Fi
     check_time(time)
     if estimator.n_features_in_ > 2:
         raise ValueError(f"Expected one or two columns, got {estimator.n_features_in_}; try plot_trajectories.")
-    rows, names = _finite(estimator.sample(MOST_POINTS, random_state=0)), column_names(estimator)
+    rows, names = _finite(estimator.sample(PATHS_OF_FIELD, random_state=0)), column_names(estimator)
     # Where the paths are: they begin in the base, which may lie elsewhere.
-    paths = estimator.trajectory(as_fitted(estimator, rows[:PATHS_OF_FIELD]), num_times=9)
+    paths = estimator.trajectory(as_fitted(estimator, rows), num_times=9)
     if estimator.n_features_in_ == 1:
         x, y, velocity = _field_over_time(estimator.flow_, _range(paths.ravel()), num)
         labels, where = ["time t", names[0]], ""
