@@ -1,5 +1,7 @@
 """Bijections: what every one owes its callers, and what the fitted ones make of odd tables."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,12 @@ from scipy import stats
 
 from checks import BIJECTIONS, CLOSED_FORMS, check_log_det, odd_table
 from liouville._types import is_parameter
-from liouville.bijections import Chain, GaussianMargins, GaussianRadius, Invert, Standardize, Whiten
+from liouville.bijections import CNF, Chain, GaussianMargins, GaussianRadius, Invert, Standardize, Whiten
 from liouville.bijections._gaussianized import weighted_quantiles
+from liouville.divergences import Hutchinson
+from liouville.integrate import Integrator
+from liouville.regularizers import KineticEnergy
+from liouville.vector_fields import AbstractVectorField
 
 
 def base_points(name: str, rows: int = 6) -> np.ndarray:
@@ -162,6 +168,53 @@ def test_chain_refuses_what_does_not_fit():
     for links in ([], [Standardize([0.0], [1.0]), Standardize([0.0, 0.0], [1.0, 1.0])]):
         with pytest.raises(ValueError, match="Expected links of one shape, got .*; try"):
             Chain(links)
+
+
+ENDS = ((0, 1.0), (1, 1.0), (2, 0.5))
+
+
+class Counted(AbstractVectorField):
+    """A field that counts how often it is traced."""
+
+    calls: ClassVar[list] = []
+    shape = (3,)
+    cond_shape = None
+    matrix: jax.Array
+    factor: float = 1.0
+
+    def __call__(self, t, x, condition=None):
+        self.calls.append(t)
+        return self.factor * jnp.tanh(self.matrix @ x)
+
+
+@pytest.mark.slow
+def test_neighbours_that_are_solved_are_compiled_once(x64):
+    """CNFs that differ in their numbers alone are one loop, with the values and the slopes of one after the other."""
+    integrator = Integrator.constant(2).sharing()
+    matrices = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 3)))
+    z, key = jnp.asarray(np.random.default_rng(1).normal(size=(7, 3))), jax.random.key(0)
+
+    def one_by_one(chain, z):
+        total = jnp.zeros(())
+        for link, link_key in zip(chain.links, jax.random.split(key, 3), strict=True):
+            z, change, said = link.transform_and_report(z, key=link_key)
+            total += change + said.penalties["kinetic_energy"]
+        return total + jnp.sum(z**2)
+
+    def chained(chain, z):
+        x, log_det, said = chain.transform_and_report(z, key=key)
+        return log_det + said.penalties["kinetic_energy"] + jnp.sum(x**2)
+
+    def slopes_and_calls(way):
+        Counted.calls.clear()
+        # The last one ends sooner, and may not be taken for more of the same.
+        cnfs = lambda a: [CNF(Counted(a[i]), Hutchinson(), integrator, (KineticEnergy(),), t1=t) for i, t in ENDS]  # noqa: E731
+        loss = lambda a: jnp.sum(jax.vmap(lambda row: way(Chain(cnfs(a)), row))(z))  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss))(matrices), len(Counted.calls)
+
+    (found, calls), (expected, more_calls) = slopes_and_calls(chained), slopes_and_calls(one_by_one)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), found, expected)
+    assert calls * 3 == more_calls * 2
 
 
 def test_invert_swaps_the_directions():

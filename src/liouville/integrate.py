@@ -283,7 +283,6 @@ def integrate_flow(
     """
     if regularizers and divergence is None:
         raise ValueError("Expected a divergence for the regularizers, got None; try divergence=Exact().")
-    sign = jnp.sign(jnp.asarray(t1 - t0, x.dtype))
 
     # Adjoints that solve backwards see no closure: all that gradients flow to is handed over, as a flat
     # list, since Diffrax cannot carry an empty tuple.
@@ -301,7 +300,7 @@ def integrate_flow(
         # Under vmap, where a rate is the same for all rows, Diffrax's adjoints add its gradient up once a row too often
         # (0.7.2; a linear field's divergence is such a rate). So each depends on the row, by nothing.
         nothing = 0 * jnp.sum(y.x)
-        penalties = {r.name: sign * r(point) + nothing for r in regularizers}
+        penalties = {r.name: r(point) + nothing for r in regularizers}
         return FlowState(local.value, local.estimates + nothing, penalties)
 
     start = FlowState(
@@ -314,7 +313,9 @@ def integrate_flow(
         raw = solve(leaves, start, jnp.asarray(t0, x.dtype), jnp.asarray(t1, x.dtype), save_times)
     else:
         raw = _solve(rhs, integrator, leaves, start, t0, t1, save_times, save_steps)
-    return _read(raw, integrator, divergence)
+    # Penalties are integrals over the length of time, either way. (Inside the solve the sign would be a traced number
+    # that it closes over, which is lost where neighbours of a chain are solved in one loop.)
+    return _read(raw, integrator, divergence, jnp.sign(jnp.asarray(t1 - t0, x.dtype)))
 
 
 class _Raw(eqx.Module):
@@ -415,7 +416,7 @@ def _of_rows(integrator: Integrator) -> Integrator:
     return eqx.tree_at(lambda i: i.stepsize_controller, integrator, eqx.tree_at(lambda c: c.norm, controller, norm))
 
 
-def _read(raw: _Raw, integrator: Integrator, divergence: AbstractDivergence | None) -> FlowSolution:
+def _read(raw: _Raw, integrator: Integrator, divergence: AbstractDivergence | None, sign: Scalar) -> FlowSolution:
     """Take the end, the path and the status out of what the solver returned."""
     x, log_dets = raw.end.x, raw.end.log_det
     info = _solve_info(raw, integrator, x if log_dets is None else jnp.append(jnp.ravel(x), log_dets))
@@ -425,7 +426,7 @@ def _read(raw: _Raw, integrator: Integrator, divergence: AbstractDivergence | No
         x=spoil(x),
         log_det=None if log_det is None else spoil(log_det),
         log_det_std_error=std_error,
-        penalties={name: spoil(value) for name, value in raw.end.penalties.items()},
+        penalties={name: spoil(sign * value) for name, value in raw.end.penalties.items()},
         path=None if raw.path is None else spoil(raw.path),
         times=raw.times,
         info=info,

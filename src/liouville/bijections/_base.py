@@ -57,6 +57,11 @@ class AbstractBijection(eqx.Module):
     shape: eqx.AbstractVar[tuple[int, ...]]
     cond_shape: eqx.AbstractVar[tuple[int, ...] | None]
 
+    @property
+    def is_solved(self) -> bool:
+        """Return True where an ODE is solved inside: such links are worth compiling as one."""
+        return False
+
     @abc.abstractmethod
     def transform_and_log_det(
         self, z: Point, condition: Condition = None, *, key: Key | None = None
@@ -131,6 +136,11 @@ class Invert(AbstractBijection):
         """Shape of the condition, or None."""
         return self.bijection.cond_shape
 
+    @property
+    def is_solved(self) -> bool:
+        """Return True where an ODE is solved inside."""
+        return self.bijection.is_solved
+
     def transform_and_log_det(
         self, z: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, Scalar]:
@@ -200,6 +210,11 @@ class Chain(AbstractBijection):
         """Shape of the condition of the links that take one, or None."""
         return next((link.cond_shape for link in self.links if link.cond_shape is not None), None)
 
+    @property
+    def is_solved(self) -> bool:
+        """Return True where an ODE is solved inside."""
+        return any(link.is_solved for link in self.links)
+
     def transform_and_log_det(
         self, z: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, Scalar]:
@@ -216,44 +231,73 @@ class Chain(AbstractBijection):
         self, z: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, SolveInfo]:
         """Map through the links in order, adding up what they took."""
-        total = Report.empty().info
-        for link, link_key in zip(self.links, self._keys(key), strict=True):
-            z, info = link.transform_and_info(z, condition, key=link_key)
-            total = total + info
-        return z, total
+        z, said = _through(self.links, "transform_and_info", z, condition, key)
+        return z, sum((info for (info,) in said), Report.empty().info)
 
     def inverse_and_info(
         self, x: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, SolveInfo]:
         """Map back through the links in reverse order, adding up what they took."""
-        total = Report.empty().info
-        for link, link_key in zip(self.links[::-1], self._keys(key), strict=True):
-            x, info = link.inverse_and_info(x, condition, key=link_key)
-            total = total + info
-        return x, total
+        x, said = _through(self.links[::-1], "inverse_and_info", x, condition, key)
+        return x, sum((info for (info,) in said), Report.empty().info)
 
     def transform_and_report(
         self, z: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, Scalar, Report]:
         """Map through the links in order, adding up their reports."""
-        log_det, report = 0.0, Report.empty()
-        for link, link_key in zip(self.links, self._keys(key), strict=True):
-            z, change, said = link.transform_and_report(z, condition, key=link_key)
-            log_det, report = log_det + change, report + said
-        return z, log_det, report  # pyright: ignore[reportReturnType]
+        z, said = _through(self.links, "transform_and_report", z, condition, key)
+        return z, *_added(said)
 
     def inverse_and_report(
         self, x: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, Scalar, Report]:
         """Map back through the links in reverse order, adding up their reports."""
-        log_det, report = 0.0, Report.empty()
-        for link, link_key in zip(self.links[::-1], self._keys(key), strict=True):
-            x, change, said = link.inverse_and_report(x, condition, key=link_key)
-            log_det, report = log_det + change, report + said
-        return x, log_det, report  # pyright: ignore[reportReturnType]
+        x, said = _through(self.links[::-1], "inverse_and_report", x, condition, key)
+        return x, *_added(said)
 
-    def _keys(self, key: Key | None):
-        return [None] * len(self.links) if key is None else jax.random.split(key, len(self.links))
+
+def _through(links: tuple[AbstractBijection, ...], method: str, point: Point, condition: Condition, key: Key | None):
+    """Take a point through links by their method of this name; return it, and what each link said.
+
+    Neighbours that solve an ODE and differ in their numbers alone are one loop: they are compiled once.
+    """
+    said, keys = [], [None] * len(links) if key is None else jax.random.split(key, len(links))
+    parts = [eqx.partition(link, eqx.is_array) for link in links]
+    for run in _runs(links, parts):
+        numbers, (rest, *_) = zip(*parts[run], strict=True)
+
+        def one(point: Point, numbers_and_key: tuple, rest=rest):
+            numbers, link_key = numbers_and_key
+            point, *told = getattr(eqx.combine(numbers, rest), method)(point, condition, key=link_key)
+            return point, told
+
+        if len(numbers) == 1:
+            point, told = one(point, (numbers[0], keys[run][0]))
+            said.append(told)
+        else:
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *numbers)
+            point, told = jax.lax.scan(one, point, (stacked, None if key is None else keys[run]))
+            said += [jax.tree.map(lambda leaf, i=i: leaf[i], told) for i in range(len(numbers))]
+    return point, said
+
+
+def _runs(links: tuple[AbstractBijection, ...], parts: list[tuple]) -> list[slice]:
+    """Return which neighbours are one loop; most are alone. `parts` are the links' numbers and what else they are."""
+    bounds = [0]
+    for i in range(1, len(links)):
+        (numbers, rest), (last_numbers, last_rest) = parts[i], parts[i - 1]
+        shapes, last = ([(a.shape, a.dtype) for a in jax.tree.leaves(tree)] for tree in (numbers, last_numbers))
+        if not (links[i].is_solved and shapes == last and bool(eqx.tree_equal(rest, last_rest))):
+            bounds.append(i)
+    return [slice(start, end) for start, end in zip(bounds, [*bounds[1:], len(links)], strict=True)]
+
+
+def _added(said: list) -> tuple[Scalar, Report]:
+    """Return the sums of log-determinants and reports."""
+    log_det, report = 0.0, Report.empty()
+    for change, told in said:
+        log_det, report = log_det + change, report + told
+    return log_det, report  # pyright: ignore[reportReturnType]
 
 
 def map_parts(kind: type, fn: Callable, tree: Tree) -> Tree:

@@ -86,6 +86,11 @@ class CNF(AbstractBijection):
         """Shape of the condition, or None."""
         return self.vector_field.cond_shape
 
+    @property
+    def is_solved(self) -> bool:
+        """Return True: an ODE is solved."""
+        return True
+
     def transform_and_log_det(
         self, z: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, Scalar]:

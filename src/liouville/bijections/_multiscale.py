@@ -135,6 +135,11 @@ class Leading(AbstractBijection):
         """Shape of the condition, or None."""
         return self.bijection.cond_shape
 
+    @property
+    def is_solved(self) -> bool:
+        """Return True where an ODE is solved inside."""
+        return self.bijection.is_solved
+
     def transform_and_log_det(
         self, z: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, Scalar]:

@@ -1,7 +1,6 @@
 """Convolutional fields of pictures: FFJORD's and RNODE's."""
 
 import math
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -36,9 +35,8 @@ class Convolution(eqx.Module):
     def __call__(self, x: Picture) -> Picture:
         # XLA's convolutions on a CPU are some twenty times as slow inside a loop, and training and ODEs are loops:
         # there the neighbours of each pixel are put side by side, and multiplied as one matrix.
-        ways = {"cpu": as_product, "default": as_convolution}
-        ways = {name: partial(way, stride=self.stride) for name, way in ways.items()}
-        return jax.lax.platform_dependent(x, self.weight, **ways) + self.bias
+        way = as_product if jax.default_backend() == "cpu" else as_convolution
+        return way(x, self.weight, self.stride) + self.bias
 
 
 def as_convolution(x: Picture, weight: Array, stride: int) -> Picture:
