@@ -14,14 +14,12 @@ from liouville.bijections import CNF, Chain, Invert, Planar, Standardize
 from liouville.data import ring_with_two_lobes, two_moons
 from liouville.distributions import Normal, Transformed
 from liouville.flows import until
-from liouville.integrate import Integrator
 from liouville.objectives import AbstractObjective, MaximumLikelihood
 from liouville.training import Budget, Options, Trainer, TrainingData
 from liouville.variational import ReverseKL, evidence, log_weights
 from liouville.vector_fields import PlanarField
 
 SIZES, TIMES = (2, 8, 32), (0.0, 0.25, 0.5, 0.75, 1.0)
-STEPS = Integrator.constant(8)
 
 
 def planar_flow(num: int, inverted: bool, *units) -> Callable:
@@ -35,17 +33,17 @@ def planar_flow(num: int, inverted: bool, *units) -> Callable:
 
 
 def planar_cnf(num: int, *units) -> Callable:
-    """Return a function of a key that builds a CNF of `num` planar terms, for training by constant steps."""
+    """Return a function of a key that builds a CNF of `num` planar terms."""
 
     def build(key) -> Transformed:
         field = PlanarField((2,), width=num, depth=2, gate_width=40, form="layers", key=key)
-        return Transformed(Normal.standard((2,)), Chain([CNF(field, integrator=STEPS), *units]))
+        return Transformed(Normal.standard((2,)), Chain([CNF(field), *units]))
 
     return build
 
 
 def fit(example: Example, build: Callable, objective: AbstractObjective, rows: np.ndarray, validate, steps: int):
-    """Train by an objective; return the best flow, its CNF solved by adaptive steps."""
+    """Train by an objective; return the best flow."""
     trainer = Trainer(
         build,
         objective,
@@ -55,10 +53,7 @@ def fit(example: Example, build: Callable, objective: AbstractObjective, rows: n
         budget=Budget(max_iter=example.size(steps, 3)),
         seed=0,
     )
-    flow = trainer.run(goals=(0.5, 0.75, 1.0)).best_flow()
-    if not isinstance(flow.bijection.links[0], CNF):
-        return flow
-    return eqx.tree_at(lambda f: f.bijection.links[0].integrator, flow, Integrator())
+    return trainer.run(goals=(0.5, 0.75, 1.0)).best_flow()
 
 
 def by_kl(example: Example, energy) -> dict[str, Transformed]:
