@@ -1,6 +1,6 @@
 """Pictures by FFJORD, RNODE and flow matching, in bits per dimension, beside what was published and simpler densities.
 
-Usage: python benchmarks/images.py [--data NAME ...] [--methods NAME ...] [--seconds S] [--test N] [--again]
+Usage: python benchmarks/images.py [--data NAME ...] [--methods NAME ...] [--field NAME] [--seconds S] [--again]
 The data are digits (8 x 8, built in), mnist14 (MNIST, each 2 x 2 pixels averaged) and mnist, whose files are looked for
 in --mnist; or TRAIN,TEST: two files or folders. What is there already is not measured again; --again does. Afterwards
 images.md and its pictures are made anew.
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0, help="of training, for each method")
     parser.add_argument("--test", type=int, default=1000, help="test pictures, at most")
     parser.add_argument("--width", type=int, help="of the fields' networks, instead of the recipes'")
+    parser.add_argument("--field", choices=flows.IMAGE_FIELDS, help="the fields' networks, instead of the recipes'")
     parser.add_argument("--large", action="store_true", help="a wide U-Net in bfloat16 for flow matching: for a GPU")
     parser.add_argument("--mnist", type=Path, default=FOLDER.parent.parent / "shared/data/mnist", help="MNIST's files")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the figures")
@@ -156,7 +157,8 @@ def measure_all(data: str, arguments: argparse.Namespace) -> None:
         if method in METHODS:
             params = LARGE if arguments.large and METHODS[method] == "flow_matching_image" else {}
             params = params | {"levels": levels, "max_seconds": arguments.seconds}
-            params |= {"width": arguments.width} if arguments.width else {}
+            given = {"width": arguments.width, "vector_field": arguments.field}
+            params |= {name: value for name, value in given.items() if value is not None}
             found = measure_flow(method, train, test, path.with_suffix(".png"), **params)
         elif method == "zuko NSF" and not PEERS.exists():
             print("  no environment of the peers; passed over (make bench builds it)")

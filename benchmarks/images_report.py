@@ -106,18 +106,27 @@ def section(folder: Path, found: list[dict], page: Path | None) -> list[str]:
 
 def table(found: list[dict]) -> list[str]:
     """Return the table of some methods."""
-    lines = [
-        "| method | bits/dim | std. error | seconds | evaluations, training | test | steps | pictures/s | numbers |"
+    names = [
+        "method",
+        "bits/dim",
+        "std. error",
+        "seconds",
+        "evaluations, training",
+        "test",
+        "steps",
+        "pictures/s",
+        "net",
     ]
-    lines.append("|---|---|---|---|---|---|---|---|---|")
+    names.append("numbers")
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for run in found:
         bits, facts = run["bits"]["1 draw"], run.get("facts")
         cells = [run["method"], f"{bits['mean']:.4f}", f"{bits['std_error']:.4f}", f"{run['seconds']:.0f}"]
         if facts:
             cells += [f"{run['training_evaluations']:.0f}", f"{bits['evaluations']:.0f}"]
             speed = facts["steps"] * facts["batch_size"] / run["seconds"]
-            cells += [f"{facts['steps']:,}", f"{speed:.0f}", f"{facts['numbers']:,}"]
-        lines.append(f"| {' | '.join([*cells, *['-'] * (9 - len(cells))])} |")
+            cells += [f"{facts['steps']:,}", f"{speed:.0f}", facts["vector_field"], f"{facts['numbers']:,}"]
+        lines.append(f"| {' | '.join([*cells, *['-'] * (len(names) - len(cells))])} |")
     return lines
 
 

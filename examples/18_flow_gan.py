@@ -53,7 +53,10 @@ def train(example: Example, weights: tuple[float, float], rows: np.ndarray) -> T
     pair, data = models(Standardize.fit(rows, np.ones(len(rows))), jax.random.key(0)), jnp.asarray(rows)
     # Constants are NumPy's, parameters JAX's: the optimizers move the latter.
     parameters, constants = eqx.partition(pair, lambda leaf: isinstance(leaf, jax.Array))
-    optimizers = [optax.adam(optax.cosine_decay_schedule(rate, num), b1=0.5) for rate in (1e-3, 2e-3)]
+    optimizers = [
+        optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(rate, num), b1=b1))
+        for rate, b1 in ((1e-3, 0.9), (2e-3, 0.5))
+    ]
 
     def stepped(i: int, loss, parameters, state):
         updates, state = optimizers[i].update(jax.grad(loss)(parameters), state)
