@@ -69,7 +69,7 @@ def tasks(columns: int, width: int, batch: int) -> dict:
 
         def score(params, x, divergence=divergence):
             flow = eqx.combine(params, static)
-            where = lambda f: (f.bijection.divergence, f.bijection.integrator)  # noqa: E731
+            where = lambda f: (f.bijection.divergence, f.bijection.integrator)
             flow = eqx.tree_at(where, flow, (divergence, STEPS))
             return flow.log_prob(x, key=jax.random.key(3))
 

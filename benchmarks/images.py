@@ -103,7 +103,7 @@ def measure_simpler(name: str, train: np.ndarray, test: np.ndarray, seconds: flo
     """Fit one of the simpler densities to pixels with uniform noise, in units of a level."""
     rng = np.random.default_rng(0)
     size = train[0].size
-    noisy = lambda x: x.reshape(len(x), size) + rng.uniform(size=(len(x), size))  # noqa: E731
+    noisy = lambda x: x.reshape(len(x), size) + rng.uniform(size=(len(x), size))
     start = time.perf_counter()
     if name != "zuko NSF":
         rows, points = noisy(train[:NUM_BASELINE]), noisy(test)

@@ -55,7 +55,7 @@ def verdict(target: str, methods: dict[str, list[dict]]) -> str:
     ours, peers = methods.get(OURS[0]), {name: runs for name, runs in methods.items() if name not in OURS}
     if not ours or not peers:
         return ""
-    middle = lambda runs: median(run["nll"] for run in runs)  # noqa: E731
+    middle = lambda runs: median(run["nll"] for run in runs)
     best = min(peers, key=lambda name: middle(peers[name]))
     theirs, mine = middle(peers[best]), middle(ours)
     # The curves are of validation rows: so is the NLL that is to be reached.

@@ -43,7 +43,7 @@ def measured(name: str, function, *arguments, repeats: int = REPEATS) -> dict:
 
 def ceilings(width: int) -> dict:
     """Return the rates of products of matrices, in operations a second, and of memory, in bytes a second."""
-    product = lambda a, b: a @ b  # noqa: E731
+    product = lambda a, b: a @ b
     large = measured("large", product, jnp.ones((LARGE, LARGE)), jnp.ones((LARGE, LARGE)))
     layer = measured("layer", product, jnp.ones((BATCH, width)), jnp.ones((width, width)), repeats=500)
     tops = {
@@ -75,7 +75,7 @@ def programs(columns: int, width: int, depth: int) -> list[dict]:
         return params, opt_state, jax.tree.map(lambda a, p: a + 0.1 * (p - a), state.average, params)
 
     flow = eqx.combine(state.params, static)
-    one_evaluation = lambda params, x: evaluate(eqx.combine(params, static), x)  # noqa: E731
+    one_evaluation = lambda params, x: evaluate(eqx.combine(params, static), x)
     found = [
         measured("step of flow matching", make_step(static, objective, options), state, batch, key, jnp.asarray(0.5)),
         measured("- its loss and gradient", jax.value_and_grad(loss), state.params, batch.x),

@@ -76,7 +76,7 @@ def growth(found: dict) -> list[str]:
         "| with | what | from, to | seconds | exponent | bytes | exponent | may be |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    ends = lambda values, form: f"{values[0]:{form}} to {values[-1]:{form}}"  # noqa: E731
+    ends = lambda values, form: f"{values[0]:{form}} to {values[-1]:{form}}"
     for line in found["lines"]:
         lines.append(
             f"| {line['axis']} | {line['task']} | {ends(line['sizes'], ',')} | {ends(line['seconds'], '.2g')} "

@@ -28,7 +28,7 @@ def eight_gaussians() -> Target:
 
 def ffjord(key, divergence: AbstractDivergence, integrator: Integrator, depth: int, blocks: int = 1, **options):
     """Return the paper's toy flow: fields of 64-64-64 tanh units with end times of their own, normalized between."""
-    field = lambda k: ConcatSquash((2,), width=64, depth=depth, key=k, **options)  # noqa: E731
+    field = lambda k: ConcatSquash((2,), width=64, depth=depth, key=k, **options)
     keys = jax.random.split(key, blocks)
     links = [CNF(TrainedTime(field(k), end_time=0.5), divergence, integrator) for k in keys]
     parts = [part for link in links for part in (link, MovingNorm((2,)))][:-1]
@@ -131,7 +131,7 @@ def main() -> None:
 
     found = {}
     for name in CONDITIONINGS[: example.size(5, 1)]:
-        build = lambda key, name=name: ffjord(key, gaussian, constant, depth, conditioning=name)  # noqa: E731
+        build = lambda key, name=name: ffjord(key, gaussian, constant, depth, conditioning=name)
         trained = train(example, build, rows, steps=200)
         found[name] = report(example, f"{name}, 200 steps", exact(trained, final), test)
     example.picture(conditioning_picture(found, truth), "conditionings")

@@ -79,7 +79,7 @@ def gradient(adjoint, rows: jax.Array):
     """Return the compiled gradient of the NLL of a fixed flow under an adjoint, as a function, and its parameters."""
     flow = flow_of(jax.random.key(1), 2, False, adjoint=adjoint)
     params, static = eqx.partition(flow, is_parameter)
-    loss = lambda p: MaximumLikelihood()(eqx.combine(p, static), Batch(rows), key=jax.random.key(0))[0]  # noqa: E731
+    loss = lambda p: MaximumLikelihood()(eqx.combine(p, static), Batch(rows), key=jax.random.key(0))[0]
     differentiate = jax.jacfwd(loss) if isinstance(adjoint, diffrax.ForwardMode) else jax.grad(loss)
     return jax.jit(differentiate).lower(params).compile(), params
 
@@ -94,7 +94,7 @@ def truth(rows: jax.Array):
         flow = eqx.tree_at(lambda f: f.bijection.integrator, flow, integrator)
         params, static = eqx.partition(flow, is_parameter)
         rows = jnp.asarray(np.asarray(rows), jnp.float64)
-        loss = lambda p: -jnp.mean(eqx.combine(p, static).log_prob(rows))  # noqa: E731
+        loss = lambda p: -jnp.mean(eqx.combine(p, static).log_prob(rows))
         return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(params))]
 
 

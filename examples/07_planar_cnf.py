@@ -45,7 +45,7 @@ def train(example: Example, rows: np.ndarray, form: str) -> tuple[Transformed, d
 
 def divergences(field: PlanarField, points: np.ndarray) -> dict[str, np.ndarray]:
     """Return the field's divergence at points, in closed form and by what knows nothing of it."""
-    value = lambda x: field(TIME, x)  # noqa: E731
+    value = lambda x: field(TIME, x)
     ways = {"forward": Hutchinson("gaussian"), "reverse": Hutchinson("gaussian", mode="reverse")}
 
     @jax.jit

@@ -55,8 +55,8 @@ def reflect(mask: list[float], steps: int) -> CNF:
     """Train a flow of the dimensions that the mask shows to reflect the first one."""
     # Constant steps would be cheated: a few large ones jump over what the flow itself cannot cross.
     integrator = Integrator.adaptive(1e-4, 1e-4, diffrax.Bosh3(), adjoint=diffrax.BacksolveAdjoint())
-    field = lambda key: Masked(MLP((2,), width=16, depth=1, key=key), np.array(mask))  # noqa: E731
-    build = lambda key: Transformed(Normal.standard((2,)), CNF(field(key), integrator=integrator))  # noqa: E731
+    field = lambda key: Masked(MLP((2,), width=16, depth=1, key=key), np.array(mask))
+    build = lambda key: Transformed(Normal.standard((2,)), CNF(field(key), integrator=integrator))
     rows = np.random.default_rng(0).uniform(-1, 1, (4000, 1))
     return train(build, Reflection(), rows, steps, 1e-2, 64).bijection
 
@@ -65,7 +65,7 @@ def reflect(mask: list[float], steps: int) -> CNF:
 def paths(cnf: CNF, x):
     """Return the paths of points of the line, of shape ``(points, times, size)``, solved finely."""
     fine = CNF(cnf.vector_field, integrator=Integrator.adaptive(1e-6, 1e-6, max_steps=10_000))
-    move = lambda x: fine.move(jnp.append(x, 0.0), 0.0, 1.0, save_times=jnp.asarray(TIMES)).path  # noqa: E731
+    move = lambda x: fine.move(jnp.append(x, 0.0), 0.0, 1.0, save_times=jnp.asarray(TIMES)).path
     return jax.vmap(move)(x)
 
 
@@ -93,8 +93,8 @@ def draw_reflection(plain: CNF, line: np.ndarray, plane: np.ndarray) -> Figure:
 
 def match(rows: np.ndarray, steps: int) -> Transformed:
     """Train a flow on rows by matching."""
-    field = lambda key: Preconditioned(MLP((2,), width=32, depth=2, key=key))  # noqa: E731
-    build = lambda key: Transformed(Normal.standard((2,)), CNF(field(key)))  # noqa: E731
+    field = lambda key: Preconditioned(MLP((2,), width=32, depth=2, key=key))
+    build = lambda key: Transformed(Normal.standard((2,)), CNF(field(key)))
     return train(build, FlowMatching(), rows, steps, 3e-3, 256)
 
 
@@ -130,7 +130,7 @@ def main() -> None:
     rows, test = (target.sample(rng, num) / scale for num in (example.size(20_000, 500), example.size(500, 50)))
     flow = match(np.concatenate([rows, rng.normal(size=rows.shape)], axis=1), 4 * steps)
     grid = np.linspace(-2, 2, example.size(201, 21))[:, None]
-    truth = lambda x: target.log_prob(scale * x) + np.log(scale)  # noqa: E731
+    truth = lambda x: target.log_prob(scale * x) + np.log(scale)
     example.figure("truth's NLL", -np.mean(truth(test)))
     bounds = bound(flow, np.concatenate([test, grid]))
     example.figure("augmented flow, estimate of the bound by 16 draws", -np.mean(bounds[: len(test)]))

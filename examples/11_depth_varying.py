@@ -31,7 +31,7 @@ def num_parameters(field: AbstractVectorField) -> int:
 
 def width_for(build) -> int:
     """Return the width with which a field comes nearest to the number of parameters."""
-    shapes = lambda width: eqx.filter_eval_shape(lambda: build(width=width, key=jax.random.key(0)))  # noqa: E731
+    shapes = lambda width: eqx.filter_eval_shape(lambda: build(width=width, key=jax.random.key(0)))
     return min(range(16, 97, 2), key=lambda width: abs(num_parameters(shapes(width)) - PARAMETERS))
 
 

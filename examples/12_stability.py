@@ -47,7 +47,7 @@ def train(objective: AbstractObjective, rows: np.ndarray, steps: int) -> Transfo
 @eqx.filter_jit
 def exponents(field, z):
     """Return largest finite-time exponents, spectra and evaluations of the paths from base points."""
-    one = lambda z: lyapunov_exponents(field, z, integrator=Integrator(), num_intervals=4)  # noqa: E731
+    one = lambda z: lyapunov_exponents(field, z, integrator=Integrator(), num_intervals=4)
     found = jax.vmap(one)(z)
     return found.largest, found.spectrum, found.info.num_evaluations
 

@@ -28,7 +28,7 @@ def split(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def baselines(example: Example, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
     """Print and return what densities that anybody has at hand make of pixels with uniform noise."""
     rng = np.random.default_rng(1)
-    noisy = lambda x: x.reshape(len(x), -1) + rng.uniform(size=(len(x), x[0].size))  # noqa: E731
+    noisy = lambda x: x.reshape(len(x), -1) + rng.uniform(size=(len(x), x[0].size))
     found = {}
     for name, nll, std_error in evaluate_baselines(noisy(train), noisy(test)):
         found[name] = bits_per_dim(nll, test[0].size)

@@ -61,7 +61,7 @@ def by_kl(example: Example, energy) -> dict[str, Transformed]:
     found = {}
     for size in SIZES[: example.size(3, 1)]:
         for kind, build in (("planar flow, K", planar_flow(size, False)), ("planar CNF, M", planar_cnf(size))):
-            score = lambda flow: log_weights(flow, energy.log_density, 1000, seed=1)[1]  # noqa: E731
+            score = lambda flow: log_weights(flow, energy.log_density, 1000, seed=1)[1]
             flow = fit(example, build, ReverseKL(energy.log_density), np.zeros((1, 2)), score, 1500)
             weights = log_weights(flow, energy.log_density, example.size(10_000, 100), seed=2)[1]
             # The bound's distance from log Z is the divergence itself.
@@ -84,7 +84,7 @@ def by_likelihood(example: Example, target) -> dict[str, Transformed]:
     for size in SIZES[: example.size(3, 1)]:
         kinds = (("planar flow, K", planar_flow(size, True, units)), ("planar CNF, M", planar_cnf(size, units)))
         for kind, build in kinds:
-            score = lambda flow: evaluation.score(flow, validation)[0]  # noqa: E731
+            score = lambda flow: evaluation.score(flow, validation)[0]
             flow = fit(example, build, MaximumLikelihood(), rows, score, 2000)
             gap = np.mean(truth - evaluation.score(flow, test)[0])
             name = f"{kind} = {size}"
@@ -133,7 +133,7 @@ def main() -> None:
     )
     energy, moons, num = ring_with_two_lobes(), two_moons(), example.size(90, 12)
     flows = by_kl(example, energy)
-    truth = lambda x: np.asarray(energy.log_density(jnp.asarray(x))) - energy.log_normalizer()  # noqa: E731
+    truth = lambda x: np.asarray(energy.log_density(jnp.asarray(x))) - energy.log_normalizer()
     example.picture(maps("target", truth, flows, 4.5, num), "kl")
     flows = by_likelihood(example, moons)
     example.picture(maps("two moons", moons.log_prob, flows, 4.0, num), "moons")

@@ -98,7 +98,7 @@ def bounds(model: Autoencoder, rows, num: int):
 def on_grids(model: Autoencoder, rows, num: int):
     """Return ``log p(x)`` of rows by the trapezoidal rule over both latent numbers, and ``log p(x, z)`` there."""
     axis, joint = jnp.linspace(-5.0, 5.0, num), model.joint
-    line = lambda x, a: jax.vmap(lambda b: joint(x, jnp.stack([a, b])))(axis)  # noqa: E731
+    line = lambda x, a: jax.vmap(lambda b: joint(x, jnp.stack([a, b])))(axis)
     values = jax.lax.map(lambda x: jax.lax.map(lambda a: line(x, a), axis), jnp.asarray(rows))
     return logsumexp(values, axis=(1, 2)) + 2 * jnp.log(axis[1] - axis[0]), values
 

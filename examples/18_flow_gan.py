@@ -66,13 +66,13 @@ def train(example: Example, weights: tuple[float, float], rows: np.ndarray) -> T
     def step(flow, adversary, states, average, key):
         keys = jax.random.split(key, 3)
         batch = data[jax.random.randint(keys[0], (size,), 0, len(data))]
-        whole = lambda flow, adversary: eqx.combine((flow, adversary), constants)  # noqa: E731
+        whole = lambda flow, adversary: eqx.combine((flow, adversary), constants)
         flow_state, adversary_state = states
         if weights[0]:
             drawn = whole(flow, adversary)[0].sample(keys[1], (size,))
-            loss = lambda adversary: adversary_loss(whole(flow, adversary)[1], batch, drawn)  # noqa: E731
+            loss = lambda adversary: adversary_loss(whole(flow, adversary)[1], batch, drawn)
             adversary, adversary_state = stepped(1, loss, adversary, adversary_state)
-        loss = lambda flow: flow_loss(*whole(flow, adversary), batch, keys[2], weights)  # noqa: E731
+        loss = lambda flow: flow_loss(*whole(flow, adversary), batch, keys[2], weights)
         flow, flow_state = stepped(0, loss, flow, flow_state)
         return flow, adversary, (flow_state, adversary_state), optax.incremental_update(flow, average, 0.005)
 

@@ -104,8 +104,8 @@ def randomize(field: AbstractVectorField, seed: int, scale: float = 0.25) -> Abs
         return Preconditioned(randomize(field.rest, seed, scale))
     if not isinstance(field, MLP):
         rng = np.random.default_rng(seed)
-        draw = lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype)  # noqa: E731
-        asleep = lambda leaf: is_parameter(leaf) and not np.any(leaf)  # noqa: E731
+        draw = lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype)
+        asleep = lambda leaf: is_parameter(leaf) and not np.any(leaf)
         return jax.tree.map(lambda leaf: draw(leaf) if asleep(leaf) else leaf, field)
     weight = scale * np.random.default_rng(seed).normal(size=field.outer.weight.shape)
     weight = jnp.asarray(weight, field.outer.weight.dtype)
@@ -262,7 +262,7 @@ def check_hutchinson(divergence, num_probes: int, num_keys: int = 20_000) -> Non
     """The mean is the trace; the variance is the closed form's share of one in `num_probes`."""
     x = jnp.array([0.2, -0.4, 1.0])
     keys = jax.random.split(jax.random.key(5), num_keys)
-    draw = lambda key: divergence(lambda x: jnp.asarray(MATRIX) @ x, x, divergence.init(x, key))[1]  # noqa: E731
+    draw = lambda key: divergence(lambda x: jnp.asarray(MATRIX) @ x, x, divergence.init(x, key))[1]
     values = np.asarray(jax.jit(jax.vmap(draw))(keys), np.float64)
     std_error = values.std() / np.sqrt(num_keys)
     assert abs(values.mean() - np.trace(MATRIX)) < 5 * std_error

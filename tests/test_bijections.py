@@ -96,7 +96,7 @@ def test_gaussian_radius_makes_distances_chi_and_keeps_directions():
     rows = rng.normal(size=(20_000, 4)) * np.exp(rng.normal(size=(20_000, 1)))
     z = GaussianRadius.fit(rows, np.ones(len(rows))).inverse(rows)
     assert stats.kstest(np.linalg.norm(z, axis=1), stats.chi(4).cdf).statistic < 0.0115
-    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
     np.testing.assert_allclose(unit(z), unit(rows), atol=1e-12)
 
 
@@ -208,8 +208,8 @@ def test_neighbours_that_are_solved_are_compiled_once(x64):
     def slopes_and_calls(way):
         Counted.calls.clear()
         # The last one ends sooner, and may not be taken for more of the same.
-        cnfs = lambda a: [CNF(Counted(a[i]), Hutchinson(), integrator, (KineticEnergy(),), t1=t) for i, t in ENDS]  # noqa: E731
-        loss = lambda a: jnp.sum(jax.vmap(lambda row: way(Chain(cnfs(a)), row))(z))  # noqa: E731
+        cnfs = lambda a: [CNF(Counted(a[i]), Hutchinson(), integrator, (KineticEnergy(),), t1=t) for i, t in ENDS]
+        loss = lambda a: jnp.sum(jax.vmap(lambda row: way(Chain(cnfs(a)), row))(z))
         return jax.jit(jax.value_and_grad(loss))(matrices), len(Counted.calls)
 
     (found, calls), (expected, more_calls) = slopes_and_calls(chained), slopes_and_calls(one_by_one)

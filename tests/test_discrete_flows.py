@@ -21,7 +21,7 @@ POINTS = np.random.default_rng(1).normal(size=(6, 3)) * np.linspace(0.1, 4, 6)[:
 def steep_block(size: int = 3, lipschitz: float = 0.7, **kwargs) -> Residual:
     """Return a block whose Jacobian is large, so that a wrong series would show."""
     block = Residual((size,), width=8, depth=1, lipschitz=lipschitz, key=jax.random.key(1), **kwargs)
-    larger = lambda pair: (4 * pair[0], pair[1] + 0.3)  # noqa: E731
+    larger = lambda pair: (4 * pair[0], pair[1] + 0.3)
     return eqx.tree_at(lambda b: b.layers, block, tuple(larger(pair) for pair in block.layers))
 
 
@@ -72,7 +72,7 @@ def test_numbers_of_training_can_be_moved(name):
     """Parameters are JAX arrays, and the gradient of a log-density reaches each of them, through the inverse."""
     flow = Transformed(Normal.standard((3,)), DISCRETE[name]((3,)))
     params, static = eqx.partition(flow, is_parameter)
-    loss = lambda params: jnp.mean(eqx.combine(params, static).log_prob(jnp.asarray(POINTS, jnp.float32)))  # noqa: E731
+    loss = lambda params: jnp.mean(eqx.combine(params, static).log_prob(jnp.asarray(POINTS, jnp.float32)))
     leaves = jax.tree.leaves(jax.jit(jax.grad(loss))(params))
     assert leaves and all(np.all(np.isfinite(leaf)) and np.any(np.asarray(leaf) != 0) for leaf in leaves)
 
@@ -252,8 +252,8 @@ def test_random_series_are_unbiased(x64, series):
     block, z = steep_block(), jnp.asarray(POINTS[4])
     params, static = eqx.partition(with_series(block, series), is_parameter)
     params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
-    value = lambda params, z, key: eqx.combine(params, static).transform_and_log_det(z, key=key)[1]  # noqa: E731
-    exact = lambda params, z: true_log_det(eqx.combine(params, static), z)  # noqa: E731
+    value = lambda params, z, key: eqx.combine(params, static).transform_and_log_det(z, key=key)[1]
+    exact = lambda params, z: true_log_det(eqx.combine(params, static), z)
     keys = jax.random.split(jax.random.key(0), 8000)
     draws, (slopes, towards) = jax.jit(jax.vmap(jax.value_and_grad(value, (0, 1)), (None, None, 0)))(params, z, keys)
     true_slopes, true_towards = jax.jit(jax.grad(exact, (0, 1)))(params, z)
@@ -290,7 +290,7 @@ def test_gradient_of_the_truncated_series_is_that_of_the_sum(x64):
 def test_standard_error_is_that_of_the_draws(x64):
     block = with_series(steep_block(), PowerSeries(2, stop=0.4, num_probes=16))
     keys = jax.random.split(jax.random.key(1), 1000)
-    report = lambda key: block.inverse_and_report(jnp.asarray(POINTS[2]), key=key)  # noqa: E731
+    report = lambda key: block.inverse_and_report(jnp.asarray(POINTS[2]), key=key)
     _, log_dets, reports = jax.jit(jax.vmap(report))(keys)
     np.testing.assert_allclose(np.mean(reports.variance), np.var(log_dets), rtol=0.15)
     single = with_series(block, PowerSeries(num_probes=1))

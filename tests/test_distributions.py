@@ -1,5 +1,6 @@
 """Distributions: densities that integrate to one, samples that follow them, rows that do not mind their mates."""
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from checks import check_condition, check_mass, random_cnf, scaled_flow
+from checks import ShiftField, check_condition, check_mass, random_cnf, scaled_flow
 from liouville._types import is_parameter
 from liouville.bijections import CNF, Chain, Standardize, Whiten
 from liouville.distributions import Normal, Transformed
@@ -82,7 +83,7 @@ def test_normal_is_scipys():
 
 
 def test_a_trainable_normal_has_parameters_and_a_fixed_one_none():
-    parameters = lambda d: jax.tree.leaves(eqx.filter(d, is_parameter))  # noqa: E731
+    parameters = lambda d: jax.tree.leaves(eqx.filter(d, is_parameter))
     assert parameters(Normal.standard((2,))) == []
     assert [leaf.shape for leaf in parameters(Normal(np.zeros(2), np.ones(2), trainable=True))] == [(2,), (2,)]
 
@@ -110,3 +111,56 @@ def test_shapes_come_from_the_bijection():
     field = MLP((2,), width=4, depth=0, cond_shape=(3,), key=jax.random.key(0))
     flow = Transformed(Normal.standard((2,)), Chain([CNF(field), Standardize(jnp.zeros(2), jnp.ones(2))]))
     assert flow.shape == (2,) and flow.cond_shape == (3,)
+
+
+def shifting() -> Transformed:
+    """Return the normal distribution around its condition, solved exactly by one step."""
+    return Transformed(Normal.standard((1,)), CNF(ShiftField((1,)), integrator=Integrator.constant(1, diffrax.Euler())))
+
+
+def test_leading_axes_of_points_and_conditions_are_broadcast():
+    flow, rng = shifting(), np.random.default_rng(0)
+    x, condition = rng.normal(size=(2, 1, 5, 1)), rng.normal(size=(3, 1, 1))
+    found = eqx.filter_jit(lambda f: (f.log_prob(x, condition), f.log_prob(x[0, 0, 0], condition)))(flow)
+    expected = stats.norm.logpdf(x - condition)[..., 0]
+    assert expected.shape == (2, 3, 5)
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
+    np.testing.assert_allclose(found[1], stats.norm.logpdf(x[0, 0, 0] - condition)[..., 0], atol=1e-5)
+
+
+def test_each_condition_has_its_draws():
+    flow, condition = shifting(), 10.0 * np.arange(7.0)[:, None]
+    points, log_probs = eqx.filter_jit(lambda f, k: f.sample_and_log_prob(k, (400,), condition))(
+        flow, jax.random.key(0)
+    )
+    assert points.shape == (400, 7, 1) and log_probs.shape == (400, 7)
+    np.testing.assert_allclose(np.mean(points, axis=0), condition, atol=5 / np.sqrt(400))
+    np.testing.assert_allclose(log_probs, stats.norm.logpdf(points - condition)[..., 0], atol=1e-5)
+    assert len(np.unique(np.round(points - condition, 4))) > 2000
+    assert flow.sample(jax.random.key(0), (4,), np.zeros(1)).shape == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda flow: flow.log_prob(np.zeros(1)), r"Expected conditions of shape \(\.\.\., 1,\), got None; try"),
+        (lambda flow: flow.sample(jax.random.key(0)), r"Expected conditions of shape \(\.\.\., 1,\), got None; try"),
+        (lambda flow: flow.log_prob(np.zeros(1), np.zeros(3)), r"Expected conditions of shape .*, got \(3,\); try"),
+        (lambda flow: flow.log_prob(np.zeros((2, 1)), np.zeros((3, 1))), r"that fit each other, got \(2,\) and \(3,\)"),
+        (lambda flow: flow.base.log_prob(np.zeros(1), np.zeros(1)), r"Expected no condition, got one of shape \(1,\)"),
+    ],
+)
+def test_conditions_that_do_not_fit_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(shifting())
+
+
+def test_parts_that_do_not_fit_are_refused_where_they_are_put_together():
+    with pytest.raises(ValueError, match=r"Expected a base of the bijection's shape \(2,\), got \(3,\); try"):
+        Transformed(Normal.standard((3,)), Standardize([0.0, 0.0], [1.0, 1.0]))
+    fields = [MLP((2,), width=4, depth=0, cond_shape=(size,), key=jax.random.key(0)) for size in (3, 4)]
+    with pytest.raises(ValueError, match=r"Expected conditions of one shape, got \[\(3,\), \(4,\)\]; try"):
+        Chain([CNF(field) for field in fields])
+    conditional = Transformed(Normal.standard((2,)), CNF(fields[0]))
+    with pytest.raises(ValueError, match="Expected conditions of one shape"):
+        Transformed(conditional, CNF(fields[1]))

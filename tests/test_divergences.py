@@ -58,7 +58,7 @@ def test_reverse_mode_estimates_the_same_number_from_the_transposed_jacobian(noi
 def test_signs_are_exact_where_the_jacobian_is_diagonal():
     x = jnp.array([0.5, -1.0, 2.0])
     keys = jax.random.split(jax.random.key(0), 8)
-    draw = lambda divergence, key: divergence(lambda x: x**3, x, divergence.init(x, key))[1]  # noqa: E731
+    draw = lambda divergence, key: divergence(lambda x: x**3, x, divergence.init(x, key))[1]
     signs, normals = (
         jax.jit(jax.vmap(lambda k, d=d: draw(d, k)))(keys) for d in (Hutchinson(), Hutchinson("gaussian"))
     )

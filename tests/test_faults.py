@@ -92,7 +92,7 @@ def test_copies_of_a_row_are_its_weight():
 def test_a_picture_is_on_one_side_of_the_split():
     X = bootstrap(pixels(200))
     held_out, train = split_pictures(X, 50, seed=0)
-    numbers = lambda part: set(row_hashes(part).tolist())  # noqa: E731
+    numbers = lambda part: set(row_hashes(part).tolist())
     assert not numbers(held_out) & numbers(X[train])
     assert numbers(held_out) | numbers(X[train]) == numbers(X)
     # Without copies it is the first tenth of a random order, as ever.
@@ -104,7 +104,7 @@ def test_a_picture_is_on_one_side_of_the_split():
 
 def test_baselines_see_no_copies_of_what_they_are_scored_on():
     X = normal(400)
-    nll = lambda rows: evaluate_baseline("kernel density (CV)", rows, normal(1000, seed=1)).nll  # noqa: E731
+    nll = lambda rows: evaluate_baseline("kernel density (CV)", rows, normal(1000, seed=1)).nll
     # Were copies on both sides, the narrowest kernel would win, and be nats off.
     assert abs(nll(X) - nll(np.tile(X, (3, 1)))) < 0.05
     index, distinct = in_random_order(np.tile(X, (3, 1)), seed=0)
@@ -277,7 +277,7 @@ def test_weights_of_any_size_are_taken():
 
 def test_seeds_are_taken_or_refused_in_words():
     X = normal(60)
-    fit = lambda seed: FlowDensity(**{**TINY, "random_state": seed}).fit(X).score_samples(X)  # noqa: E731
+    fit = lambda seed: FlowDensity(**{**TINY, "random_state": seed}).fit(X).score_samples(X)
     np.testing.assert_array_equal(fit(np.random.default_rng(0)), fit(np.random.default_rng(0)))
     assert not np.array_equal(fit(np.random.default_rng(0)), fit(np.random.default_rng(1)))
     for seed in ("zero", -1, 2**32, 1.5):
@@ -345,7 +345,7 @@ def test_a_refit_that_fails_leaves_the_old_model_whole():
 @pytest.mark.parametrize("data", [None, "rows", "weights"])
 def test_a_checkpoint_of_other_data_is_refused(tmp_path, data):
     path, X = tmp_path / "checkpoint", normal(60)
-    fit = lambda X, w=None, **kw: FlowDensity(**FAST, checkpoint=str(path)).fit(X, sample_weight=w, **kw)  # noqa: E731
+    fit = lambda X, w=None, **kw: FlowDensity(**FAST, checkpoint=str(path)).fit(X, sample_weight=w, **kw)
     with pytest.raises(Killed):
         fit(X, callback=raising(Killed, 10))
     assert path.exists()

@@ -32,7 +32,7 @@ CONDITION = jnp.array([0.3, -0.8])
 def trace_of(field, t, x, condition=None):
     """Return the trace of the autodiff Jacobian."""
     size = x.size
-    flat = lambda y: field(t, y.reshape(x.shape), condition).ravel()  # noqa: E731
+    flat = lambda y: field(t, y.reshape(x.shape), condition).ravel()
     return jnp.trace(jax.jacrev(flat)(x.ravel()).reshape(size, size))
 
 
@@ -44,7 +44,7 @@ def test_closed_divergence_replaces_every_estimate(name, cond_shape):
     trace = jax.jit(lambda x: trace_of(field, 0.3, x, condition))(X)
     for divergence in (Exact(), Hutchinson("gaussian", num_probes=3)):
         noise = divergence.init(X, KEY)
-        estimate = lambda fn, x, d=divergence, e=noise: d.linearize(fn, x, e)  # noqa: E731
+        estimate = lambda fn, x, d=divergence, e=noise: d.linearize(fn, x, e)
         local = eqx.filter_jit(lambda field, x, e=estimate: field.value_and_divergence(0.3, x, condition, e))(field, X)
         assert local.estimates.shape == (divergence.num_probes,)
         np.testing.assert_allclose(local.estimates, np.full(divergence.num_probes, trace), rtol=1e-4, atol=1e-6)
@@ -64,7 +64,7 @@ def test_planar_field_by_three_divergences(x64, form):
     """Closed form, forward-mode and reverse-mode Hutchinson: the last two agree probe by probe, and in the mean."""
     x = jnp.asarray(np.asarray(X), jnp.float64)
     field = randomize(PlanarField((3,), width=6, form=form, key=KEY), 1)
-    value = lambda x: field(0.3, x)  # noqa: E731
+    value = lambda x: field(0.3, x)
     closed = field.value_and_divergence(0.3, x, None, lambda fn, x: Exact().linearize(fn, x, None)).estimates[0]
     np.testing.assert_allclose(closed, Exact()(value, x, None)[1], rtol=1e-12)
     noise = Hutchinson("gaussian", 20_000).init(x, KEY)
@@ -94,12 +94,12 @@ def test_potential_gives_its_gradients(depth, cond_shape, x64):
     field = randomize(Potential((3,), width=5, depth=depth, cond_shape=cond_shape, key=KEY), 1)
     condition = None if cond_shape is None else CONDITION.astype(float)
     t, x = jnp.float64(0.3), jnp.asarray(np.asarray(X), jnp.float64)
-    phi = lambda t, x: field.potential_and_gradients(t, x, condition)[0]  # noqa: E731
+    phi = lambda t, x: field.potential_and_gradients(t, x, condition)[0]
     _, gradient, rate = field.potential_and_gradients(t, x, condition)
     np.testing.assert_allclose(rate, jax.grad(phi)(t, x), rtol=1e-10)
     np.testing.assert_allclose(gradient, jax.grad(phi, 1)(t, x), rtol=1e-10)
     np.testing.assert_allclose(field(t, x, condition), -gradient, rtol=1e-12)
-    estimate = lambda fn, x: Exact().linearize(lambda x: 0 * x, x, None)  # noqa: E731
+    estimate = lambda fn, x: Exact().linearize(lambda x: 0 * x, x, None)
     laplacian = jnp.trace(jax.hessian(phi, 1)(t, x))
     np.testing.assert_allclose(field.value_and_divergence(t, x, condition, estimate).estimates, -laplacian, rtol=1e-10)
 
@@ -107,9 +107,9 @@ def test_potential_gives_its_gradients(depth, cond_shape, x64):
 def test_potential_is_the_published_function():
     """The potential, term by term in NumPy; the activation by its definition, which overflows far out."""
     field = randomize(Potential((2,), width=4, depth=2, key=KEY), 1)
-    act = lambda z: np.log(np.exp(z) + np.exp(-z))  # noqa: E731
+    act = lambda z: np.log(np.exp(z) + np.exp(-z))
     s = np.array([0.5, -0.2, 0.3])
-    layer = lambda l, z: np.asarray(l.weight) @ z + np.asarray(l.bias)  # noqa: E731, E741
+    layer = lambda l, z: np.asarray(l.weight) @ z + np.asarray(l.bias)  # noqa: E741
     u = act(layer(field.opening, s))
     for hidden in field.layers:
         u = u + 0.5 * act(layer(hidden, u))
@@ -225,7 +225,7 @@ def test_end_time_has_the_right_gradient(x64):
     """``dx/dT`` is the velocity at the end: the derivative of the flow by its own length."""
     inner = randomize(PlanarField((3,), width=6, key=KEY), 1, scale=1.0)
     x, integrator = jnp.asarray(np.asarray(X), jnp.float64), Integrator.constant(50)
-    end = lambda field: CNF(field, integrator=integrator).transform(x)[0]  # noqa: E731
+    end = lambda field: CNF(field, integrator=integrator).transform(x)[0]
     field = TrainedTime(inner, 0.6)
     gradient = eqx.filter_grad(end)(field).log_end_time
     arrived = CNF(field, integrator=integrator).transform(x)

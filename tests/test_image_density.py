@@ -99,7 +99,7 @@ def test_a_short_fit_beats_the_independent_pixels_it_starts_from():
     drawn = density.sample(300, random_state=0)
     assert drawn.dtype == np.uint8
     # Pixels of a row go together, which the independent ones do not.
-    together = lambda x: np.corrcoef(x[:, :, 1].ravel(), x[:, :, 2].ravel())[0, 1]  # noqa: E731
+    together = lambda x: np.corrcoef(x[:, :, 1].ravel(), x[:, :, 2].ravel())[0, 1]
     assert together(drawn) > 0.2
 
 
@@ -238,7 +238,7 @@ def test_bytes_stay_bytes_on_the_device():
 
 
 def test_gradients_in_parts_are_gradients():
-    loss = lambda params, batch, key: (jnp.mean((batch @ params) ** 2), {"watched": jnp.mean(batch)})  # noqa: E731
+    loss = lambda params, batch, key: (jnp.mean((batch @ params) ** 2), {"watched": jnp.mean(batch)})
     gradient = jax.value_and_grad(loss, has_aux=True)
     params, batch, key = jnp.arange(3.0), jax.random.normal(jax.random.key(0), (12, 3)), jax.random.key(1)
     whole, divided = gradient(params, batch, key), jax.jit(in_parts(gradient, 4))(params, batch, key)

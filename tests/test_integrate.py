@@ -37,7 +37,7 @@ def tight(tolerance=1e-10, solver=None):
 
 def scipy_end(matrix, start, t1=1.0):
     """Integrate `TanhField` by SciPy."""
-    rhs = lambda t, x: np.tanh(matrix @ x) + np.sin(3 * t)  # noqa: E731
+    rhs = lambda t, x: np.tanh(matrix @ x) + np.sin(3 * t)
     return integrate.solve_ivp(rhs, (0, t1), start, method="DOP853", rtol=1e-13, atol=1e-13).y[:, -1]
 
 

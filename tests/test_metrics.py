@@ -64,7 +64,7 @@ def test_moons_are_their_integral_and_integrate_to_one(radius, noise):
     mass = np.exp(target.log_prob(grid)).sum() * (side[1] - side[0]) ** 2
     assert abs(mass - 1) < 1e-6
     for point in ([0.1, 0.4], [-radius, -1.0]):
-        arc = lambda a, s: s * radius * np.array([np.cos(a) - 0.5, np.sin(a)])  # noqa: E731
-        kernel = lambda a, s, x=point, arc=arc: stats.multivariate_normal(arc(a, s), noise**2).pdf(x)  # noqa: E731
+        arc = lambda a, s: s * radius * np.array([np.cos(a) - 0.5, np.sin(a)])
+        kernel = lambda a, s, x=point, arc=arc: stats.multivariate_normal(arc(a, s), noise**2).pdf(x)
         expected = np.mean([integrate.quad(kernel, 0, np.pi, (s,), epsabs=1e-13)[0] / np.pi for s in (1, -1)])
         np.testing.assert_allclose(np.exp(target.log_prob(np.array([point]))[0]), expected, rtol=1e-8)

@@ -20,7 +20,7 @@ LOC, SCALE = np.array([1.0, -2.0]), np.array([0.4, 2.0])
 
 def some_norm() -> MovingNorm:
     """Return a normalization with statistics, gain and bias of its own."""
-    where = lambda n: (n.mean, n.variance, n.log_gain, n.bias)  # noqa: E731
+    where = lambda n: (n.mean, n.variance, n.log_gain, n.bias)
     numbers = (jnp.array([3.0, -20.0]), jnp.array([0.04, 25.0]), jnp.array([0.3, -0.2]), jnp.array([0.5, 2.0]))
     return eqx.tree_at(where, MovingNorm((2,)), numbers)
 
@@ -31,7 +31,7 @@ def test_round_trip_and_log_det(x64):
 
 def test_it_standardizes():
     rows = LOC + SCALE * np.random.default_rng(0).normal(size=(4000, 2))
-    where = lambda n: (n.mean, n.variance)  # noqa: E731
+    where = lambda n: (n.mean, n.variance)
     norm = eqx.tree_at(where, MovingNorm((2,)), (jnp.asarray(rows.mean(0)), jnp.asarray(rows.var(0))))
     z = jax.vmap(norm.inverse)(jnp.asarray(rows, jnp.float32))
     np.testing.assert_allclose(z.mean(0), 0, atol=1e-4)

@@ -166,7 +166,7 @@ def test_the_weights_gradient_is_not_kept_for_each_row(integrator):
     flow = Transformed(Normal.standard((2,)), CNF(field, integrator=integrator))
     params, static = eqx.partition(flow, is_parameter)
     # Rows are an argument: the compiler would compute with constants for half a minute.
-    loss = lambda p, rows: MaximumLikelihood()(eqx.combine(p, static), Batch(rows), key=jax.random.key(0))[0]  # noqa: E731
+    loss = lambda p, rows: MaximumLikelihood()(eqx.combine(p, static), Batch(rows), key=jax.random.key(0))[0]
     memory = jax.jit(jax.grad(loss)).lower(params, rows).compile().memory_analysis()
     num_weights = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert memory.temp_size_in_bytes < 0.8 * 4 * num_weights * len(rows)
@@ -178,8 +178,8 @@ def test_mixed_precision_rounds_the_network_alone():
 
     def losses(field):
         flow = Transformed(Normal.standard((3,)), CNF(field))
-        value = lambda objective: eqx.filter_value_and_grad(lambda flow: objective(flow, batch, key=key)[0])  # noqa: E731
-        loss = lambda objective: eqx.filter_jit(value(objective))(flow)  # noqa: E731
+        value = lambda objective: eqx.filter_value_and_grad(lambda flow: objective(flow, batch, key=key)[0])
+        loss = lambda objective: eqx.filter_jit(value(objective))(flow)
         return loss(FlowMatching()), loss(MixedPrecision(FlowMatching()))
 
     # At rest the closed form is all there is.

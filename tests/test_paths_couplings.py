@@ -17,7 +17,7 @@ PATHS = {"linear": LinearPath()}
 @pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
 def test_velocity_is_the_derivative_of_the_path(name, t):
     x0, x1 = jnp.array([1.0, -2.0]), jnp.array([[3.0, 0.5]])[0]
-    position = lambda t: PATHS[name](x0, x1, t)[0]  # noqa: E731
+    position = lambda t: PATHS[name](x0, x1, t)[0]
     expected, slope = jax.jvp(position, (jnp.asarray(t),), (jnp.asarray(1.0),))
     x, velocity = PATHS[name](x0, x1, t)
     np.testing.assert_allclose(x, expected, rtol=1e-6)

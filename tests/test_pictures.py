@@ -34,7 +34,7 @@ def shaken(tree, seed, size=0.3):
     """Return a module with noise on all its parameters, so that nothing is zero."""
     rng = np.random.default_rng(seed)
     params, static = eqx.partition(tree, is_parameter)
-    noise = lambda leaf: leaf + jnp.asarray(size * rng.normal(size=leaf.shape), leaf.dtype)  # noqa: E731
+    noise = lambda leaf: leaf + jnp.asarray(size * rng.normal(size=leaf.shape), leaf.dtype)
     return eqx.combine(jax.tree.map(noise, params), static)
 
 
@@ -88,7 +88,7 @@ def test_a_convolution_is_what_its_sum_says():
     ("shape", "number"), [((28, 28, 1), 800_636), ((32, 32, 3), 1_358_868), ((64, 64, 3), 1_996_116)]
 )
 def test_published_nets_have_as_many_parameters_as_published(shape, number):
-    make = lambda key: multiscale(shape, lambda shape, key: ConvNet(shape, key=key), key=key)  # noqa: E731
+    make = lambda key: multiscale(shape, lambda shape, key: ConvNet(shape, key=key), key=key)
     shapes = jax.eval_shape(lambda key: eqx.filter(make(key), is_parameter), jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == number
 
@@ -121,7 +121,7 @@ def test_rearrangements_are_undone(bijection):
 
 
 def small_multiscale(key):
-    field = lambda shape, key: eqx.filter_jit(lambda key: ConvNet(shape, width=4, depth=1, key=key))(key)  # noqa: E731
+    field = lambda shape, key: eqx.filter_jit(lambda key: ConvNet(shape, width=4, depth=1, key=key))(key)
     # Forward mode compiles in a third of the time, and is as good an oracle.
     integrator = Integrator.constant(8, adjoint=diffrax.ForwardMode())
     return shaken(multiscale((8, 8, 1), field, blocks=1, integrator=integrator, key=key), 0)
@@ -174,7 +174,7 @@ def test_uniform_pixels_take_as_many_bits_as_they_have():
 
 def exact_log_prob(x, alpha, levels):
     """Return the log-probability of whole numbers under a dequantized logit-normal, by its distribution function."""
-    edge = lambda k: stats.norm.cdf(np.log(s := alpha + (1 - 2 * alpha) * k / levels) - np.log1p(-s))  # noqa: E731
+    edge = lambda k: stats.norm.cdf(np.log(s := alpha + (1 - 2 * alpha) * k / levels) - np.log1p(-s))
     return np.log(edge(x + 1) - edge(x)).sum()
 
 
@@ -182,11 +182,11 @@ def test_bounds_are_below_the_probability_and_rise_to_it():
     pictures = Quantized(Transformed(Normal.standard((3,)), Logit((3,), alpha=0.05)), UniformDequantization(), 4)
     x = np.array([0, 1, 3])
     exact = exact_log_prob(x, 0.05, 4)
-    bound = lambda k, num: pictures.log_prob_bound(jnp.asarray(x), k, num)  # noqa: E731
+    bound = lambda k, num: pictures.log_prob_bound(jnp.asarray(x), k, num)
     keys = jax.random.split(jax.random.key(0), 2000)
-    draws = lambda num: np.asarray(jax.jit(jax.vmap(lambda k: bound(k, num)))(keys))  # noqa: E731
+    draws = lambda num: np.asarray(jax.jit(jax.vmap(lambda k: bound(k, num)))(keys))
     one, many = draws(1), draws(64)
-    error = lambda v: v.std() / math.sqrt(len(v))  # noqa: E731
+    error = lambda v: v.std() / math.sqrt(len(v))
     assert one.mean() + 4 * error(one) < exact
     assert many.mean() > one.mean() + 4 * error(one)
     assert abs(many.mean() - exact) < 4 * error(many) + 2e-3

@@ -91,7 +91,7 @@ def test_the_frobenius_norm_by_probes_is_unbiased(name, mode):
     exact = eqx.filter_jit(lambda field: JacobianFrobenius()(at(field)))(field)
     jacobian = jax.jit(jax.jacfwd(lambda x: field(0.3, x)))(jnp.asarray(X, jnp.float32))
     np.testing.assert_allclose(exact, np.mean(jacobian**2) * 3, rtol=1e-4)
-    draw = lambda key: JacobianFrobenius()(at(field, divergence=Hutchinson("gaussian", 2, mode), key=key))  # noqa: E731
+    draw = lambda key: JacobianFrobenius()(at(field, divergence=Hutchinson("gaussian", 2, mode), key=key))
     values = np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 4000)), np.float64)
     assert abs(values.mean() - exact) < 5 * values.std() / np.sqrt(4000)
 
@@ -239,7 +239,7 @@ def test_shared_steps_are_one_for_all_rows_and_give_the_same_gradient(x64):
 def test_the_hamilton_jacobi_rate_is_the_equations_residual(x64):
     """The oracle differentiates the potential; and a quadratic potential of optimal transport has no residual."""
     field = Potential((3,), width=8, depth=2, key=jax.random.key(0))
-    potential = lambda t, x: field.potential_and_gradients(t, x)[0]  # noqa: E731
+    potential = lambda t, x: field.potential_and_gradients(t, x)[0]
     rate, gradient = jax.jit(jax.grad(potential, (0, 1)))(0.3, jnp.asarray(X))
     residual = eqx.filter_jit(lambda field: HamiltonJacobi()(at(field)))(field)
     np.testing.assert_allclose(residual, abs(rate - gradient @ gradient / 2), rtol=1e-8)

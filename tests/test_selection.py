@@ -101,7 +101,7 @@ def test_estimated_validation_agrees_with_the_exact_one():
     split = Split(rows[:300], np.ones(300), rows[300:], np.ones(300))
     flow = FlowRecipe(6, width=16, depth=1)(jax.random.key(0))
     noise = 0.3 * np.random.default_rng(1).normal(size=(6, 16)).astype(np.float32)
-    rest = lambda f: f.bijection.vector_field.rest.outer.weight  # noqa: E731
+    rest = lambda f: f.bijection.vector_field.rest.outer.weight
     flow = eqx.tree_at(rest, flow, noise)
     runner = enter("whiten", split, Hutchinson(), lambda data, validate: validate)
     exact = evaluation.score(Transformed(flow.base, Chain([flow.bijection, *runner.links])), split.validation_rows)[0]

@@ -201,7 +201,7 @@ def test_padded_sizes():
 def test_the_flow_learns():
     """Two bumps of width 0.24 hold 0.6 nats less than the normal distribution of their variance."""
     validation = two_bumps(1000, seed=1)
-    score = lambda flow: evaluation.score(flow, validation)[0]  # noqa: E731
+    score = lambda flow: evaluation.score(flow, validation)[0]
     trainer = make_trainer(two_bumps(1000), budget=Budget(max_iter=1000), validate=score)
     start = trainer.validate()
     trainer.run([0.5, 1.0])

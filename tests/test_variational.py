@@ -53,7 +53,7 @@ def test_reverse_kl_is_the_divergence_less_the_log_normalizer():
 
 def test_the_batch_gives_the_number_of_draws_and_nothing_else():
     objective, flow, key = ReverseKL(three_times_normal), gaussian(2.0), jax.random.key(0)
-    value = lambda rows: objective(flow, Batch(rows), key=key)[0]  # noqa: E731
+    value = lambda rows: objective(flow, Batch(rows), key=key)[0]
     assert value(jnp.zeros((5, 1))) == value(jnp.ones((5, 1))) != value(jnp.zeros((6, 1)))
     own = ReverseKL(three_times_normal, num_samples=5)
     assert own(flow, empty_batch(flow), key=key)[0] == value(jnp.zeros((5, 1)))
@@ -96,7 +96,7 @@ def test_gradient_agrees_with_finite_differences(x64):
 
 def test_training_without_a_table_finds_a_gaussian():
     """The empty table gives no more than the number of draws, and a fit that can be perfect is."""
-    target = lambda x: -0.5 * jnp.sum(((x - 1.0) / 0.5) ** 2)  # noqa: E731
+    target = lambda x: -0.5 * jnp.sum(((x - 1.0) / 0.5) ** 2)
     trainer = Trainer(
         lambda key: Transformed(Normal(np.zeros(2), np.ones(2), trainable=True), Standardize(np.zeros(2), np.ones(2))),
         ReverseKL(target),
@@ -126,7 +126,7 @@ def test_importance_weights_find_the_normalizer_within_their_error():
     bounds = np.array([f.lower_bound for f in found])
     assert abs(bounds.mean() - (np.log(3) - divergence)) < 5 * bounds.std() / np.sqrt(300)
     np.testing.assert_allclose(np.mean([f.lower_bound_std_error for f in found]), bounds.std(), rtol=0.15)
-    density = lambda x: stats.norm.pdf(x) ** 2 / stats.norm.pdf(x, scale=scale)  # noqa: E731
+    density = lambda x: stats.norm.pdf(x) ** 2 / stats.norm.pdf(x, scale=scale)
     share = 1 / integrate.quad(density, -12, 12)[0]
     np.testing.assert_allclose(np.mean([f.effective_sample_size for f in found]), share, atol=5e-3)
     # The same share from draws of the target instead.
@@ -140,11 +140,11 @@ def three_times_normal_rows(x):
 
 
 def test_a_lost_mode_is_seen_from_the_target_alone():
-    mixture = lambda x: np.logaddexp(stats.norm.logpdf(x, -6), stats.norm.logpdf(x, 6)) - np.log(2)  # noqa: E731
+    mixture = lambda x: np.logaddexp(stats.norm.logpdf(x, -6), stats.norm.logpdf(x, 6)) - np.log(2)
     rng = np.random.default_rng(0)
     own = rng.normal(6, 1, 2000)
     target = np.concatenate([own[:1000], rng.normal(-6, 1, 1000)])
-    weights = lambda x: mixture(x) - stats.norm.logpdf(x, 6)  # noqa: E731
+    weights = lambda x: mixture(x) - stats.norm.logpdf(x, 6)
     lost = evidence(weights(own))
     assert lost.effective_sample_size > 0.99 and abs(lost.log_normalizer + np.log(2)) < 1e-3
     assert effective_sample_size_of_target(weights(target)) < 1e-6
@@ -196,7 +196,7 @@ def test_draws_of_a_target_have_its_moments(index):
 
 def test_ring_has_two_lobes_and_is_the_same_both_ways():
     log_density = ring_with_two_lobes().log_density
-    at = lambda *x: float(log_density(jnp.array(x, jnp.float32)))  # noqa: E731
+    at = lambda *x: float(log_density(jnp.array(x, jnp.float32)))
     np.testing.assert_allclose(at(2.0, 0.0), at(-2.0, 0.0))
     assert at(2.0, 0.0) > at(1.5, 1.2) > at(0.0, 2.0) > at(0.0, 0.0)
 

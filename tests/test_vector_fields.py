@@ -72,7 +72,7 @@ def test_depends_on_time_point_and_condition(name, cond_shape):
 def test_value_and_divergence_agree_with_the_call(name, cond_shape):
     """The preconditioned field adds its part in closed form: the oracle differentiates the whole field."""
     field = make_field(name, cond_shape=cond_shape)
-    estimate = lambda fn, x: Exact().linearize(fn, x, None)  # noqa: E731
+    estimate = lambda fn, x: Exact().linearize(fn, x, None)
 
     def one_row(t, x, c):
         jacobian = jax.jacfwd(lambda x: field(t, x, c))(x)

@@ -80,7 +80,7 @@ def torchdyn_cnf(rows, validation, clock, seed):
 def zuko_cnf(rows, validation, clock, seed):
     """Set up zuko's CNF as it comes, 64 x 64, exact."""
     flow = zuko.flows.CNF(rows.shape[1], hidden_features=(64, 64))
-    log_prob = lambda x: flow().log_prob(x)  # noqa: E731
+    log_prob = lambda x: flow().log_prob(x)
     found = train(
         flow, lambda x: -log_prob(x).mean(), log_prob, (rows, validation[:CHOOSE_BY]), clock,
         batch=256, learning_rate=1e-3,
@@ -93,7 +93,7 @@ def zuko_autoregressive(kind, name):
 
     def method(rows, validation, clock, seed):
         flow = kind(rows.shape[1], transforms=5, hidden_features=(128, 128))
-        log_prob = lambda x: flow().log_prob(x)  # noqa: E731
+        log_prob = lambda x: flow().log_prob(x)
         found = train(
             flow, lambda x: -log_prob(x).mean(), log_prob, (rows, validation), clock,
             batch=512, learning_rate=1e-3, chunk=4096,

@@ -181,7 +181,7 @@ def affordable_validation(recipe: FlowRecipe) -> tuple[int, AbstractDivergence]:
     differ, on many columns, leaves the mean far less certain than the probes do. Discrete layers have no divergence.
     """
     weights = 2 * recipe.depth * recipe.width**2 + 2 * recipe.size * recipe.width
-    rows = lambda directions: VALIDATION_FLOPS / (2 * weights * (1 + directions) * SOLVE_EVALUATIONS)  # noqa: E731
+    rows = lambda directions: VALIDATION_FLOPS / (2 * weights * (1 + directions) * SOLVE_EVALUATIONS)
     least = min(chunk_rows((recipe.size,)), 128)
     if recipe.layer is None and rows(recipe.size) < least:
         return int(np.clip(rows(1), least, 4096)), Hutchinson()

@@ -120,7 +120,7 @@ def affordable_validation(flow: ImageFlow) -> int:
     """Return the number of pictures whose log-density, by one probe, costs about as much as it may."""
     field = eqx.filter_eval_shape(lambda key: flow.make_field(flow.shape, key), jax.random.key(0))
     arrays, static = eqx.partition(field, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
-    velocity = lambda arrays, x: eqx.combine(arrays, static)(jnp.zeros(()), x)  # noqa: E731
+    velocity = lambda arrays, x: eqx.combine(arrays, static)(jnp.zeros(()), x)
     operations = count_operations(velocity, arrays, jax.ShapeDtypeStruct(flow.shape, jnp.float32))
     # A product with the Jacobian costs twice a value.
     solves = 3 * SOLVE_EVALUATIONS * (FLOWS_OF_MULTISCALE if flow.multiscale else 1)

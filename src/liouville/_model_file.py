@@ -110,7 +110,7 @@ def image_flow(estimator: Any, chosen: dict[str, Any]) -> Quantized:
     """Return a frame for the flow of a fitted `ImageDensity`."""
     shape, named = tuple(chosen["shape"]), {**chosen, "field": chosen["vector_field"]}
     kept = {name: named[name] for name in names_of(ImageFlow) if name in named} | {"shape": shape}
-    settings = lambda: resolve_image(estimator, (chosen["pictures"], *shape))  # noqa: E731
+    settings = lambda: resolve_image(estimator, (chosen["pictures"], *shape))
     flow = _built_by(ImageFlow, kept, lambda: settings().flow)
     if "noise" in chosen:
         noise = None if chosen["noise"] is None else NoiseFlow(shape, **chosen["noise"])

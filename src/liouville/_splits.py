@@ -32,7 +32,7 @@ def split_rows(rows: Rows, weight: np.ndarray, fraction: float, most: int, seed:
     else:
         train, chosen = order[num:], order[:num]
         warn_of_near_copies(rows[train], rows[chosen])
-    scaled = lambda index: weight[index] / weight[index].mean()  # noqa: E731
+    scaled = lambda index: weight[index] / weight[index].mean()
     return Split(rows[train], scaled(train), rows[chosen], scaled(chosen))
 
 

@@ -227,7 +227,7 @@ def check_varied(X: Rows, weight: np.ndarray, names) -> None:
             f"Expected more rows than columns, got {rows} {counted} of {columns} columns; try fewer columns, "
             "for example by principal components."
         )
-    name = lambda j: f"{j}" if names is None else f"{j} ({names[j]!r})"  # noqa: E731
+    name = lambda j: f"{j}" if names is None else f"{j} ({names[j]!r})"
     loc = np.average(X, axis=0, weights=weight)
     spread = np.max(np.abs(X - loc), axis=0)
     flat = np.flatnonzero(spread <= 8 * np.finfo(X.dtype).eps * np.abs(loc))
@@ -320,5 +320,5 @@ def _check_finite(X: Rows, names) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(X.sum(dtype=np.float64)):
             return
-    name = lambda j: f"{j}" if names is None else f"{names[j]!r}"  # noqa: E731
+    name = lambda j: f"{j}" if names is None else f"{names[j]!r}"
     _raise([fault for j, column in enumerate(X.T) for fault in _faults_of_numbers(column, name(j))])

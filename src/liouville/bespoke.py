@@ -64,7 +64,7 @@ class Bespoke(diffrax.AbstractSolver):
 
     def init(self, terms, t0, t1, y0: FlowState, args) -> tuple[Int[Array, ""], FlowState]:
         """Return the state of the solver: the number of steps done, and room for the rates."""
-        room = lambda part: jnp.zeros((len(self.log_det_weights), *part.shape), part.dtype)  # noqa: E731
+        room = lambda part: jnp.zeros((len(self.log_det_weights), *part.shape), part.dtype)
         return jnp.zeros((), jnp.int32), jax.tree.map(room, y0)
 
     def step(self, terms, t0, t1, y0: FlowState, args, solver_state, made_jump):
@@ -212,7 +212,7 @@ def _record(flow: Transformed, seed: int) -> _Paths:
     ends = np.isinf(times).reshape(*times.shape, *[1] * (z.ndim - 1))
     x = np.concatenate([np.asarray(z)[:, None], np.where(ends, end[:, None], points)[:, :num]], axis=1)
     v = np.stack([np.asarray(_rates(cnf, t[:, i], x[:, i])[0]) for i in range(num + 1)], axis=1)
-    flat = lambda part: part.reshape(*part.shape[:2], -1).astype(np.float64)  # noqa: E731
+    flat = lambda part: part.reshape(*part.shape[:2], -1).astype(np.float64)
     base_log_prob = _log_prob(flow.base, flat(x)[:, 0])
     return _Paths(t.astype(np.float64), flat(x), flat(v), log_det.astype(np.float64), base_log_prob)
 

@@ -2,12 +2,13 @@
 
 import abc
 import math
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ._types import Condition, Key, Point, Scalar, constant
 from .bijections import (
@@ -22,6 +23,7 @@ from .bijections import (
     Report,
     Standardize,
     Whiten,
+    common_cond_shape,
 )
 
 CLOSED_FORMS = (GaussianMargins, GaussianRadius, Logit, PixelMargins, Standardize, Whiten)
@@ -63,49 +65,92 @@ class AbstractDistribution(eqx.Module):
         x
             Points, of shape ``(*batch, *shape)``.
         condition
-            Conditions with the same leading axes, or None.
+            Conditions, of shape ``(*batch, *cond_shape)``, or None where there are none. Leading axes of points and
+            conditions are broadcast as NumPy's are.
         key
             Key for a stochastic divergence; exact ones need none.
 
         Raises
         ------
         ValueError
-            Where the trailing axes of `x` are not `shape`.
+            Where the trailing axes of `x` are not `shape`, those of `condition` not `cond_shape`, or the leading ones
+            do not fit.
         """
         x = jnp.asarray(x, jnp.result_type(float))
-        batch = self._batch_shape(x)
-        rows = x.reshape(-1, *self.shape)
-        conditions = self._condition_rows(condition, rows.shape[0])
+        condition = self._checked(condition)
+        batch = self._batch_shape(x, condition)
+        rows = jnp.broadcast_to(x, (*batch, *self.shape)).reshape(-1, *self.shape)
+        conditions = condition
+        if condition is not None:
+            conditions = jnp.broadcast_to(condition, (*batch, *self.cond_shape)).reshape(-1, *self.cond_shape)
         keys = None if key is None else jax.random.split(key, rows.shape[0])
         axes = (0, None if conditions is None else 0, None if keys is None else 0)
         return jax.vmap(self._log_prob, axes)(rows, conditions, keys).reshape(batch)
 
-    def sample(self, key: Key, sample_shape: tuple[int, ...] = (), condition: Condition = None) -> Array:
-        """Draw points, of shape ``(*sample_shape, *shape)``, all under one condition."""
-        keys = jax.random.split(key, math.prod(sample_shape))
-        points = jax.vmap(self._sample, (0, None))(keys, condition)
-        return points.reshape(*sample_shape, *self.shape)
+    def sample(self, key: Key, sample_shape: tuple[int, ...] = (), condition=None) -> Array:
+        """Draw points, of shape ``(*sample_shape, *batch, *shape)`` for conditions of shape ``(*batch, *cond_shape)``.
 
-    def sample_and_log_prob(
-        self, key: Key, sample_shape: tuple[int, ...] = (), condition: Condition = None
-    ) -> tuple[Array, Array]:
-        """Draw points and return their log-densities with them, at the cost of one solve each."""
-        keys = jax.random.split(key, math.prod(sample_shape))
-        points, log_probs = jax.vmap(self._sample_and_log_prob, (0, None))(keys, condition)
-        return points.reshape(*sample_shape, *self.shape), log_probs.reshape(sample_shape)
+        Raises
+        ------
+        ValueError
+            Where the trailing axes of `condition` are not `cond_shape`.
+        """
+        return self._draw(self._sample, key, sample_shape, condition)
 
-    def _batch_shape(self, x: Array) -> tuple[int, ...]:
+    def sample_and_log_prob(self, key: Key, sample_shape: tuple[int, ...] = (), condition=None) -> tuple[Array, Array]:
+        """Draw points and return their log-densities with them, at the cost of one solve each; as `sample`."""
+        return self._draw(self._sample_and_log_prob, key, sample_shape, condition)
+
+    def _draw(self, one: Callable, key: Key, sample_shape: tuple[int, ...], condition) -> PyTree:
+        """Return what `one` draws of one key and one condition, for `sample_shape` times all conditions."""
+        condition = self._checked(condition)
+        batch = () if condition is None else condition.shape[: condition.ndim - len(self.cond_shape)]  # pyright: ignore[reportArgumentType]
+        shape = (*sample_shape, *batch)
+        keys = jax.random.split(key, math.prod(shape))
+        if batch:
+            condition = jnp.broadcast_to(condition, (*sample_shape, *condition.shape)).reshape(-1, *self.cond_shape)
+        drawn = jax.vmap(one, (0, 0 if batch else None))(keys, condition)
+        return jax.tree.map(lambda part: part.reshape(*shape, *part.shape[1:]), drawn)
+
+    def _batch_shape(self, x: Array, condition: Array | None) -> tuple[int, ...]:
+        """Return the leading axes of points and conditions, broadcast."""
         split = x.ndim - len(self.shape)
         if split < 0 or x.shape[split:] != self.shape:
-            raise ValueError(
-                f"Expected points of shape (..., {str(self.shape)[1:]}, got {x.shape}; try x.reshape(-1, *shape)."
-            )
-        return x.shape[:split]
-
-    def _condition_rows(self, condition, num_rows: int):
+            raise ValueError(f"Expected points of shape {_any(self.shape)}, got {x.shape}; try x.reshape(-1, *shape).")
         if condition is None:
+            return x.shape[:split]
+        leading = condition.shape[: condition.ndim - len(self.cond_shape or ())]
+        try:
+            return np.broadcast_shapes(x.shape[:split], leading)
+        except ValueError:
+            raise ValueError(
+                f"Expected leading axes of points and conditions that fit each other, got {x.shape[:split]} and "
+                f"{leading}; try one condition for each point."
+            ) from None
+
+    def _checked(self, condition) -> Array | None:
+        """Return conditions as an array, refusing what is missing, too much or of another shape."""
+        shape = self.cond_shape
+        if condition is None and shape is None:
             return None
-        return jnp.broadcast_to(jnp.asarray(condition, jnp.result_type(float)), (num_rows, *(self.cond_shape or ())))
+        if condition is None:
+            raise ValueError(f"Expected conditions of shape {_any(shape)}, got None; try condition=...")
+        if shape is None:
+            raise ValueError(
+                f"Expected no condition, got one of shape {np.shape(condition)}; try a flow of a field with cond_shape."
+            )
+        condition = jnp.asarray(condition, jnp.result_type(float))
+        if condition.ndim < len(shape) or condition.shape[condition.ndim - len(shape) :] != shape:
+            raise ValueError(
+                f"Expected conditions of shape {_any(shape)}, got {condition.shape}; try "
+                "condition.reshape(-1, *cond_shape)."
+            )
+        return condition
+
+
+def _any(shape: tuple[int, ...]) -> str:
+    """Return how a shape with any leading axes is written."""
+    return f"(..., {str(shape)[1:]}"
 
 
 class Normal(AbstractDistribution):
@@ -163,6 +208,11 @@ class Transformed(AbstractDistribution):
     bijection
         The map from base to data.
 
+    Raises
+    ------
+    ValueError
+        Where the shapes of base and bijection differ, or the shapes of their conditions.
+
     Examples
     --------
     >>> import jax.numpy as jnp
@@ -176,6 +226,12 @@ class Transformed(AbstractDistribution):
     bijection: AbstractBijection
 
     def __init__(self, base: AbstractDistribution, bijection: AbstractBijection):
+        if base.shape != bijection.shape:
+            raise ValueError(
+                f"Expected a base of the bijection's shape {bijection.shape}, got {base.shape}; try "
+                f"Normal.standard({bijection.shape})."
+            )
+        common_cond_shape([base, bijection])
         self.base, self.bijection = base, bijection
 
     @property
@@ -186,7 +242,7 @@ class Transformed(AbstractDistribution):
     @property
     def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Shape of the condition, or None."""
-        return self.bijection.cond_shape or self.base.cond_shape
+        return common_cond_shape([self.bijection, self.base])
 
     def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
         z, log_det = self.bijection.inverse_and_log_det(x, condition, key=key)

@@ -123,6 +123,6 @@ class Hutchinson(AbstractDivergence):
             value, product = jax.linearize(fn, x)
         else:
             value, pull_back = jax.vjp(fn, x)
-            product = lambda e: pull_back(e)[0]  # noqa: E731
+            product = lambda e: pull_back(e)[0]
         products = jax.vmap(product)(noise)
         return Linearization(value, noise, products, jax.vmap(jnp.vdot)(noise, products))

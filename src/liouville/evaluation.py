@@ -96,7 +96,7 @@ def chunk_rows(shape: tuple[int, ...], products: int = 1) -> int:
 
 def products_at_a_time(flow: Transformed) -> int:
     """Return the products with the Jacobian that a row's divergence takes at once."""
-    is_cnf = lambda node: isinstance(node, CNF)  # noqa: E731
+    is_cnf = lambda node: isinstance(node, CNF)
     cnfs = [node for node in jax.tree.leaves(flow, is_leaf=is_cnf) if is_cnf(node)]
     exact = min(int(np.prod(flow.shape)), EXACT_AT_A_TIME)
     return max((exact if cnf.divergence.is_exact else cnf.divergence.num_probes for cnf in cnfs), default=1)
@@ -430,7 +430,7 @@ def from_core(links: list[AbstractBijection], rows: Rows) -> np.ndarray:
 def _forward(flow: Transformed) -> tuple[Transformed, list[AbstractBijection]]:
     """Return the core, which no gradient is asked of, and the closed forms: that takes a third less time to trace."""
     core, links = core_and_links(flow)
-    alone = lambda integrator: dataclasses.replace(integrator, adjoint=diffrax.ForwardMode())  # noqa: E731
+    alone = lambda integrator: dataclasses.replace(integrator, adjoint=diffrax.ForwardMode())
     return in_default_precision(map_integrators(alone, core)), links
 
 

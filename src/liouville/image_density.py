@@ -431,7 +431,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         chosen = rng_of(random_state).permutation(len(pixels))[: check_count("num_pictures", num_pictures)]
         pictures = flows.with_divergence(self.flow_, Hutchinson())
         tight = flows.with_tolerance(pictures, 0.1)
-        score = lambda flow: evaluation.score_quantized(flow, pixels[chosen])[0]  # noqa: E731
+        score = lambda flow: evaluation.score_quantized(flow, pixels[chosen])[0]
         return evaluation.compare(score(pictures), score(tight))
 
     def _check(self, X) -> np.ndarray:

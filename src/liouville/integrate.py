@@ -222,7 +222,7 @@ class Integrator(eqx.Module):
     def with_tolerance(self, factor: float) -> "Integrator":
         """Return the integrator with its tolerances multiplied by `factor`; constant steps with its fourth root."""
         if self.dt0 is None:
-            where = lambda i: (i.stepsize_controller.rtol, i.stepsize_controller.atol)  # noqa: E731
+            where = lambda i: (i.stepsize_controller.rtol, i.stepsize_controller.atol)
             return eqx.tree_at(where, self, tuple(np.asarray(value * factor) for value in where(self)))
         # The error of a method of order four falls with the fourth power of its step.
         return dataclasses.replace(self, dt0=self.dt0 * factor**0.25)
@@ -388,13 +388,13 @@ def _together(rhs: Callable, integrator: Integrator) -> Callable:
         if any(jax.tree.leaves(mapped[2:])):
             raw = jax.vmap(partial(_solve, rhs, integrator), in_axes=axes)(leaves, start, t0, t1, save_times)
             return raw, jax.tree.map(lambda _: True, raw)
-        spread = lambda part, is_mapped: part if is_mapped else jnp.broadcast_to(part, (num_rows, *part.shape))  # noqa: E731
+        spread = lambda part, is_mapped: part if is_mapped else jnp.broadcast_to(part, (num_rows, *part.shape))
         rows = jax.tree.map(spread, start, mapped[1])
         raw = _solve(jax.vmap(rhs, in_axes=(None, 0, axes[0])), _of_rows(integrator), leaves, rows, t0, t1, save_times)
         # Saved times come first, then rows.
         if raw.path is not None:
             raw = eqx.tree_at(lambda r: r.path, raw, jnp.moveaxis(raw.path, 1, 0))
-        of_rows = lambda r: jax.tree.leaves((r.end, r.path))  # noqa: E731
+        of_rows = lambda r: jax.tree.leaves((r.end, r.path))
         one_for_all = jax.tree.map(lambda _: False, raw)
         return raw, eqx.tree_at(of_rows, one_for_all, [True] * len(of_rows(raw)))
 
@@ -420,7 +420,7 @@ def _read(raw: _Raw, integrator: Integrator, divergence: AbstractDivergence | No
     """Take the end, the path and the status out of what the solver returned."""
     x, log_dets = raw.end.x, raw.end.log_det
     info = _solve_info(raw, integrator, x if log_dets is None else jnp.append(jnp.ravel(x), log_dets))
-    spoil = lambda value: jnp.where(info.failed, jnp.nan, value)  # noqa: E731
+    spoil = lambda value: jnp.where(info.failed, jnp.nan, value)
     log_det, std_error = (None, None) if log_dets is None else _mean_and_std_error(log_dets, divergence)
     return FlowSolution(
         x=spoil(x),

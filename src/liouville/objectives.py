@@ -362,7 +362,7 @@ class TrajectoryPolynomial(AbstractObjective):
         # Stratified, so that no two times fall together: backwards, as the paths run from data to base.
         share = (jnp.arange(float(self.num_times)) + jax.random.uniform(key, (self.num_times,))) / self.num_times
         axes = (0, None if batch.condition is None else 0)
-        move = lambda x, c: cnf.move(x, cnf.t1, cnf.t0, c, save_times=cnf.t1 - span * share)  # noqa: E731
+        move = lambda x, c: cnf.move(x, cnf.t1, cnf.t0, c, save_times=cnf.t1 - span * share)
         solution = jax.vmap(move, axes)(batch.x, batch.condition)
         basis = jnp.linalg.qr(share[:, None] ** jnp.arange(self.degree + 1.0))[0]
         path = jnp.reshape(cast(Array, solution.path), (batch.x.shape[0], self.num_times, -1))
@@ -377,5 +377,5 @@ def sharing_steps(flow: Transformed) -> Transformed:
 
 def costs(info: SolveInfo) -> dict[str, Scalar]:
     """Return what solves of many rows cost: mean evaluations of the field, and the share that failed."""
-    mean = lambda counts: jnp.mean(counts.astype(jnp.result_type(float)))  # noqa: E731
+    mean = lambda counts: jnp.mean(counts.astype(jnp.result_type(float)))
     return {"evaluations": mean(info.num_evaluations), "failed": mean(info.failed)}

@@ -171,9 +171,9 @@ def finalists(runners: list[Runner]) -> list[Runner]:
     A closed form that bends more starts ahead and may end behind: a field learns late what is hard. So a
     kind goes on that lags by less than what it has gained since its start.
     """
-    mean = lambda runner: float(np.mean(runner.trainer.best_rows))  # noqa: E731
+    mean = lambda runner: float(np.mean(runner.trainer.best_rows))
     best, *others = sorted(runners, key=mean, reverse=True)
-    gain = lambda runner: mean(runner) - float(np.mean(runner.trainer.first_rows))  # noqa: E731
+    gain = lambda runner: mean(runner) - float(np.mean(runner.trainer.first_rows))
     able = [best, *[runner for runner in others if mean(best) - mean(runner) < gain(runner)][:1]]
     return [runner for runner in runners if runner in able]
 

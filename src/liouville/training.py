@@ -122,7 +122,7 @@ def init_state(build: Callable[[Key], Any], seed: Int[AnyArray, ""], options: Op
 def _init_arrays(build: Callable[[Key], Any], static: PyTree, seed: Int[AnyArray, ""], options: Options) -> TrainState:
     init_key, key = jax.random.split(jax.random.key(seed))
     # In a compiled function the constants of `build` are JAX arrays as well: the static part tells them apart.
-    is_free = lambda leaf, constant: leaf if constant is None and is_parameter(leaf) else None  # noqa: E731
+    is_free = lambda leaf, constant: leaf if constant is None and is_parameter(leaf) else None
     params = jax.tree.map(is_free, build(init_key), static, is_leaf=lambda leaf: leaf is None)
     zero = jnp.zeros((), jnp.int32)
     opt_state = options.optimizer().init(params)
@@ -149,11 +149,11 @@ def make_step(static: PyTree, objective: AbstractObjective, options: Options) ->
         # Counted in floats, as JAX's strict promotion would have it.
         done = state.step.astype(progress.dtype)
         rate = options.learning_rate * learning_rate_factor(done, progress)
-        move = lambda mark, p, u, g: p - (PACE * g if mark else rate * u)  # noqa: E731
+        move = lambda mark, p, u, g: p - (PACE * g if mark else rate * u)
         params = jax.tree.map(move, is_statistic, state.params, updates, grads)
         share = 1 / (2 + options.average_horizon * done)
         average = jax.tree.map(lambda a, p: a + share * (p - a), state.average, params)
-        keep = lambda new, old: jax.tree.map(partial(jnp.where, finite), new, old)  # noqa: E731
+        keep = lambda new, old: jax.tree.map(partial(jnp.where, finite), new, old)
         skip = jnp.where(finite, 0, 1).astype(jnp.int32)
         state = TrainState(
             params=keep(params, state.params),
@@ -197,7 +197,7 @@ def advance(
         batch = Batch(data.draw(row_key, options.batch_size))
         state, loss, aux = step(state, batch, key, offset + rate * state.step.astype(rate.dtype))
         finite = jnp.isfinite(loss)
-        add = lambda total, value: total + jnp.where(finite, value, 0.0)  # noqa: E731
+        add = lambda total, value: total + jnp.where(finite, value, 0.0)
         failed = total.failed + aux.get("failed", jnp.zeros(()))
         penalties = {name: add(value, aux.get(name, 0.0)) for name, value in total.penalties.items()}
         total = Segment(add(total.loss, loss), add(total.evaluations, aux["evaluations"]), penalties, failed)
@@ -218,7 +218,7 @@ def advance(
 
 def penalty_names(tree: PyTree) -> list[str]:
     """Return the names of all regularizers in a tree."""
-    is_regularizer = lambda part: isinstance(part, AbstractRegularizer)  # noqa: E731
+    is_regularizer = lambda part: isinstance(part, AbstractRegularizer)
     return sorted({part.name for part in jax.tree.leaves(tree, is_leaf=is_regularizer) if is_regularizer(part)})
 
 

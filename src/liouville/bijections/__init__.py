@@ -6,6 +6,7 @@ from ._base import AbstractBijection as AbstractBijection
 from ._base import Chain as Chain
 from ._base import Invert as Invert
 from ._base import Report as Report
+from ._base import common_cond_shape as common_cond_shape
 from ._cnf import CNF as CNF
 from ._cnf import map_cnfs as map_cnfs
 from ._cnf import map_integrators as map_integrators

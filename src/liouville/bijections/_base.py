@@ -1,7 +1,7 @@
 """The protocol of a bijection, its inversion and its composition."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import equinox as eqx
@@ -12,6 +12,20 @@ from .._types import Condition, Key, Point, Scalar
 from ..integrate import SolveInfo
 
 Tree = TypeVar("Tree")
+
+
+def common_cond_shape(parts: Iterable) -> tuple[int, ...] | None:
+    """Return the shape of the condition of those parts of a flow that take one, or None.
+
+    Raises
+    ------
+    ValueError
+        Where two of them take conditions of different shapes.
+    """
+    shapes = sorted({part.cond_shape for part in parts} - {None})
+    if len(shapes) > 1:
+        raise ValueError(f"Expected conditions of one shape, got {shapes}; try fields of one cond_shape.")
+    return shapes[0] if shapes else None
 
 
 class Report(eqx.Module):
@@ -189,7 +203,7 @@ class Chain(AbstractBijection):
     Raises
     ------
     ValueError
-        Where there is no link, or the shapes of the links differ.
+        Where there is no link, or the shapes of the links differ, or the shapes of their conditions.
     """
 
     links: tuple[AbstractBijection, ...]
@@ -199,6 +213,7 @@ class Chain(AbstractBijection):
         shapes = sorted({link.shape for link in self.links})
         if len(shapes) != 1:
             raise ValueError(f"Expected links of one shape, got {shapes}; try links that fit each other.")
+        common_cond_shape(self.links)
 
     @property
     def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -208,7 +223,7 @@ class Chain(AbstractBijection):
     @property
     def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Shape of the condition of the links that take one, or None."""
-        return next((link.cond_shape for link in self.links if link.cond_shape is not None), None)
+        return common_cond_shape(self.links)
 
     @property
     def is_solved(self) -> bool:
@@ -302,5 +317,5 @@ def _added(said: list) -> tuple[Scalar, Report]:
 
 def map_parts(kind: type, fn: Callable, tree: Tree) -> Tree:
     """Return a flow, or any part of one, with `fn` applied to each part of it that is of this kind."""
-    is_part = lambda node: isinstance(node, kind)  # noqa: E731
+    is_part = lambda node: isinstance(node, kind)
     return jax.tree.map(lambda node: fn(node) if is_part(node) else node, tree, is_leaf=is_part)

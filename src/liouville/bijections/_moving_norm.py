@@ -82,7 +82,7 @@ def mark_statistics(tree: PyTree) -> PyTree:
 
     Training subtracts `PACE` times their gradient, whatever the learning rate; other leaves are the optimizer's.
     """
-    is_norm = lambda node: isinstance(node, MovingNorm)  # noqa: E731
+    is_norm = lambda node: isinstance(node, MovingNorm)
 
     def mark(node):
         if not is_norm(node):

@@ -231,7 +231,7 @@ def multiscale(
     links, active = [], tuple(shape)
     scales = count_scales(shape)
     keys = iter(jax.random.split(key, 2 * blocks * scales))
-    flows = lambda size: [CNF(field(size, next(keys)), **parts) for _ in range(blocks)]  # noqa: E731
+    flows = lambda size: [CNF(field(size, next(keys)), **parts) for _ in range(blocks)]
     for _ in range(scales - 1):
         height, width, channels = active
         squeezed = (height // 2, width // 2, 4 * channels)

@@ -104,7 +104,7 @@ class PixelMargins(AbstractBijection):
 
     def __init__(self, probability):
         probability = constant(probability)
-        upwards = lambda p: np.cumsum(p, axis=-1) - p  # noqa: E731
+        upwards = lambda p: np.cumsum(p, axis=-1) - p
         # Below each level, of it, and above it: summed here, in float64 and from either end, where no digits are lost.
         self.edges = np.stack([upwards(probability), probability, upwards(probability[..., ::-1])[..., ::-1]])
         self.shape, self.cond_shape = probability.shape[:-1], None

@@ -197,7 +197,7 @@ class Residual(AbstractBijection):
         self.activation, self.lipschitz = check_activation(activation), lipschitz
         self.series, self.max_steps = series, max_steps
         sizes = [math.prod(shape), *[width] * depth, math.prod(shape)]
-        draw = lambda key, i: jax.random.normal(key, (sizes[i + 1], sizes[i])) / math.sqrt(sizes[i])  # noqa: E731
+        draw = lambda key, i: jax.random.normal(key, (sizes[i + 1], sizes[i])) / math.sqrt(sizes[i])
         keys = jax.random.split(key, depth + 1)
         self.layers = tuple((draw(keys[i], i), jnp.zeros(sizes[i + 1])) for i in range(depth + 1))
 
@@ -308,5 +308,5 @@ def with_series(tree: Tree, series: PowerSeries | None) -> Tree:
 
     Train with a random series, evaluate with None, exactly.
     """
-    swap = lambda node: eqx.tree_at(lambda b: b.series, node, series, is_leaf=lambda n: n is None)  # noqa: E731
+    swap = lambda node: eqx.tree_at(lambda b: b.series, node, series, is_leaf=lambda n: n is None)
     return map_parts(Residual, swap, tree)

@@ -140,7 +140,7 @@ class UNet(AbstractVectorField):
         levels = min(len(multipliers), 1 + halvings(shape[0], shape[1]))
         channels, signal = [width * m for m in multipliers[:levels]], 4 * width
         keys = iter(jax.random.split(key, 8 + 2 * levels * (depth + 2)))
-        block = lambda fan_in, fan_out: PictureBlock(fan_in, fan_out, signal, key=next(keys))  # noqa: E731
+        block = lambda fan_in, fan_out: PictureBlock(fan_in, fan_out, signal, key=next(keys))
         fan_in = 2 * NUM_FREQUENCIES + condition_size(cond_shape)
         self.embedding = (linear(fan_in, signal, key=next(keys)), linear(signal, signal, key=next(keys)))
         self.entry = Convolution(shape[-1], channels[0], key=next(keys))
