@@ -81,7 +81,7 @@ def programs(columns: int, width: int, depth: int) -> list[dict]:
         measured("- its loss and gradient", jax.value_and_grad(loss), state.params, batch.x),
         measured("- its loss alone", loss, state.params, batch.x),
         measured("- its optimizer and average", update, state.params, state),
-        measured("- its draw of rows", lambda key: data.draw(key, BATCH), key),
+        measured("- its draw of rows", lambda key: data.draw(key, BATCH)[0], key),
         measured("field and exact divergence", one_evaluation, state.params, batch.x),
         measured("field alone", lambda p, x: jax.vmap(field_of(eqx.combine(p, static)))(x), state.params, batch.x),
     ]

@@ -4,6 +4,7 @@ import functools
 import subprocess
 import sys
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import linalg, stats
 
-from checks import MATRIX, LinearField, random_cnf
+from checks import MATRIX, LinearField, ShiftField, random_cnf
 from liouville import evaluation
 from liouville._types import in_default_precision
 from liouville.bijections import CNF, Chain, Standardize, Whiten
@@ -19,6 +20,7 @@ from liouville.distributions import Normal, Transformed
 from liouville.divergences import Hutchinson
 from liouville.flows import until, with_divergence
 from liouville.integrate import STATUS, Integrator
+from liouville.regularizers import KineticEnergy
 from test_integrate import Blowup
 
 MIXING = np.array([[100.0, 20.0], [0.0, 0.01]])
@@ -206,3 +208,24 @@ def test_a_density_on_the_way_is_that_of_its_time(x64):
         root = np.diag([2.0, 10.0]) @ linalg.expm(time * matrix)
         expected = stats.multivariate_normal([5.0, -3.0], root @ root.T).logpdf(rows)
         np.testing.assert_allclose(evaluation.score(until(flow, time), rows)[0], expected, atol=1e-5)
+
+
+def test_each_row_has_its_condition_whatever_the_chunks():
+    """The normal density around the condition, in more than one chunk; each function is told the condition."""
+    flow = Transformed(Normal.standard((1,)), CNF(ShiftField((1,)), integrator=Integrator.constant(1, diffrax.Euler())))
+    rng, num = np.random.default_rng(0), evaluation.chunk_rows((1,)) + 20
+    rows, condition = rng.normal(size=(num, 1)), rng.normal(size=(num, 1))
+    z = rows - condition
+    np.testing.assert_allclose(evaluation.score(flow, rows, condition)[0], stats.norm.logpdf(z)[:, 0], atol=1e-5)
+    np.testing.assert_allclose(evaluation.score(flow, rows, [2.0])[0], stats.norm.logpdf(rows - 2)[:, 0], atol=1e-5)
+    np.testing.assert_allclose(evaluation.to_base(flow, rows, condition), z, atol=1e-5)
+    np.testing.assert_allclose(evaluation.from_base(flow, z, condition), rows, atol=1e-5)
+    np.testing.assert_allclose(evaluation.velocity(flow, rows, 0.5, condition), condition, atol=1e-3)
+    np.testing.assert_allclose(evaluation.gradient(flow, rows, condition), -z, atol=1e-4)
+    np.testing.assert_allclose(evaluation.paths(flow, rows, 3, condition)[0], z, atol=1e-5)
+    costs = evaluation.path_costs(flow, rows, (KineticEnergy(),), condition)["kinetic_energy"]
+    np.testing.assert_allclose(costs, 0.5 * condition[:, 0] ** 2, atol=1e-5)
+    drawn = evaluation.sample(flow, num, condition, seed=0)[0]
+    np.testing.assert_allclose(drawn - condition, evaluation.sample(flow, num, [0.0], seed=0)[0], atol=1e-5)
+    with pytest.raises(ValueError, match=rf"Expected conditions for {num} rows, got shape \(3, 1\); try"):
+        evaluation.score(flow, rows, condition[:3])

@@ -17,7 +17,7 @@ import liouville
 SOURCE = Path(liouville.__file__).parent
 # Each may import what is before it, never what is behind. Names on one line are one layer.
 LAYERS = (
-    ("_errors", "_files", "_types", "_activations", "_operations", "_copies"),
+    ("_errors", "_files", "_types", "_activations", "_operations", "_copies", "_chunks"),
     ("vector_fields",),
     ("divergences", "regularizers"),
     ("integrate",),

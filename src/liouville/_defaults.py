@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
+from ._chunks import chunk_rows
 from .divergences import AbstractDivergence, Exact, Hutchinson
-from .evaluation import chunk_rows
 from .flows import DIVERGENCES, RECIPES, VECTOR_FIELDS, FlowRecipe, Recipe
 from .integrate import SOLVERS
 from .objectives import AbstractObjective, FlowMatching, MaximumLikelihood, TrainedWith

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Shaped, UInt32
+from jaxtyping import Array, Float, Shaped, UInt32
 
 from ._types import Key, Rows
 
@@ -22,27 +22,30 @@ class TrainingData(eqx.Module):
 
     rows: Shaped[Array, "padded *shape"]
     edges: UInt32[Array, " padded"]
+    conditions: Float[Array, "padded *cond_shape"] | None = None
 
     @staticmethod
-    def pad(rows: np.ndarray, weight: np.ndarray) -> "TrainingData":
-        """Return the table with padding rows that are never drawn."""
+    def pad(rows: np.ndarray, weight: np.ndarray, conditions: np.ndarray | None = None) -> "TrainingData":
+        """Return the table, and what each row is conditioned on, with padding rows that are never drawn."""
         missing = padded_size(len(rows)) - len(rows)
         edges = np.cumsum(weight, dtype=np.float64) / np.sum(weight, dtype=np.float64)
         edges = np.minimum(np.round(edges * 2.0**32), 2.0**32 - 1).astype(np.uint32)
-        rows = np.concatenate([rows, np.broadcast_to(rows[-1:], (missing, *rows.shape[1:]))])
         edges = np.concatenate([edges, np.full(missing, 2**32 - 1, np.uint32)])
         dtype = rows.dtype if rows.dtype == np.uint8 else jnp.result_type(float)
-        return TrainingData(jnp.asarray(rows, dtype), jnp.asarray(edges))
+        padded = lambda x, dtype: jnp.asarray(np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]), dtype)
+        given = None if conditions is None else padded(conditions, jnp.result_type(float))
+        return TrainingData(padded(rows, dtype), jnp.asarray(edges), given)
 
     def at(self, step: int) -> tuple["TrainingData", int]:
         """Return itself, and the step from which on it is another: never."""
         return self, LAST_STEP
 
-    def draw(self, key: Key, num: int) -> Shaped[Array, "num *shape"]:
-        """Draw rows with replacement, each with its share of the weight."""
+    def draw(self, key: Key, num: int) -> tuple[Shaped[Array, "num *shape"], Float[Array, "num *cond_shape"] | None]:
+        """Draw rows with replacement, each with its share of the weight; return them and their conditions."""
         # The largest draw would lie beyond the last edge, on a padding row whatever its weight.
         bits = jnp.minimum(jax.random.bits(key, (num,), jnp.uint32), jnp.uint32(2**32 - 2))
-        return self.rows[jnp.searchsorted(self.edges, bits, side="right")]
+        drawn = jnp.searchsorted(self.edges, bits, side="right")
+        return self.rows[drawn], None if self.conditions is None else self.conditions[drawn]
 
 
 def padded_size(num_rows: int) -> int:

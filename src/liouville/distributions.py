@@ -77,12 +77,10 @@ class AbstractDistribution(eqx.Module):
             do not fit.
         """
         x = jnp.asarray(x, jnp.result_type(float))
-        condition = self._checked(condition)
+        condition = self.check_condition(condition)
         batch = self._batch_shape(x, condition)
         rows = jnp.broadcast_to(x, (*batch, *self.shape)).reshape(-1, *self.shape)
-        conditions = condition
-        if condition is not None:
-            conditions = jnp.broadcast_to(condition, (*batch, *self.cond_shape)).reshape(-1, *self.cond_shape)
+        conditions = self._spread(condition, batch)
         keys = None if key is None else jax.random.split(key, rows.shape[0])
         axes = (0, None if conditions is None else 0, None if keys is None else 0)
         return jax.vmap(self._log_prob, axes)(rows, conditions, keys).reshape(batch)
@@ -95,22 +93,27 @@ class AbstractDistribution(eqx.Module):
         ValueError
             Where the trailing axes of `condition` are not `cond_shape`.
         """
-        return self._draw(self._sample, key, sample_shape, condition)
+        return self._draw_all(self._sample, key, sample_shape, condition)
 
     def sample_and_log_prob(self, key: Key, sample_shape: tuple[int, ...] = (), condition=None) -> tuple[Array, Array]:
         """Draw points and return their log-densities with them, at the cost of one solve each; as `sample`."""
-        return self._draw(self._sample_and_log_prob, key, sample_shape, condition)
+        return self._draw_all(self._sample_and_log_prob, key, sample_shape, condition)
 
-    def _draw(self, one: Callable, key: Key, sample_shape: tuple[int, ...], condition) -> PyTree:
+    def _draw_all(self, one: Callable, key: Key, sample_shape: tuple[int, ...], condition) -> PyTree:
         """Return what `one` draws of one key and one condition, for `sample_shape` times all conditions."""
-        condition = self._checked(condition)
-        batch = () if condition is None else condition.shape[: condition.ndim - len(self.cond_shape)]  # pyright: ignore[reportArgumentType]
+        condition = self.check_condition(condition)
+        batch = () if condition is None else condition.shape[: condition.ndim - len(self.cond_shape or ())]
         shape = (*sample_shape, *batch)
         keys = jax.random.split(key, math.prod(shape))
         if batch:
-            condition = jnp.broadcast_to(condition, (*sample_shape, *condition.shape)).reshape(-1, *self.cond_shape)
+            condition = self._spread(condition, shape)
         drawn = jax.vmap(one, (0, 0 if batch else None))(keys, condition)
         return jax.tree.map(lambda part: part.reshape(*shape, *part.shape[1:]), drawn)
+
+    def _spread(self, condition: Array | None, batch: tuple[int, ...]) -> Array | None:
+        """Return one condition for each point of a batch, row by row."""
+        shape = self.cond_shape or ()
+        return None if condition is None else jnp.broadcast_to(condition, (*batch, *shape)).reshape(-1, *shape)
 
     def _batch_shape(self, x: Array, condition: Array | None) -> tuple[int, ...]:
         """Return the leading axes of points and conditions, broadcast."""
@@ -128,17 +131,17 @@ class AbstractDistribution(eqx.Module):
                 f"{leading}; try one condition for each point."
             ) from None
 
-    def _checked(self, condition) -> Array | None:
+    def check_condition(self, condition) -> Array | None:
         """Return conditions as an array, refusing what is missing, too much or of another shape."""
         shape = self.cond_shape
-        if condition is None and shape is None:
-            return None
-        if condition is None:
-            raise ValueError(f"Expected conditions of shape {_any(shape)}, got None; try condition=...")
         if shape is None:
+            if condition is None:
+                return None
             raise ValueError(
                 f"Expected no condition, got one of shape {np.shape(condition)}; try a flow of a field with cond_shape."
             )
+        if condition is None:
+            raise ValueError(f"Expected conditions of shape {_any(shape)}, got None; try condition=...")
         condition = jnp.asarray(condition, jnp.result_type(float))
         if condition.ndim < len(shape) or condition.shape[condition.ndim - len(shape) :] != shape:
             raise ValueError(
@@ -246,24 +249,25 @@ class Transformed(AbstractDistribution):
 
     def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
         z, log_det = self.bijection.inverse_and_log_det(x, condition, key=key)
-        return self.base._log_prob(z, self._base_condition(condition), None) + log_det
+        return self.base._log_prob(z, self.base_condition(condition), None) + log_det
 
     def _log_prob_and_report(self, x: Point, condition: Condition, key: Key | None) -> tuple[Scalar, Report]:
         z, log_det, report = self.bijection.inverse_and_report(x, condition, key=key)
-        return self.base._log_prob(z, self._base_condition(condition), None) + log_det, report
+        return self.base._log_prob(z, self.base_condition(condition), None) + log_det, report
 
     def _sample(self, key: Key, condition: Condition) -> Point:
         base_key, key = jax.random.split(key)
-        z = self.base._sample(base_key, self._base_condition(condition))
+        z = self.base._sample(base_key, self.base_condition(condition))
         return self.bijection.transform(z, condition, key=key)
 
     def _sample_and_log_prob(self, key: Key, condition: Condition) -> tuple[Point, Scalar]:
         base_key, key = jax.random.split(key)
-        z, log_prob = self.base._sample_and_log_prob(base_key, self._base_condition(condition))
+        z, log_prob = self.base._sample_and_log_prob(base_key, self.base_condition(condition))
         x, log_det = self.bijection.transform_and_log_det(z, condition, key=key)
         return x, log_prob - log_det
 
-    def _base_condition(self, condition: Condition) -> Condition:
+    def base_condition(self, condition: Condition) -> Condition:
+        """Return what the base is conditioned on: the same, or nothing."""
         return None if self.base.cond_shape is None else condition
 
 

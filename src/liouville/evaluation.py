@@ -1,13 +1,8 @@
-"""Evaluating a flow on tables of any length: padded chunks of one shape, compiled once.
-
-A chunk is the only shape that is ever compiled, so a row's numbers depend neither on how many rows it
-came with nor on their order.
-"""
+"""Evaluating a flow on tables of any length, with what each row is conditioned on, in chunks (`liouville._chunks`)."""
 
 import dataclasses
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import diffrax
@@ -17,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ._chunks import chunk_rows, float_dtype, in_chunks, on_device
 from ._types import AnyArray, Rows, in_default_precision
 from .bespoke import FittedSteps
 from .bijections import (
@@ -33,9 +29,7 @@ from .divergences import EXACT_AT_A_TIME
 from .integrate import STATUS, Integrator, SolveInfo
 from .regularizers import AbstractRegularizer
 
-# Entries of a chunk with its products, and the logarithm of 2 of its fewest and most rows. An accelerator wants work to
-# do at once.
-CHUNKS = {"cpu": (2**13, 5, 7), "pictures on a cpu": (2**13, 3, 7), "accelerator": (2**19, 5, 13)}
+Index = Int[AnyArray, " chunk"]
 
 
 class EvaluationInfo(NamedTuple):
@@ -82,18 +76,6 @@ class Certificate(NamedTuple):
     num_failed: int
 
 
-def chunk_rows(shape: tuple[int, ...], products: int = 1) -> int:
-    """Return the number of rows that are evaluated together, each with so many products at a time."""
-    size = int(np.prod(shape))
-    if jax.default_backend() == "cpu":
-        # A convolution is as busy with few rows.
-        entries, fewest, most = CHUNKS["pictures on a cpu" if len(shape) == 3 else "cpu"]
-    else:
-        (entries, fewest, most), size = CHUNKS["accelerator"], size * products
-    # All rows of a chunk take as many steps as the slowest: small chunks waste less.
-    return int(2 ** np.clip(np.floor(np.log2(entries / (size + 1))), fewest, most))
-
-
 def products_at_a_time(flow: Transformed) -> int:
     """Return the products with the Jacobian that a row's divergence takes at once."""
     is_cnf = lambda node: isinstance(node, CNF)
@@ -103,50 +85,68 @@ def products_at_a_time(flow: Transformed) -> int:
 
 
 @eqx.filter_jit
-def _score_chunk(core: Transformed, rows: Float[AnyArray, "chunk *shape"], index: Int[AnyArray, " chunk"], seed):
+def _score_chunk(core: Transformed, rows: Float[AnyArray, "chunk *shape"], condition, index: Index, seed):
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
-    log_prob, report = jax.vmap(lambda x, key: core._log_prob_and_report(x, None, key))(rows, keys)
+    log_prob, report = jax.vmap(lambda x, c, key: core._log_prob_and_report(x, c, key))(rows, condition, keys)
     return log_prob, jnp.sqrt(report.variance), report.info
 
 
 @eqx.filter_jit
-def _cost_chunk(core: Transformed, rows: Float[AnyArray, "chunk *shape"]):
-    return jax.vmap(lambda x: core._log_prob_and_report(x, None, None)[1].penalties)(rows)
+def _cost_chunk(core: Transformed, rows: Float[AnyArray, "chunk *shape"], condition):
+    return jax.vmap(lambda x, c: core._log_prob_and_report(x, c, None)[1].penalties)(rows, condition)
 
 
 @eqx.filter_jit
-def _sample_chunk(core: Transformed, index: Int[AnyArray, " chunk"], seed):
+def _sample_chunk(core: Transformed, condition, index: Index, seed):
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
 
-    def draw(key):
-        z = core.base._sample(key, None)
-        return *core.bijection.transform_and_info(z), core.base._log_prob(z, None, None)
+    def draw(key, condition):
+        of_base = core.base_condition(condition)
+        z = core.base._sample(key, of_base)
+        return *core.bijection.transform_and_info(z, condition), core.base._log_prob(z, of_base, None)
 
-    return jax.vmap(draw)(keys)
-
-
-@eqx.filter_jit
-def _transform_chunk(bijection: AbstractBijection, points: Float[AnyArray, "chunk *shape"]):
-    return jax.vmap(lambda z: bijection.transform(z))(points)
+    return jax.vmap(draw)(keys, condition)
 
 
 @eqx.filter_jit
-def _path_chunk(cnf: CNF, rows: Float[AnyArray, "chunk *shape"], times):
-    return jax.vmap(lambda x: cnf.move(x, cnf.t1, cnf.t0, save_times=times).path)(rows)
+def _transform_chunk(bijection: AbstractBijection, points: Float[AnyArray, "chunk *shape"], condition):
+    return jax.vmap(lambda z, c: bijection.transform(z, c))(points, condition)
 
 
 @eqx.filter_jit
-def _velocity_chunk(cnf: CNF, rows: Float[AnyArray, "chunk *shape"], time):
-    return jax.vmap(lambda x: cnf.vector_field(cnf.t0 + time * (cnf.t1 - cnf.t0), x))(rows)
+def _path_chunk(cnf: CNF, rows: Float[AnyArray, "chunk *shape"], condition, times):
+    return jax.vmap(lambda x, c: cnf.move(x, cnf.t1, cnf.t0, c, save_times=times).path)(rows, condition)
 
 
 @eqx.filter_jit
-def _gradient_chunk(flow: Transformed, rows: Float[AnyArray, "chunk *shape"]):
-    return jax.vmap(jax.grad(lambda x: flow._log_prob(x, None, None)))(rows)
+def _velocity_chunk(cnf: CNF, rows: Float[AnyArray, "chunk *shape"], condition, time):
+    return jax.vmap(lambda x, c: cnf.vector_field(cnf.t0 + time * (cnf.t1 - cnf.t0), x, c))(rows, condition)
+
+
+@eqx.filter_jit
+def _gradient_chunk(flow: Transformed, rows: Float[AnyArray, "chunk *shape"], condition):
+    return jax.vmap(jax.grad(lambda x, c: flow._log_prob(x, c, None)))(rows, condition)
+
+
+def _of_chunk(condition: np.ndarray | None, index: np.ndarray) -> np.ndarray | None:
+    """Return the conditions of a chunk's rows; what pads the chunk has the last row's."""
+    return None if condition is None else on_device(condition[np.minimum(index, len(condition) - 1)])
+
+
+def _checked(flow: Transformed, condition, num: int) -> np.ndarray | None:
+    """Return one condition for each of so many rows, or None, refusing what does not fit the flow."""
+    if flow.check_condition(condition) is None:
+        return None
+    condition, shape = np.asarray(condition, np.float64), flow.cond_shape or ()
+    if condition.ndim > len(shape) + 1 or (condition.ndim > len(shape) and len(condition) != num):
+        raise ValueError(
+            f"Expected conditions for {num} rows, got shape {condition.shape}; try one condition, or one for each row."
+        )
+    return np.broadcast_to(condition, (num, *shape))
 
 
 def score(
-    flow: Transformed, rows: Rows, *, seed: int = 0, steps: FittedSteps | None = None
+    flow: Transformed, rows: Rows, condition=None, *, seed: int = 0, steps: FittedSteps | None = None
 ) -> tuple[np.ndarray, EvaluationInfo]:
     """Return the log-density of each row, in nats, and what the solver says of it.
 
@@ -156,6 +156,8 @@ def score(
         A base and a bijection.
     rows
         The table; rows are independent of each other.
+    condition
+        What each row is conditioned on, of shape ``(n, *cond_shape)``, or one condition for all, or None.
     seed
         Seed of a stochastic divergence.
     steps
@@ -168,16 +170,20 @@ def score(
     info : EvaluationInfo
         Status and cost of each row.
     """
+    condition = _checked(flow, condition, len(rows))
     if steps is None:
-        parts = _score(flow, rows, seed)
+        parts = _score(flow, rows, condition, seed)
     else:
-        parts = _score(_solved_by(flow, steps.score), rows, seed)
-        _do_again(parts, parts[0] >= steps.least_score, lambda doubtful: _score(flow, rows[doubtful], seed))
+        parts = _score(_solved_by(flow, steps.score), rows, condition, seed)
+        again = lambda doubtful: _score(flow, rows[doubtful], None if condition is None else condition[doubtful], seed)
+        _do_again(parts, parts[0] >= steps.least_score, again)
     core_log_prob, log_det, std_error, *info = parts
     return core_log_prob + log_det, EvaluationInfo(*info, std_error=std_error)
 
 
-def _score(flow: Transformed, rows: Rows, seed: int, dequantize: Callable | None = None) -> list[np.ndarray]:
+def _score(
+    flow: Transformed, rows: Rows, condition: np.ndarray | None, seed: int, dequantize: Callable | None = None
+) -> list[np.ndarray]:
     """Return log-densities in the core's coordinates, the log-determinants of the rest, and the solves' facts."""
     core, links = _forward(flow)
 
@@ -185,10 +191,12 @@ def _score(flow: Transformed, rows: Rows, seed: int, dequantize: Callable | None
         chunk, change = (chunk, 0.0) if dequantize is None else dequantize(chunk, index)
         points, log_det = to_core(links, chunk)
         log_det = log_det + change
-        log_prob, std_error, info = _score_chunk(core, _on_device(points), index, np.uint32(seed))
+        log_prob, std_error, info = _score_chunk(
+            core, on_device(points), _of_chunk(condition, index), index, np.uint32(seed)
+        )
         return np.asarray(log_prob, np.float64), log_det, std_error, *_fields(info)
 
-    return _in_chunks(one_chunk, rows, chunk_rows(flow.shape, products_at_a_time(core)))
+    return in_chunks(one_chunk, rows, chunk_rows(flow.shape, products_at_a_time(core)))
 
 
 def score_quantized(
@@ -225,11 +233,11 @@ def score_quantized(
 
         def dequantize(chunk: np.ndarray, index: np.ndarray, numbers=numbers) -> tuple[np.ndarray, np.ndarray]:
             x = chunk / pictures.levels
-            noise, log_density = _noise_chunk(pictures.dequantization, jnp.asarray(_on_device(x)), index, *numbers)
+            noise, log_density = _noise_chunk(pictures.dequantization, jnp.asarray(on_device(x)), index, *numbers)
             change = -np.asarray(log_density, np.float64) - x[0].size * np.log(pictures.levels)
             return x + np.asarray(noise, np.float64) / pictures.levels, change
 
-        core_log_prob, log_det, *info = _score(pictures.density, points, seed, dequantize)
+        core_log_prob, log_det, *info = _score(pictures.density, points, None, seed, dequantize)
         terms.append(core_log_prob + log_det)
         infos.append(info)
     std_error, status, *costs = (np.stack(part) for part in zip(*infos, strict=True))
@@ -264,7 +272,9 @@ def _do_again(parts: list[np.ndarray], trusted: np.ndarray, solve: Callable) -> 
     parts[-1][doubtful] += spent
 
 
-def path_costs(flow: Transformed, rows: Rows, regularizers: tuple[AbstractRegularizer, ...]) -> dict[str, np.ndarray]:
+def path_costs(
+    flow: Transformed, rows: Rows, regularizers: tuple[AbstractRegularizer, ...], condition=None
+) -> dict[str, np.ndarray]:
     """Return the regularizers' integrals along each row's path, by name, whatever their weights.
 
     They are exact up to the solver's tolerance where the flow's divergence is exact: what training estimated by
@@ -278,6 +288,8 @@ def path_costs(flow: Transformed, rows: Rows, regularizers: tuple[AbstractRegula
         The table.
     regularizers
         What is integrated, for example ``(KineticEnergy(), JacobianFrobenius())``.
+    condition
+        As in `score`.
 
     Returns
     -------
@@ -290,13 +302,14 @@ def path_costs(flow: Transformed, rows: Rows, regularizers: tuple[AbstractRegula
     core = in_default_precision(Transformed(core.base, cnf))
     names = sorted(regularizer.name for regularizer in regularizers)
     weights = {regularizer.name: regularizer.weight for regularizer in regularizers}
+    condition = _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        penalties = _cost_chunk(core, _on_device(to_core(links, chunk)[0]))
+        penalties = _cost_chunk(core, on_device(to_core(links, chunk)[0]), _of_chunk(condition, index))
         return tuple(np.asarray(penalties[name], np.float64) / weights[name] for name in names)
 
     size = chunk_rows(flow.shape, products_at_a_time(core))
-    return dict(zip(names, _in_chunks(one_chunk, rows, size), strict=True))
+    return dict(zip(names, in_chunks(one_chunk, rows, size), strict=True))
 
 
 def certify(flow: Transformed, tight: Transformed, rows: Rows, steps: FittedSteps | None = None) -> Certificate:
@@ -313,15 +326,16 @@ def compare(log_prob: np.ndarray, tight: np.ndarray) -> Certificate:
 
 
 def sample(
-    flow: Transformed, num: int, *, seed: int, steps: FittedSteps | None = None
+    flow: Transformed, num: int, condition=None, *, seed: int, steps: FittedSteps | None = None
 ) -> tuple[np.ndarray, EvaluationInfo]:
-    """Draw `num` points; the first of them do not depend on how many are drawn."""
-    index = np.arange(num, dtype=np.uint32)
+    """Draw `num` points, each under its condition; the first of them do not depend on how many are drawn."""
+    index, condition = np.arange(num, dtype=np.uint32), _checked(flow, condition, num)
     if steps is None:
-        parts = _sample(flow, index, seed)
+        parts = _sample(flow, condition, index, seed)
     else:
-        parts = _sample(_solved_by(flow, steps.sample), index, seed)
-        _do_again(parts, parts[1] >= steps.least_sample, lambda doubtful: _sample(flow, index[doubtful], seed))
+        parts = _sample(_solved_by(flow, steps.sample), condition, index, seed)
+        again = lambda doubtful: _sample(flow, condition, index[doubtful], seed)
+        _do_again(parts, parts[1] >= steps.least_sample, again)
     points, _, *info = parts
     return points, EvaluationInfo(*info, std_error=np.zeros(num))
 
@@ -332,68 +346,70 @@ def sample_quantized(pictures: Quantized, num: int, *, seed: int) -> tuple[np.nd
     return np.clip(np.floor(np.nan_to_num(points) * pictures.levels), 0, pictures.levels - 1).astype(np.uint8), info
 
 
-def _sample(flow: Transformed, index: np.ndarray, seed: int) -> list[np.ndarray]:
+def _sample(flow: Transformed, condition: np.ndarray | None, index: np.ndarray, seed: int) -> list[np.ndarray]:
     """Return the points that belong to these numbers of a draw, the base's log-densities, and the solves' facts."""
     core, links = _forward(flow)
 
     def one_chunk(chunk: np.ndarray, _: np.ndarray):
-        points, info, base_log_prob = _sample_chunk(core, chunk, np.uint32(seed))
+        points, info, base_log_prob = _sample_chunk(core, _of_chunk(condition, chunk), chunk, np.uint32(seed))
         return from_core(links, np.asarray(points, np.float64)), np.asarray(base_log_prob), *_fields(info)
 
-    return _in_chunks(one_chunk, index, chunk_rows(flow.shape))
+    return in_chunks(one_chunk, index, chunk_rows(flow.shape))
 
 
-def to_base(flow: Transformed, rows: Rows) -> np.ndarray:
+def to_base(flow: Transformed, rows: Rows, condition=None) -> np.ndarray:
     """Map rows to the coordinates of the base, where the data look standard normal."""
     core, links = _forward(flow)
-    to_base = Invert(core.bijection)
+    to_base, condition = Invert(core.bijection), _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        return (_transform_chunk(to_base, _on_device(to_core(links, chunk)[0])),)
+        return (_transform_chunk(to_base, on_device(to_core(links, chunk)[0]), _of_chunk(condition, index)),)
 
-    return _in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0].astype(np.float64)
+    return in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0].astype(np.float64)
 
 
-def from_base(flow: Transformed, rows: Rows) -> np.ndarray:
+def from_base(flow: Transformed, rows: Rows, condition=None) -> np.ndarray:
     """Map rows of the base's coordinates to the data's: the inverse of `to_base`."""
     core, links = _forward(flow)
+    condition = _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        points = _transform_chunk(core.bijection, _on_device(chunk))
+        points = _transform_chunk(core.bijection, on_device(chunk), _of_chunk(condition, index))
         return (from_core(links, np.asarray(points, np.float64)),)
 
-    return _in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
+    return in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
 
 
-def paths(flow: Transformed, rows: Rows, num_times: int) -> np.ndarray:
+def paths(flow: Transformed, rows: Rows, num_times: int, condition=None) -> np.ndarray:
     """Return the paths from base to data that end at `rows`, of shape ``(num_times, rows, columns)``."""
     core, links = _forward(flow)
-    cnf = cnf_of(core)
-    times = np.linspace(cnf.t1, cnf.t0, num_times).astype(_dtype())
+    cnf, condition = cnf_of(core), _checked(flow, condition, len(rows))
+    times = np.linspace(cnf.t1, cnf.t0, num_times).astype(float_dtype())
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        path = _path_chunk(cnf, _on_device(to_core(links, chunk)[0]), times)
+        path = _path_chunk(cnf, on_device(to_core(links, chunk)[0]), _of_chunk(condition, index), times)
         return (from_core(links, np.asarray(path, np.float64)),)
 
-    return np.moveaxis(_in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0], 1, 0)[::-1]
+    return np.moveaxis(in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0], 1, 0)[::-1]
 
 
-def velocity(flow: Transformed, rows: Rows, time: float) -> np.ndarray:
+def velocity(flow: Transformed, rows: Rows, time: float, condition=None) -> np.ndarray:
     """Return the velocity at each row at a time from 0 (base) to 1 (data), in units of the data per unit of time."""
     core, links = _forward(flow)
-    cnf = cnf_of(core)
+    cnf, condition = cnf_of(core), _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):
         x, _ = to_core(links, chunk)
-        v = np.asarray(_velocity_chunk(cnf, _on_device(x), np.asarray(time, _dtype())), np.float64)
+        now = np.asarray(time, float_dtype())
+        v = np.asarray(_velocity_chunk(cnf, on_device(x), _of_chunk(condition, index), now), np.float64)
         # The closed forms' change along the velocity, by the difference of two steps so small that they are straight.
         step = 1e-4 / np.maximum(1.0, np.linalg.norm(v, axis=1, keepdims=True))
         return ((from_core(links, x + step * v) - from_core(links, x - step * v)) / (2 * step),)
 
-    return _in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
+    return in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
 
 
-def gradient(flow: Transformed, rows: Rows) -> np.ndarray:
+def gradient(flow: Transformed, rows: Rows, condition=None) -> np.ndarray:
     """Return the gradient of the log-density with respect to each row, in nats per unit of each column."""
     core, links = core_and_links(flow)
     # The outermost link runs on the host, for its digits; it is affine, so the chain rule is a division.
@@ -405,10 +421,13 @@ def gradient(flow: Transformed, rows: Rows) -> np.ndarray:
             f"Expected Standardize as the last link, got {type(outer[0]).__name__}; try grad of flow.log_prob."
         )
 
-    def one_chunk(chunk: Rows, index: np.ndarray):
-        return (np.asarray(_gradient_chunk(inner, _on_device(to_core(outer, chunk)[0])), np.float64) / scale,)
+    condition = _checked(flow, condition, len(rows))
 
-    return _in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
+    def one_chunk(chunk: Rows, index: np.ndarray):
+        slopes = _gradient_chunk(inner, on_device(to_core(outer, chunk)[0]), _of_chunk(condition, index))
+        return (np.asarray(slopes, np.float64) / scale,)
+
+    return in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
 
 
 def to_core(links: list[AbstractBijection], rows: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -434,50 +453,8 @@ def _forward(flow: Transformed) -> tuple[Transformed, list[AbstractBijection]]:
     return in_default_precision(map_integrators(alone, core)), links
 
 
-def _dtype():
-    return jnp.result_type(float)
-
-
-def _on_device(rows: np.ndarray) -> np.ndarray:
-    # Beyond float32 is infinity, whose solve fails and says so: that is warning enough.
-    with np.errstate(over="ignore"):
-        return rows.astype(_dtype())
-
-
 def _fields(info: SolveInfo) -> tuple:
     return info.status, info.num_accepted, info.num_rejected, info.num_evaluations
-
-
-def _in_chunks(one_chunk: Callable, rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """Call ``one_chunk(rows, index)`` on padded chunks; return its results, row by row.
-
-    Two chunks are in flight at a time: the host prepares one while the device computes the other.
-    """
-    # A precision that is set for this thread alone would not hold in the threads of the pool.
-    x64 = _dtype() == np.float64
-
-    def run(start: int) -> list[np.ndarray]:
-        chunk = rows[start : start + size]
-        padding = size - len(chunk)
-        # Padding repeats a row that is there: it takes no longer than that row.
-        padded = np.concatenate([chunk, np.broadcast_to(chunk[-1:], (padding, *chunk.shape[1:]))])
-        index = np.arange(start, start + size, dtype=np.uint32)
-        with jax.enable_x64(x64):  # pyright: ignore[reportPrivateImportUsage]
-            return [np.asarray(part)[: len(chunk)] for part in one_chunk(padded, index)]
-
-    starts = range(0, len(rows), size)
-    first = run(0)
-    results = [np.empty((len(rows), *part.shape[1:]), part.dtype) for part in first]
-
-    def store(start: int, parts: list[np.ndarray]) -> None:
-        for result, part in zip(results, parts, strict=True):
-            result[start : start + size] = part
-
-    store(0, first)
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        for start, parts in zip(starts[1:], pool.map(run, starts[1:]), strict=True):
-            store(start, parts)
-    return results
 
 
 def warn_of_failures(info: EvaluationInfo) -> None:

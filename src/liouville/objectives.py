@@ -64,6 +64,8 @@ class FlowMatching(AbstractObjective):
     ------
     TypeError
         Where the flow's bijection is not a `CNF`.
+    ValueError
+        Where the batch's conditions are not those of the flow, or are paired by a coupling.
 
     Examples
     --------
@@ -85,14 +87,19 @@ class FlowMatching(AbstractObjective):
         """Return the mean squared error of the field, per dimension."""
         cnf = cnf_of(flow)
         base_key, pair_key, time_key = jax.random.split(key, 3)
+        condition = flow.check_condition(batch.condition)
+        if condition is not None and not isinstance(self.coupling, Independent):
+            raise ValueError(
+                f"Expected an Independent coupling with conditions, got {type(self.coupling).__name__}: pairs that are "
+                "chosen across conditions would teach each of them another base; try FlowMatching()."
+            )
         x0 = flow.base.sample(base_key, (batch.x.shape[0],))
         x0, x1 = self.coupling(x0, batch.x, key=pair_key)
         t = self.times(time_key, batch.x.shape[0])
         x, velocity = jax.vmap(self.path)(x0, x1, t)
         length = cnf.t1 - cnf.t0
-        condition_axis = None if batch.condition is None else 0
-        field = jax.vmap(cnf.vector_field, (0, 0, condition_axis))
-        error = length * field(cnf.t0 + length * t, x, batch.condition) - velocity
+        field = jax.vmap(cnf.vector_field, (0, 0, None if condition is None else 0))
+        error = length * field(cnf.t0 + length * t, x, condition) - velocity
         return jnp.mean(error**2), {"evaluations": jnp.ones(())}
 
     def times(self, key: Key, num: int) -> Float[Array, " num"]:
@@ -107,6 +114,11 @@ class MaximumLikelihood(AbstractObjective):
     The gradient passes through the solve by the integrator's adjoint (Chen and others, Neural ordinary
     differential equations, 2018). The rows of a batch are solved together, in the same steps (`Integrator.sharing`).
     A row whose solve fails makes the loss NaN: the step is skipped.
+
+    Raises
+    ------
+    ValueError
+        Where the batch's conditions are not those of the flow.
 
     Examples
     --------
@@ -123,9 +135,9 @@ class MaximumLikelihood(AbstractObjective):
     def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
         """Return minus the mean log-density plus the penalties, in nats."""
         keys = jax.random.split(key, batch.x.shape[0])
-        condition_axis = None if batch.condition is None else 0
-        rows = jax.vmap(sharing_steps(flow)._log_prob_and_report, (0, condition_axis, 0))
-        log_prob, report = rows(batch.x, batch.condition, keys)
+        condition = flow.check_condition(batch.condition)
+        rows = jax.vmap(sharing_steps(flow)._log_prob_and_report, (0, None if condition is None else 0, 0))
+        log_prob, report = rows(batch.x, condition, keys)
         penalties = {name: jnp.mean(value) for name, value in report.penalties.items()}
         loss = -jnp.mean(log_prob) + sum(penalties.values())
         return loss, {**costs(report.info), **penalties}

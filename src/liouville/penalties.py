@@ -64,7 +64,7 @@ class LyapunovPenalty(AbstractObjective):
                 )
                 return found.x, (found.largest, found.info)
 
-            z = flow.base._sample(key, flow._base_condition(condition))
+            z = flow.base._sample(key, flow.base_condition(condition))
             _, found = jax.lax.scan(segment, z, (edges[:-1], edges[1:]))
             return found
 

@@ -194,7 +194,7 @@ def advance(
         state, total, done = carry
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
         row_key, key = jax.random.split(key)
-        batch = Batch(data.draw(row_key, options.batch_size))
+        batch = Batch(*data.draw(row_key, options.batch_size))
         state, loss, aux = step(state, batch, key, offset + rate * state.step.astype(rate.dtype))
         finite = jnp.isfinite(loss)
         add = lambda total, value: total + jnp.where(finite, value, 0.0)
