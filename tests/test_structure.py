@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import graphlib
 import importlib
 import inspect
 import re
@@ -17,7 +18,7 @@ import liouville
 SOURCE = Path(liouville.__file__).parent
 # Each may import what is before it, never what is behind. Names on one line are one layer.
 LAYERS = (
-    ("_errors", "_files", "_types", "_activations", "_operations", "_copies", "_chunks"),
+    ("_errors", "_files", "_types", "_activations", "_operations", "_copies", "_chunks", "_version"),
     ("vector_fields",),
     ("divergences", "regularizers"),
     ("integrate",),
@@ -32,11 +33,19 @@ LAYERS = (
     ("flows", "selection", "data", "metrics"),
     ("_defaults", "_image_defaults", "_progress", "_tables", "_splits", "_fitting"),
     ("_model_file",),
-    ("estimators", "image_density", "plots", "callbacks", "report"),
+    ("estimators", "image_density", "plots", "callbacks"),
     ("cli", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """Return the name by which a file is imported."""
+    return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+NAMES = {name_of(path) for path in FILES}
 
 
 def module_of(path: Path) -> str:
@@ -79,6 +88,25 @@ def test_imports_point_one_way():
         if RANK[name] > RANK[module_of(path)]
     ]
     assert not wrong
+
+
+def imported_files(path: Path) -> set[str]:
+    """Return the files of the package that a file imports, inside functions too, but not those for types alone."""
+    package, tree, found = ["liouville", *path.relative_to(SOURCE).parts[:-1]], ast.parse(path.read_text()), set()
+    for_types = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    skipped = {id(n) for block in for_types for n in ast.walk(block)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level and id(node) not in skipped:
+            base = [*package[: len(package) - node.level + 1], *(node.module.split(".") if node.module else [])]
+            for alias in node.names:
+                name = ".".join([*base, alias.name])
+                found.add(name if name in NAMES else ".".join(base))
+    return found - {name_of(path)}
+
+
+def test_no_file_imports_itself_in_a_circle():
+    """Inside folders and inside layers, too."""
+    graphlib.TopologicalSorter({name_of(path): imported_files(path) for path in FILES}).prepare()
 
 
 def test_every_module_has_a_layer():
@@ -155,10 +183,6 @@ def test_public_names_are_documented(name):
 
 # The file that runs the command line runs it when it is imported.
 MODULES = [path for path in FILES if path.stem != "__main__"]
-
-
-def name_of(path: Path) -> str:
-    return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
 @pytest.mark.parametrize("name", [name_of(path) for path in MODULES if ">>>" in path.read_text()])

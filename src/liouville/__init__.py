@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from ._errors import CheckpointError as CheckpointError
 from ._errors import DataError as DataError
 from ._errors import SolveError as SolveError
+from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .estimators import FlowDensity as FlowDensity
     from .image_density import ImageDensity as ImageDensity
-
-__version__ = "0.2.0"
 
 _ESTIMATORS = {"FlowDensity": ".estimators", "ImageDensity": ".image_density"}
 _MODULES = (

@@ -21,6 +21,7 @@ from jaxtyping import PyTree
 
 from ._errors import CheckpointError
 from ._files import replacing
+from ._version import __version__
 
 FORMAT_VERSION = 1
 HEADER, DIGEST = "liouville", "sha256"
@@ -138,8 +139,6 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that a file's numbers depend on."""
     import diffrax
     import optax
-
-    from . import __version__
 
     libraries = {"jax": jax, "equinox": eqx, "diffrax": diffrax, "optax": optax, "numpy": np}
     found = {name: library.__version__ for name, library in libraries.items()}

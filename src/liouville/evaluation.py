@@ -57,6 +57,29 @@ class EvaluationInfo(NamedTuple):
         return [STATUS[status] for status in self.status]
 
 
+class _Scored(NamedTuple):
+    """What is found of each row: its log-density in the core's coordinates, the rest of it, and how it was solved."""
+
+    core_log_prob: np.ndarray
+    log_det: np.ndarray
+    std_error: np.ndarray
+    status: np.ndarray
+    num_accepted: np.ndarray
+    num_rejected: np.ndarray
+    num_evaluations: np.ndarray
+
+
+class _Drawn(NamedTuple):
+    """What is drawn: points, the base's log-densities, and how they were solved."""
+
+    points: np.ndarray
+    base_log_prob: np.ndarray
+    status: np.ndarray
+    num_accepted: np.ndarray
+    num_rejected: np.ndarray
+    num_evaluations: np.ndarray
+
+
 class Certificate(NamedTuple):
     """How far the log-densities of rows move when their ODEs are solved at a tighter tolerance.
 
@@ -172,18 +195,17 @@ def score(
     """
     condition = _checked(flow, condition, len(rows))
     if steps is None:
-        parts = _score(flow, rows, condition, seed)
+        found = _score(flow, rows, condition, seed)
     else:
-        parts = _score(_solved_by(flow, steps.score), rows, condition, seed)
+        found = _score(_solved_by(flow, steps.score), rows, condition, seed)
         again = lambda doubtful: _score(flow, rows[doubtful], None if condition is None else condition[doubtful], seed)
-        _do_again(parts, parts[0] >= steps.least_score, again)
-    core_log_prob, log_det, std_error, *info = parts
-    return core_log_prob + log_det, EvaluationInfo(*info, std_error=std_error)
+        _do_again(found, found.core_log_prob >= steps.least_score, again)
+    return found.core_log_prob + found.log_det, _info(found, found.std_error)
 
 
 def _score(
     flow: Transformed, rows: Rows, condition: np.ndarray | None, seed: int, dequantize: Callable | None = None
-) -> list[np.ndarray]:
+) -> _Scored:
     """Return log-densities in the core's coordinates, the log-determinants of the rest, and the solves' facts."""
     core, links = _forward(flow)
 
@@ -196,7 +218,7 @@ def _score(
         )
         return np.asarray(log_prob, np.float64), log_det, std_error, *_fields(info)
 
-    return in_chunks(one_chunk, rows, chunk_rows(flow.shape, products_at_a_time(core)))
+    return _Scored(*in_chunks(one_chunk, rows, chunk_rows(flow.shape, products_at_a_time(core))))
 
 
 def score_quantized(
@@ -237,11 +259,12 @@ def score_quantized(
             change = -np.asarray(log_density, np.float64) - x[0].size * np.log(pictures.levels)
             return x + np.asarray(noise, np.float64) / pictures.levels, change
 
-        core_log_prob, log_det, *info = _score(pictures.density, points, None, seed, dequantize)
-        terms.append(core_log_prob + log_det)
-        infos.append(info)
-    std_error, status, *costs = (np.stack(part) for part in zip(*infos, strict=True))
-    info = EvaluationInfo(status.max(0), *(cost.sum(0) for cost in costs), std_error=std_error.mean(0))
+        found = _score(pictures.density, points, None, seed, dequantize)
+        terms.append(found.core_log_prob + found.log_det)
+        infos.append(_info(found, found.std_error))
+    draws = EvaluationInfo(*(np.stack(part) for part in zip(*infos, strict=True)))
+    costs = (cost.sum(0) for cost in (draws.num_accepted, draws.num_rejected, draws.num_evaluations))
+    info = EvaluationInfo(draws.status.max(0), *costs, std_error=draws.std_error.mean(0))
     return np.logaddexp.reduce(terms, axis=0) - np.log(num_draws), info
 
 
@@ -261,15 +284,19 @@ def _solved_by(flow: Transformed, integrator: Integrator) -> Transformed:
     return map_integrators(lambda _: integrator, flow)
 
 
-def _do_again(parts: list[np.ndarray], trusted: np.ndarray, solve: Callable) -> None:
-    """Put the results of ``solve(doubtful)`` in the place of those that are not trusted; costs are added up."""
+def _info(found: _Scored | _Drawn, std_error: np.ndarray) -> EvaluationInfo:
+    return EvaluationInfo(found.status, found.num_accepted, found.num_rejected, found.num_evaluations, std_error)
+
+
+def _do_again(found: _Scored | _Drawn, trusted: np.ndarray, solve: Callable) -> None:
+    """Put the results of ``solve(doubtful)`` in the place of those that are not trusted; evaluations are added up."""
     doubtful = np.flatnonzero(~trusted)
     if not doubtful.size:
         return
-    spent = parts[-1][doubtful]
-    for part, new in zip(parts, solve(doubtful), strict=True):
+    spent = found.num_evaluations[doubtful]
+    for part, new in zip(found, solve(doubtful), strict=True):
         part[doubtful] = new
-    parts[-1][doubtful] += spent
+    found.num_evaluations[doubtful] += spent
 
 
 def path_costs(
@@ -331,13 +358,12 @@ def sample(
     """Draw `num` points, each under its condition; the first of them do not depend on how many are drawn."""
     index, condition = np.arange(num, dtype=np.uint32), _checked(flow, condition, num)
     if steps is None:
-        parts = _sample(flow, condition, index, seed)
+        found = _sample(flow, condition, index, seed)
     else:
-        parts = _sample(_solved_by(flow, steps.sample), condition, index, seed)
+        found = _sample(_solved_by(flow, steps.sample), condition, index, seed)
         again = lambda doubtful: _sample(flow, condition, index[doubtful], seed)
-        _do_again(parts, parts[1] >= steps.least_sample, again)
-    points, _, *info = parts
-    return points, EvaluationInfo(*info, std_error=np.zeros(num))
+        _do_again(found, found.base_log_prob >= steps.least_sample, again)
+    return found.points, _info(found, np.zeros(num))
 
 
 def sample_quantized(pictures: Quantized, num: int, *, seed: int) -> tuple[np.ndarray, EvaluationInfo]:
@@ -346,7 +372,7 @@ def sample_quantized(pictures: Quantized, num: int, *, seed: int) -> tuple[np.nd
     return np.clip(np.floor(np.nan_to_num(points) * pictures.levels), 0, pictures.levels - 1).astype(np.uint8), info
 
 
-def _sample(flow: Transformed, condition: np.ndarray | None, index: np.ndarray, seed: int) -> list[np.ndarray]:
+def _sample(flow: Transformed, condition: np.ndarray | None, index: np.ndarray, seed: int) -> _Drawn:
     """Return the points that belong to these numbers of a draw, the base's log-densities, and the solves' facts."""
     core, links = _forward(flow)
 
@@ -354,7 +380,7 @@ def _sample(flow: Transformed, condition: np.ndarray | None, index: np.ndarray, 
         points, info, base_log_prob = _sample_chunk(core, _of_chunk(condition, chunk), chunk, np.uint32(seed))
         return from_core(links, np.asarray(points, np.float64)), np.asarray(base_log_prob), *_fields(info)
 
-    return in_chunks(one_chunk, index, chunk_rows(flow.shape))
+    return _Drawn(*in_chunks(one_chunk, index, chunk_rows(flow.shape)))
 
 
 def to_base(flow: Transformed, rows: Rows, condition=None) -> np.ndarray:

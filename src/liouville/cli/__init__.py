@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .._version import __version__
 from . import _demo, _evaluate, _fit, _info, _plot, _recipes, _sample, _score
 from ._common import guarded, say
 
@@ -13,8 +14,6 @@ from ._common import guarded, say
 def print_version(wanted: bool) -> None:
     """Print the version and end."""
     if wanted:
-        from .. import __version__
-
         typer.echo(f"liouville {__version__}")
         raise typer.Exit
 
