@@ -12,7 +12,7 @@ from scipy import linalg, stats
 
 from checks import MATRIX, LinearField, random_cnf
 from liouville import SolveError, evaluation
-from liouville.bespoke import NODES, Bespoke, fit_steps
+from liouville.bespoke import _NODES, Bespoke, fit_steps
 from liouville.bijections import CNF, Chain, Whiten
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Exact
@@ -66,7 +66,7 @@ def test_a_linear_flow_has_the_density_of_its_gaussian():
     expected = stats.multivariate_normal(np.zeros(3), end @ end.T).logpdf(rows)
     got, info = evaluation.score(flow, rows, steps=steps)
     assert np.mean(np.abs(got - expected)) < ERROR
-    assert np.median(info.num_evaluations) == len(steps.score.solver.log_det_weights) in NODES
+    assert np.median(info.num_evaluations) == len(steps.score.solver.log_det_weights) in _NODES
 
 
 @pytest.mark.slow

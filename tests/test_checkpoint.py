@@ -148,14 +148,14 @@ def test_safetensors_of_another_program_are_refused(path):
 
 
 def test_a_newer_format_is_refused(path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 99)
+    monkeypatch.setattr(checkpoint, "_FORMAT_VERSION", 99)
     checkpoint.write(path, "model", {"a": np.zeros(2)}, {})
     monkeypatch.undo()
     expect_refusal(path)
     with pytest.raises(CheckpointError, match="newer liouville"):
         checkpoint.read(path, "model")
     # What is newer may be digested in another way.
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 99)
+    monkeypatch.setattr(checkpoint, "_FORMAT_VERSION", 99)
     monkeypatch.setattr(checkpoint, "_digest", lambda text, arrays: "another")
     checkpoint.write(path, "model", {"a": np.zeros(2)}, {})
     monkeypatch.undo()

@@ -379,7 +379,7 @@ def test_a_race_goes_on_from_its_checkpoint_bit_for_bit(tmp_path, after, monkeyp
     X, whole = race_table
     path = tmp_path / "checkpoint"
     monkeypatch.setattr(_fitting, "SAVING_SHARE", np.inf)
-    monkeypatch.setattr("liouville.training.SEGMENT_SECONDS", 1e-4)
+    monkeypatch.setattr("liouville.training._SEGMENT_SECONDS", 1e-4)
     with pytest.raises(Killed):
         FlowDensity(**RACE, checkpoint=str(path)).fit(X, callback=raising(Killed, after))
     assert path.exists() or after == 2
@@ -409,7 +409,7 @@ def test_an_interrupt_leaves_the_best_so_far(race_table):
 
 def test_an_interrupt_validates_the_last_weights_and_a_second_one_does_not(monkeypatch):
     X = np.where(normal(600, 1) > 0, 2.0, -2.0) + 0.3 * normal(600, 1, seed=1)
-    monkeypatch.setattr("liouville.training.SEGMENT_SECONDS", 0.01)
+    monkeypatch.setattr("liouville.training._SEGMENT_SECONDS", 0.01)
     params = {**FAST, "max_iter": 600, "width": 16, "learning_rate": 1e-2}
     density = FlowDensity(**params)
     with pytest.warns(UserWarning, match="interrupted"), pytest.raises(KeyboardInterrupt):

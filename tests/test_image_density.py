@@ -156,7 +156,7 @@ class Killed(Exception):
 
 @pytest.mark.slow
 def test_a_fit_that_is_killed_ten_times_ends_with_the_same_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr("liouville.training.SEGMENT_SECONDS", 0.02)
+    monkeypatch.setattr("liouville.training._SEGMENT_SECONDS", 0.02)
     monkeypatch.setattr("liouville._fitting.SAVING_SHARE", math.inf)
     path, rng, steps = str(tmp_path / "checkpoint"), np.random.default_rng(0), []
     params = {**SMALL, "max_iter": 400}
@@ -211,7 +211,7 @@ def test_fewer_bits_are_a_matter_of_training():
 
 def test_pictures_that_do_not_fit_the_device_come_in_parts(monkeypatch, tmp_path):
     whole = fitted()
-    monkeypatch.setattr(image_density, "MOST_ON_DEVICE", 16 * 100)
+    monkeypatch.setattr(image_density, "_MOST_ON_DEVICE", 16 * 100)
     pixels = stripes(400)
     np.save(tmp_path / "pixels.npy", pixels)
     density = ImageDensity(**SMALL, max_iter=30)
@@ -343,7 +343,7 @@ def test_the_command_line_goes_from_a_folder_to_samples(tmp_path):
 )
 def test_pictures_that_choose_leave_time_to_train(monkeypatch, evaluations, left, expected):
     """A validation takes 2% of the time that is left, on a clock: ten times as long where the solve was that short."""
-    clock, few = types.SimpleNamespace(now=0.0), image_density.FEW_VALIDATED
+    clock, few = types.SimpleNamespace(now=0.0), image_density._FEW_VALIDATED
     monkeypatch.setattr(image_density.time, "perf_counter", lambda: clock.now)
 
     def score(num):

@@ -22,11 +22,11 @@ from .distributions import Transformed, cnf_of
 from .integrate import FlowState, Integrator, integrate_flow
 
 # Numbers of evaluations that are tried, paths that steps are fitted to, and paths on which their error is measured.
-NODES = (8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40, 48, 64)
-NUM_FITTED, NUM_TESTED = 384, 256
+_NODES = (8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40, 48, 64)
+_NUM_FITTED, _NUM_TESTED = 384, 256
 # Less likely points than this share of the flow's own are solved by adaptive steps: there are no paths to fit to.
-UNTRUSTED = 0.01
-RIDGE = 1e-8
+_UNTRUSTED = 0.01
+_RIDGE = 1e-8
 
 
 class Bespoke(diffrax.AbstractSolver):
@@ -125,7 +125,7 @@ def fit_steps(flow: Transformed, error: float, seed: int = 0) -> FittedSteps:
     Raises
     ------
     ValueError
-        Where as many steps as `NODES` has at most do not reach that error; it says which one they reach.
+        Where as many steps as `_NODES` has at most do not reach that error; it says which one they reach.
     SolveError
         Where some of the paths to fit to cannot be solved.
 
@@ -140,7 +140,7 @@ def fit_steps(flow: Transformed, error: float, seed: int = 0) -> FittedSteps:
     cnf = cnf_of(flow)
     paths = _record(flow, seed)
     log_prob = paths.base_log_prob - paths.log_det
-    least_score, least_sample = (float(np.quantile(p, UNTRUSTED)) for p in (log_prob, paths.base_log_prob))
+    least_score, least_sample = (float(np.quantile(p, _UNTRUSTED)) for p in (log_prob, paths.base_log_prob))
     points = paths.points(np.array([cnf.t1]))[:, 0]
 
     def log_prob_errors(end: np.ndarray, log_det: np.ndarray) -> np.ndarray:
@@ -156,7 +156,7 @@ def fit_steps(flow: Transformed, error: float, seed: int = 0) -> FittedSteps:
 
 def _tested(likely: np.ndarray) -> np.ndarray:
     """Return which paths an error is measured on."""
-    return likely & (np.arange(len(likely)) >= NUM_FITTED)
+    return likely & (np.arange(len(likely)) >= _NUM_FITTED)
 
 
 class _Paths(NamedTuple):
@@ -199,7 +199,7 @@ def _record(flow: Transformed, seed: int) -> _Paths:
     """Solve for paths of the flow's own points, at a tenth of its tolerance."""
     cnf = cnf_of(flow)
     tight = map_integrators(lambda integrator: integrator.with_tolerance(0.1), cnf)
-    z = flow.base.sample(jax.random.key(seed), (NUM_FITTED + NUM_TESTED,))
+    z = flow.base.sample(jax.random.key(seed), (_NUM_FITTED + _NUM_TESTED,))
     end, log_det, times, points = map(np.asarray, _solve_paths(tight, z))
     failed = int(np.isnan(log_det).sum())
     if failed:
@@ -248,10 +248,10 @@ def _log_prob(base, points: np.ndarray) -> np.ndarray:
 def _fewest(cnf: CNF, paths: _Paths, backwards: bool, errors: Callable, most: float) -> tuple[Integrator, float]:
     """Return the fewest steps whose error is at most `most`, and that error."""
     sign, found = (-1 if backwards else 1), np.inf
-    for num in NODES:
+    for num in _NODES:
         times = paths.times(num)[::sign]
         weights, end, divergences = _fit(cnf, paths.points(times), times)
-        log_det_weights = _least_squares(divergences[:NUM_FITTED], sign * paths.log_det[:NUM_FITTED])
+        log_det_weights = _least_squares(divergences[:_NUM_FITTED], sign * paths.log_det[:_NUM_FITTED])
         found = float(np.mean(errors(end, divergences @ log_det_weights)))
         if found <= most:
             times = np.asarray(times, np.result_type(np.float32, cnf.t0))
@@ -259,7 +259,7 @@ def _fewest(cnf: CNF, paths: _Paths, backwards: bool, errors: Callable, most: fl
             # Few steps: gradients go through them in either mode, any number of times.
             return Integrator(solver, steps, diffrax.DirectAdjoint(), max_steps=num), found
     raise ValueError(
-        f"Expected an error that {NODES[-1]} steps can keep, got {most:g}; try error={2 * found:.1g}, or None for "
+        f"Expected an error that {_NODES[-1]} steps can keep, got {most:g}; try error={2 * found:.1g}, or None for "
         "adaptive steps."
     )
 
@@ -273,8 +273,8 @@ def _fit(cnf: CNF, path: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.
         points = x.reshape(-1, *cnf.shape).astype(dtype)
         velocity, divergences[:, i] = _rates(cnf, np.full(len(x), times[i], dtype), points)
         rates[..., i] = np.asarray(velocity).reshape(x.shape)
-        known = rates[:NUM_FITTED, :, : i + 1].reshape(-1, i + 1)
-        weights[i, : i + 1] = _least_squares(known, (path[:, i + 1] - x)[:NUM_FITTED].ravel())
+        known = rates[:_NUM_FITTED, :, : i + 1].reshape(-1, i + 1)
+        weights[i, : i + 1] = _least_squares(known, (path[:, i + 1] - x)[:_NUM_FITTED].ravel())
         x = x + rates[..., : i + 1] @ weights[i, : i + 1]
     return weights, x, divergences
 
@@ -283,4 +283,4 @@ def _least_squares(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return the weights of the columns of `known` whose sum is nearest to `wanted`, kept small by a touch of ridge."""
     gram = known.T @ known
     # A field at rest has no rates to combine: the least of all weights are none.
-    return np.linalg.lstsq(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)), known.T @ wanted)[0]
+    return np.linalg.lstsq(gram + _RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)), known.T @ wanted)[0]

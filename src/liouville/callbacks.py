@@ -29,10 +29,10 @@ from .metrics import bits_per_dim
 from .plots import DENSITY_MAP, DEPTH, plot_training, save
 
 Limits = tuple[tuple[float, float], tuple[float, float]]
-NUM_LIMIT_SAMPLES = 2000
-FLUSH_SECONDS = 2
-DPI = 100
-SHEET = 36
+_NUM_LIMIT_SAMPLES = 2000
+_FLUSH_SECONDS = 2
+_DPI = 100
+_SHEET = 36
 
 
 class DensityMovie:
@@ -138,13 +138,13 @@ def _check_movie(path: Path) -> None:
 def _write_mp4(path: Path, frames: list[Image.Image], frame_seconds: float) -> None:
     """Write frames as H.264, of even width and height, as its players want them; the last one ten times as long."""
     width, height = (side - side % 2 for side in frames[0].size)
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
     FigureCanvasAgg(figure)
     picture = figure.figimage(np.asarray(frames[0])[:height, :width])
     writer = FFMpegWriter(fps=cast(int, 1 / frame_seconds), codec="libx264", extra_args=["-pix_fmt", "yuv420p"])
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "movie.mp4"
-        with writer.saving(figure, str(made), DPI):
+        with writer.saving(figure, str(made), _DPI):
             for frame in [*frames, *[frames[-1]] * 9]:
                 picture.set_data(np.asarray(frame)[:height, :width])
                 writer.grab_frame()
@@ -157,7 +157,7 @@ def _frame(flow: Transformed, limits: Limits, num: int, title: str) -> Image.Ima
     x, y = (np.linspace(low, high, num) for low, high in limits)
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     log_prob = evaluation.score(flow, grid)[0].reshape(num, num)
-    figure = Figure(figsize=(3.6, 3.6), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(3.6, 3.6), dpi=_DPI, layout="constrained")
     # What could not be solved stays grey: it is neither dense nor empty.
     axes = figure.subplots(subplot_kw={"facecolor": "0.7", "title": title, "box_aspect": 1})
     top = np.nanmax(log_prob) if np.any(np.isfinite(log_prob)) else 0.0
@@ -172,7 +172,7 @@ def _frame(flow: Transformed, limits: Limits, num: int, title: str) -> Image.Ima
 def _limits(flow: Transformed) -> Limits:
     if flow.shape != (2,):
         raise ValueError(f"Expected two columns, got points of shape {flow.shape}; try a table of two columns.")
-    rows = evaluation.sample(flow, NUM_LIMIT_SAMPLES, seed=0)[0]
+    rows = evaluation.sample(flow, _NUM_LIMIT_SAMPLES, seed=0)[0]
     low, high = np.nanquantile(rows, 0.001, axis=0), np.nanquantile(rows, 0.999, axis=0)
     return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
 
@@ -278,7 +278,7 @@ class TensorBoardLog:
     def __call__(self, step: int, loss: float, flow: FlowHandle) -> None:
         """Write the numbers of this moment, and a picture where it is time for one."""
         if flow.kind not in self._writers:
-            self._writers[flow.kind] = self._open(str(self.folder / flow.kind), flush_secs=FLUSH_SECONDS)
+            self._writers[flow.kind] = self._open(str(self.folder / flow.kind), flush_secs=_FLUSH_SECONDS)
         writer = self._writers[flow.kind]
         for name, value in flow.numbers.items():
             if name not in ("step", "seconds") and math.isfinite(value):
@@ -290,7 +290,7 @@ class TensorBoardLog:
     def _picture(self, flow: FlowHandle, step: int) -> np.ndarray:
         current = flow()
         if isinstance(current, Quantized):
-            drawn, _ = evaluation.sample_quantized(current, SHEET, seed=0)
+            drawn, _ = evaluation.sample_quantized(current, _SHEET, seed=0)
             sheet = tile(drawn, current.levels)
             return sheet if sheet.shape[-1] == 3 else np.repeat(sheet, 3, axis=2)
         if self._limits is None:

@@ -23,8 +23,8 @@ from ._errors import CheckpointError
 from ._files import replacing
 from ._version import __version__
 
-FORMAT_VERSION = 1
-HEADER, DIGEST = "liouville", "sha256"
+_FORMAT_VERSION = 1
+_HEADER, _DIGEST = "liouville", "sha256"
 
 
 def write(path: str | os.PathLike, kind: str, tree: PyTree, facts: dict[str, Any]) -> None:
@@ -43,9 +43,9 @@ def write(path: str | os.PathLike, kind: str, tree: PyTree, facts: dict[str, Any
     """
     # Not `ascontiguousarray`, which turns a scalar into an array of one entry.
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in named_arrays(tree).items()}
-    header = {"format_version": FORMAT_VERSION, "kind": kind, "versions": versions(), **facts}
+    header = {"format_version": _FORMAT_VERSION, "kind": kind, "versions": versions(), **facts}
     text = json.dumps(header, sort_keys=True, allow_nan=True)
-    content = safetensors.numpy.save(arrays, {HEADER: text, DIGEST: _digest(text, arrays)})
+    content = safetensors.numpy.save(arrays, {_HEADER: text, _DIGEST: _digest(text, arrays)})
     with replacing(path) as file:
         file.write(content)
 
@@ -71,18 +71,18 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarray], dic
         raise CheckpointError(
             f"Expected a liouville {kind} file, got {path}, which is cut or foreign ({error}); try another file."
         ) from None
-    if HEADER not in metadata or DIGEST not in metadata:
+    if _HEADER not in metadata or _DIGEST not in metadata:
         raise CheckpointError(
             f"Expected a liouville {kind} file, got {path}, a safetensors file of another program; try another file."
         )
-    facts = _facts(metadata[HEADER])
+    facts = _facts(metadata[_HEADER])
     # Asked before the digest: what is newer may be digested in another way.
-    if facts.get("format_version", 0) > FORMAT_VERSION:
+    if facts.get("format_version", 0) > _FORMAT_VERSION:
         raise CheckpointError(
-            f"Expected format version {FORMAT_VERSION} or older, got {facts['format_version']} in {path}; "
+            f"Expected format version {_FORMAT_VERSION} or older, got {facts['format_version']} in {path}; "
             "try a newer liouville."
         )
-    if metadata[DIGEST] != _digest(metadata[HEADER], arrays):
+    if metadata[_DIGEST] != _digest(metadata[_HEADER], arrays):
         raise CheckpointError(
             f"Expected an undamaged {kind} file, got {path}, whose content does not match its digest; try a fresh copy."
         )

@@ -69,10 +69,10 @@ LAYERS: dict[str, Callable[[int, int, Key], AbstractBijection]] = {
     "radial": lambda size, width, key: Radial((size,), key=key),
     "residual": lambda size, width, key: Residual((size,), width=width, key=key),
 }
-CONSTANT_STEPS = 20
+_CONSTANT_STEPS = 20
 Tree = TypeVar("Tree")
 # Standard deviation of the logit of a uniform number.
-LOGISTIC_SCALE = math.pi / math.sqrt(3)
+_LOGISTIC_SCALE = math.pi / math.sqrt(3)
 
 
 class Recipe(NamedTuple):
@@ -398,7 +398,7 @@ class NoiseFlow(eqx.Module):
         """Build the noise, with weights drawn from `key`."""
         height, width, channels = self.shape
         field = ConvNet((height, width, 2 * channels), width=self.width, depth=self.depth, key=key)
-        base = Normal(np.zeros(self.shape), np.full(self.shape, LOGISTIC_SCALE))
+        base = Normal(np.zeros(self.shape), np.full(self.shape, _LOGISTIC_SCALE))
         return VariationalDequantization(Transformed(base, CNF(BesidePicture(field), ONE_PROBE, FOUR_STEPS)))
 
 
@@ -434,7 +434,7 @@ class QuantizedFlow(eqx.Module):
 def integrator_of(solver: str, rtol: float, atol: float) -> Integrator:
     """Return an integrator by name; its tolerances are arrays, so that changing them compiles nothing."""
     if solver in CONSTANT_STEP_SOLVERS:
-        return Integrator.constant(CONSTANT_STEPS, SOLVERS[solver]())
+        return Integrator.constant(_CONSTANT_STEPS, SOLVERS[solver]())
     return Integrator.adaptive(np.asarray(rtol), np.asarray(atol), SOLVERS[solver]())
 
 

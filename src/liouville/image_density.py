@@ -28,11 +28,11 @@ from .selection import Race, Runner
 from .training import Budget, StreamedData, Trainer, TrainingData
 
 # Pictures of more bytes than this stay in their file, and are on the device a part at a time.
-MOST_ON_DEVICE = 2**30
+_MOST_ON_DEVICE = 2**30
 # Closed forms are fitted to no more pictures than this.
-MOST_FITTED = 60_000
+_MOST_FITTED = 60_000
 # With a deadline a validation takes no more than this share of the time, where so few pictures are enough.
-VALIDATION_SHARE, FEW_VALIDATED = 0.02, 8
+_VALIDATION_SHARE, _FEW_VALIDATED = 0.02, 8
 
 
 class BitsPerDim(NamedTuple):
@@ -234,7 +234,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
             return evaluation.score_quantized(flows.with_divergence(pictures, Hutchinson()), held_out[:num])
 
         def enter_kind(kind: str) -> Runner:
-            links = fit_pixels(kind, pixels[np.sort(train[:MOST_FITTED])], self.levels)
+            links = fit_pixels(kind, pixels[np.sort(train[:_MOST_FITTED])], self.levels)
             trainer = Trainer(
                 flows.QuantizedFlow(settings.flow, tuple(links), settings.noise, self.levels),
                 settings.objective,
@@ -461,11 +461,11 @@ def validated_in_time(score: Callable[[int], Any], most: int, deadline: float) -
     score(1)
     # Compiled by now.
     start = time.perf_counter()
-    _, info = score(few := min(most, FEW_VALIDATED))
+    _, info = score(few := min(most, _FEW_VALIDATED))
     end = time.perf_counter()
     # A flow that has learned takes more evaluations than the first one, which may be known in closed form.
     a_picture = (end - start) / few * max(1.0, SOLVE_EVALUATIONS / info.num_evaluations.max())
-    num = int(np.clip(VALIDATION_SHARE * (deadline - end) / a_picture, few, most))
+    num = int(np.clip(_VALIDATION_SHARE * (deadline - end) / a_picture, few, most))
     return num, num * a_picture
 
 
@@ -480,7 +480,7 @@ def shown_in_bits(watch: Watch, size: int) -> Watch:
 
 def training_data(pixels: np.ndarray, train: np.ndarray, batch_size: int, seed: int) -> TrainingData | StreamedData:
     """Return pictures to draw batches from: all on the device, or a part at a time where they are many."""
-    if len(train) * pixels[0].size <= MOST_ON_DEVICE:
+    if len(train) * pixels[0].size <= _MOST_ON_DEVICE:
         return TrainingData.pad(pixels[train], np.ones(len(train)))
-    part_rows = MOST_ON_DEVICE // pixels[0].size // 2
+    part_rows = _MOST_ON_DEVICE // pixels[0].size // 2
     return StreamedData(pixels, train, batch_size=batch_size, part_rows=part_rows, seed=seed)

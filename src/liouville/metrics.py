@@ -16,10 +16,10 @@ from ._types import Rows
 from .bijections import Standardize
 from .evaluation import to_core
 
-MIXTURE_SIZES = (1, 2, 4, 6, 8, 12, 16, 20)
-MOST_MIXTURE_ROWS = 10_000
-MOST_CHOOSING_ROWS = 2_000
-MOST_KERNEL_ROWS = 10_000
+_MIXTURE_SIZES = (1, 2, 4, 6, 8, 12, 16, 20)
+_MOST_MIXTURE_ROWS = 10_000
+_MOST_CHOOSING_ROWS = 2_000
+_MOST_KERNEL_ROWS = 10_000
 
 
 class Likelihood(NamedTuple):
@@ -124,9 +124,9 @@ def fit_gaussian(rows: Rows, seed: int = 0) -> Callable[[Rows], np.ndarray]:
 
 def fit_mixture(rows: Rows, seed: int = 0) -> Callable[[Rows], np.ndarray]:
     """Return the log-density of the Gaussian mixture whose number of components has the least BIC."""
-    rows = rows[:MOST_MIXTURE_ROWS]
+    rows = rows[:_MOST_MIXTURE_ROWS]
     best, least = None, np.inf
-    for size in MIXTURE_SIZES:
+    for size in _MIXTURE_SIZES:
         if best is not None and size * (rows.shape[1] + 1) > len(rows):
             break
         with warnings.catch_warnings():
@@ -144,7 +144,7 @@ def fit_mixture(rows: Rows, seed: int = 0) -> Callable[[Rows], np.ndarray]:
 
 def fit_kernel(rows: Rows, seed: int = 0) -> Callable[[Rows], np.ndarray]:
     """Return the log-density of the Gaussian kernel density whose bandwidth does best in cross-validation."""
-    few, rows = rows[:MOST_CHOOSING_ROWS], rows[:MOST_KERNEL_ROWS]
+    few, rows = rows[:_MOST_CHOOSING_ROWS], rows[:_MOST_KERNEL_ROWS]
     rate = -1 / (rows.shape[1] + 4)
     widths = len(few) ** rate * np.geomspace(0.05, 2.0, 12)
     # Copies of a row go to one side: otherwise the narrowest kernel would win.

@@ -20,7 +20,7 @@ from .regularizers import AbstractRegularizer
 from .vector_fields import AbstractVectorField, LowPrecision, Preconditioned
 
 # What an objective says of its solves; a weighted sum adds it up as it is.
-COSTS = ("evaluations", "failed")
+_COSTS = ("evaluations", "failed")
 
 
 class Batch(NamedTuple):
@@ -169,7 +169,7 @@ class WeightedSum(AbstractObjective):
         for (weight, objective), term_key in zip(self.terms, jax.random.split(key, len(self.terms)), strict=True):
             loss, aux = objective(flow, batch, key=term_key)
             total = total + weight * loss
-            aux = {name: value if name in COSTS else weight * value for name, value in aux.items()}
+            aux = {name: value if name in _COSTS else weight * value for name, value in aux.items()}
             watched |= {name: watched.get(name, 0.0) + value for name, value in aux.items()}
         return total, watched
 

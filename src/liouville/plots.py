@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from .estimators import FlowDensity
 
 # Two colours that the colour-blind tell apart (Okabe and Ito), and maps that are as even in grey.
-DATA, SAMPLES, QUIET = "#0072B2", "#D55E00", "#6b6b6b"
-DENSITY_MAP, TIME_MAP = "magma", "viridis"
-MOST_COLUMNS = 8
-MOST_POINTS = 4000
+_DATA, _SAMPLES, _QUIET = "#0072B2", "#D55E00", "#6b6b6b"
+DENSITY_MAP, _TIME_MAP = "magma", "viridis"
+_MOST_COLUMNS = 8
+_MOST_POINTS = 4000
 # The map ends this far below its top: what is rarer than one in 160,000 needs no colours.
 DEPTH = 12.0
 FORMATS = ("png", "pdf", "svg")
-PATHS_OF_FIELD = 500
+_PATHS_OF_FIELD = 500
 
 
 def plot_density(estimator: "FlowDensity", data: np.ndarray | None = None, num: int = 160) -> Figure:
@@ -70,7 +70,11 @@ def _curve(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> Figur
         rows[:, 0], bins=_num_bins(len(rows), 80), range=(low, high), density=True, color=colour, alpha=0.3, label=name
     )
     axes.plot(
-        grid, np.exp(estimator.score_samples(as_fitted(estimator, grid[:, None]))), color=SAMPLES, lw=2, label="density"
+        grid,
+        np.exp(estimator.score_samples(as_fitted(estimator, grid[:, None]))),
+        color=_SAMPLES,
+        lw=2,
+        label="density",
     )
     axes.set(xlabel=column_names(estimator)[0], ylabel="density", xlim=(low, high))
     axes.legend(frameon=False)
@@ -84,7 +88,7 @@ def _map(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> Figure:
     figure = Figure(figsize=(3.7 * (len(clouds) + 1) + 0.8, 3.9), layout="constrained")
     panels = figure.subplots(1, len(clouds) + 1, sharex=True, sharey=True)
     for axes, (name, rows, colour) in zip(panels, clouds, strict=False):
-        axes.scatter(*rows[:MOST_POINTS].T, s=3, alpha=0.35, color=colour, linewidths=0, rasterized=True)
+        axes.scatter(*rows[:_MOST_POINTS].T, s=3, alpha=0.35, color=colour, linewidths=0, rasterized=True)
         axes.set_title(name)
     x, y, log_prob = _on_grid(estimator, ranges, num)
     top = np.nanmax(log_prob)
@@ -135,7 +139,7 @@ def plot_corner(
     names = column_names(estimator)
     chosen = _chosen(names, columns)
     size, clouds = len(chosen), _clouds(estimator, data)
-    clouds = [(name, rows[:MOST_POINTS, chosen], colour) for name, rows, colour in clouds]
+    clouds = [(name, rows[:_MOST_POINTS, chosen], colour) for name, rows, colour in clouds]
     ranges = [_range(column) for column in clouds[0][1].T]
     side = max(1.75 * size + 0.7, 4.0)
     figure = Figure(figsize=(side, side), layout="constrained")
@@ -156,10 +160,10 @@ def plot_corner(
 
 def _chosen(names: list[str], columns: Sequence[str] | None) -> list[int]:
     if columns is None:
-        return list(range(min(len(names), MOST_COLUMNS)))
+        return list(range(min(len(names), _MOST_COLUMNS)))
     unknown = [name for name in columns if name not in names]
-    if unknown or not 1 <= len(columns) <= MOST_COLUMNS:
-        raise ValueError(f"Expected 1 to {MOST_COLUMNS} columns among {names}, got {list(columns)}; try {names[:2]}.")
+    if unknown or not 1 <= len(columns) <= _MOST_COLUMNS:
+        raise ValueError(f"Expected 1 to {_MOST_COLUMNS} columns among {names}, got {list(columns)}; try {names[:2]}.")
     return [names.index(name) for name in columns]
 
 
@@ -221,14 +225,14 @@ def plot_trajectories(estimator: "FlowDensity", num: int = 300, num_times: int =
     axes.add_collection(lines)
     for mark, colour, points, label in (
         ("o", "0.15", paths[0], "base, t = 0"),
-        ("o", SAMPLES, paths[-1], "data, t = 1"),
+        ("o", _SAMPLES, paths[-1], "data, t = 1"),
     ):
         axes.scatter(*points[:, :2].T, s=10, marker=mark, color=colour, linewidths=0, zorder=3, label=label)
     axes.set(xlabel=names[0], ylabel=names[1])
     axes.margins(0.04)
     _open(axes)
     # A bar of its own: that of the lines would be as pale as they are.
-    figure.colorbar(ScalarMappable(lines.norm, TIME_MAP), ax=axes, label="time t, from base to data")
+    figure.colorbar(ScalarMappable(lines.norm, _TIME_MAP), ax=axes, label="time t, from base to data")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, markerscale=2)
     return figure
 
@@ -260,7 +264,7 @@ def plot_field(estimator: "FlowDensity", time: float = 0.5, num: int = 40) -> Fi
     check_time(time)
     if estimator.n_features_in_ > 2:
         raise ValueError(f"Expected one or two columns, got {estimator.n_features_in_}; try plot_trajectories.")
-    rows, names = _finite(estimator.sample(PATHS_OF_FIELD, random_state=0)), column_names(estimator)
+    rows, names = _finite(estimator.sample(_PATHS_OF_FIELD, random_state=0)), column_names(estimator)
     # Where the paths are: they begin in the base, which may lie elsewhere.
     paths = estimator.trajectory(as_fitted(estimator, rows), num_times=9)
     if estimator.n_features_in_ == 1:
@@ -295,7 +299,7 @@ def draw_streamlines(axes: Axes, x: np.ndarray, y: np.ndarray, velocity: np.ndar
     speed = np.abs(velocity[..., 1]) if along_time else np.linalg.norm(velocity, axis=-1)
     extent = (x[0], x[-1], y[0], y[-1])
     style: dict[str, Any] = {"origin": "lower", "extent": extent, "aspect": "auto", "interpolation": "bilinear"}
-    image = axes.imshow(speed, cmap=TIME_MAP, vmin=0, **style)
+    image = axes.imshow(speed, cmap=_TIME_MAP, vmin=0, **style)
     axes.streamplot(x, y, *np.moveaxis(velocity, -1, 0), color="white", linewidth=0.9, arrowsize=0.9, density=1.2)
     axes.set(xlim=extent[:2], ylim=extent[2:])
     return image
@@ -317,7 +321,7 @@ def _coloured_by_time(paths: np.ndarray, times: np.ndarray) -> LineCollection:
     """Return paths of shape ``(times, rows, 2)`` as short lines, each of the colour of its time."""
     pieces = np.stack([paths[:-1], paths[1:]], axis=2)
     middles = np.repeat((times[1:] + times[:-1]) / 2, paths.shape[1])
-    lines = LineCollection(list(pieces.reshape(-1, 2, 2)), cmap=TIME_MAP, lw=0.7, alpha=0.5, rasterized=True)
+    lines = LineCollection(list(pieces.reshape(-1, 2, 2)), cmap=_TIME_MAP, lw=0.7, alpha=0.5, rasterized=True)
     lines.set_array(middles)
     lines.set_clim(0, 1)
     return lines
@@ -345,14 +349,14 @@ def plot_training(history: dict[str, list], against: str = "seconds") -> Figure:
     figure = Figure(figsize=(7, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     validated, trained = np.isfinite(nll), np.isfinite(loss)
-    upper.plot(x[validated], nll[validated], "o-", color=SAMPLES, lw=2, ms=5)
+    upper.plot(x[validated], nll[validated], "o-", color=_SAMPLES, lw=2, ms=5)
     if validated.any():
         best = np.flatnonzero(validated)[np.argmin(nll[validated])]
-        upper.axhline(nll[best], color=QUIET, lw=0.8, ls=":")
+        upper.axhline(nll[best], color=_QUIET, lw=0.8, ls=":")
         upper.annotate(
-            f"best: {nll[best]:.3f}", (x[best], nll[best]), (0, 8), textcoords="offset points", ha="right", color=QUIET
+            f"best: {nll[best]:.3f}", (x[best], nll[best]), (0, 8), textcoords="offset points", ha="right", color=_QUIET
         )
-    lower.plot(x[trained], loss[trained], color=DATA, lw=1.2)
+    lower.plot(x[trained], loss[trained], color=_DATA, lw=1.2)
     upper.set_ylabel("validation NLL (nats)" if measure == "nll" else "validation bits/dim")
     lower.set(ylabel="training loss", xlabel="training step" if against == "step" else "seconds")
     figure.align_ylabels()
@@ -392,8 +396,8 @@ def check_format(path: str | os.PathLike) -> None:
 
 def _clouds(estimator: "FlowDensity", data: np.ndarray | None) -> list[tuple[str, np.ndarray, str]]:
     """Return what there is to draw, data first, each with its name and colour."""
-    samples = ("samples", _finite(estimator.sample(MOST_POINTS, random_state=0)), SAMPLES)
-    return [samples] if data is None else [("data", _finite(np.asarray(data, float)), DATA), samples]
+    samples = ("samples", _finite(estimator.sample(_MOST_POINTS, random_state=0)), _SAMPLES)
+    return [samples] if data is None else [("data", _finite(np.asarray(data, float)), _DATA), samples]
 
 
 def _finite(rows: np.ndarray) -> np.ndarray:

@@ -25,8 +25,8 @@ PREPROCESSORS: dict[str, tuple] = {
 }
 
 
-BLOCK_ROWS = 4096
-MOST_CENTERED = 10_000
+_BLOCK_ROWS = 4096
+_MOST_CENTERED = 10_000
 
 
 def candidates(size: int) -> list[str]:
@@ -65,8 +65,8 @@ def fit_links(kind: str, rows: Rows, weight: np.ndarray) -> tuple[list[AbstractB
 def _in_blocks(link: AbstractBijection, rows: Rows) -> tuple[Rows, np.ndarray]:
     """Map a table a block of rows at a time: what lies between stays in the processor's cache."""
     mapped, log_det = [], []
-    for start in range(0, len(rows), BLOCK_ROWS):
-        block: Any = rows[start : start + BLOCK_ROWS]
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block: Any = rows[start : start + _BLOCK_ROWS]
         points, change = link.inverse_and_log_det(block)
         mapped.append(points)
         log_det.append(change)
@@ -107,6 +107,6 @@ def fit_pixels(kind: str, pixels: np.ndarray, levels: int) -> list[AbstractBijec
         return [PixelMargins.fit(pixels, levels)]
     if kind == "logit":
         return blank_pixels(kind, pixels.shape[1:], levels)
-    few = pixels[:: 1 + len(pixels) // MOST_CENTERED].astype(np.float64)
+    few = pixels[:: 1 + len(pixels) // _MOST_CENTERED].astype(np.float64)
     mean, spread = (few.mean(axis=0) + 0.5) / levels, few.std() / levels
     return [Standardize(mean, np.full(mean.shape, spread or 1.0))]

@@ -17,12 +17,12 @@ from .flows import with_divergence
 from .preprocessing import fit_links
 from .training import Budget, Trainer, TrainingData, clearly_better
 
-RACE_PROGRESS = 0.03
-RACE_STEPS = 1600
-RACE_MOST = 0.8
-FINAL_LENGTH = 3.0
+_RACE_PROGRESS = 0.03
+_RACE_STEPS = 1600
+_RACE_MOST = 0.8
+_FINAL_LENGTH = 3.0
 # Several kinds have their chances, at several validations: evidence against the simpler one must be strong.
-RACE_STD_ERRORS = 3.0
+_RACE_STD_ERRORS = 3.0
 
 
 @dataclasses.dataclass
@@ -111,8 +111,8 @@ class Race:
         self.finalists = self.finalists or [runner.kind for runner in finalists([*self.runners.values()])]
         if len(self.finalists) > 1 and not first.budget.is_over():
             ahead, behind = (self.runners[kind].trainer for kind in self.finalists)
-            run_leg(ahead, FINAL_LENGTH * self.goal)
-            run_leg(behind, FINAL_LENGTH * self.goal, pace=ahead)
+            run_leg(ahead, _FINAL_LENGTH * self.goal)
+            run_leg(behind, _FINAL_LENGTH * self.goal, pace=ahead)
 
     def _enter(self, kind: str) -> Runner:
         if kind not in self.runners:
@@ -129,7 +129,7 @@ class Race:
         able = self.finalists or [kind for kind, runner in self.runners.items() if runner.trainer.best_rows.size]
         best, *others = (self.runners[kind] for kind in ([self.winner] if self.winner else able))
         for runner in others:
-            if clearly_better(runner.trainer.best_rows, best.trainer.best_rows, RACE_STD_ERRORS):
+            if clearly_better(runner.trainer.best_rows, best.trainer.best_rows, _RACE_STD_ERRORS):
                 best = runner
         return best
 
@@ -192,5 +192,5 @@ def leg_goal(trainer: Trainer, num_kinds: int) -> float:
     Closed forms start ahead: a leg must be long enough, in steps, for a field to make up for them. So the
     race has a number of steps, which the kinds share, where it is not too much of the whole.
     """
-    share = max(RACE_PROGRESS, RACE_STEPS / num_kinds / trainer.expected_steps())
-    return min(share, RACE_MOST / FINAL_LENGTH / num_kinds)
+    share = max(_RACE_PROGRESS, _RACE_STEPS / num_kinds / trainer.expected_steps())
+    return min(share, _RACE_MOST / _FINAL_LENGTH / num_kinds)

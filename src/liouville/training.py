@@ -28,13 +28,13 @@ from .objectives import AbstractObjective, Batch
 from .regularizers import AbstractRegularizer
 from .sharding import in_parts
 
-SEGMENT_SECONDS = 0.5
-FIRST_SEGMENT = 3
-MAX_SKIPPED = 20
+_SEGMENT_SECONDS = 0.5
+_FIRST_SEGMENT = 3
+_MAX_SKIPPED = 20
 WARMUP_STEPS = 100
-WARMUP_SHARE = 0.1
+_WARMUP_SHARE = 0.1
 # Where the schedule's length is judged, and the gain in nats since the validation before that makes it longer.
-STRETCH_AT, WORTH_STRETCHING = 0.5, 0.02
+_STRETCH_AT, _WORTH_STRETCHING = 0.5, 0.02
 
 
 class StopTraining(Exception):
@@ -172,7 +172,7 @@ def make_step(static: PyTree, objective: AbstractObjective, options: Options) ->
 def learning_rate_factor(step: Float[Array, ""], progress: Scalar) -> Scalar:
     """Return the schedule's factor: a warm-up of 100 steps or a tenth of the whole, then half a cosine."""
     # A short training cannot spend all of itself on warming up.
-    warmup = jnp.minimum(1.0, jnp.maximum((step + 1) / WARMUP_STEPS, progress / WARMUP_SHARE))
+    warmup = jnp.minimum(1.0, jnp.maximum((step + 1) / WARMUP_STEPS, progress / _WARMUP_SHARE))
     return warmup * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
 
 
@@ -205,7 +205,7 @@ def advance(
 
     def goes_on(carry: tuple[TrainState, Segment, Int[Array, ""]]) -> Bool[Array, ""]:
         state, _, done = carry
-        return (done < count) & (state.skipped_in_a_row < MAX_SKIPPED)
+        return (done < count) & (state.skipped_in_a_row < _MAX_SKIPPED)
 
     zero = jnp.zeros(())
     start = Segment(zero, zero, dict.fromkeys(penalty_names((static, objective)), zero), zero)
@@ -343,19 +343,19 @@ class Trainer:
             Number of validations in a row without a new best after which training stops.
         longest
             Number of steps to which the schedule is stretched, once, where half of it is done and the likelihood still
-            rises by more than `WORTH_STRETCHING`; None keeps to the budget.
+            rises by more than `_WORTH_STRETCHING`; None keeps to the budget.
 
         Raises
         ------
         SolveError
-            Where training cannot recover: `MAX_SKIPPED` steps in a row were not finite.
+            Where training cannot recover: `_MAX_SKIPPED` steps in a row were not finite.
         """
         goals = [goal for goal in goals if goal > self.progress]
         ahead = goals
         while ahead and not self.budget.is_over():
             goal = ahead[0]
             self.train_to(goal, reserve=len(ahead) * self.validate_seconds)
-            if longest is not None and goal == STRETCH_AT and self.last_gain > WORTH_STRETCHING:
+            if longest is not None and goal == _STRETCH_AT and self.last_gain > _WORTH_STRETCHING:
                 self.stretch(longest)
                 longest = None
             self.keep()
@@ -384,7 +384,7 @@ class Trainer:
         rate = budget.rate(self.progress, self.speed, reserve)
         to_goal = max(1, int(np.ceil((goal - self.progress) / rate - 1e-6)))
         # The first step compiles, and says nothing of the speed.
-        segment_steps = max(1, int(self.speed * SEGMENT_SECONDS)) if self.speed else FIRST_SEGMENT if self.warm else 1
+        segment_steps = max(1, int(self.speed * _SEGMENT_SECONDS)) if self.speed else _FIRST_SEGMENT if self.warm else 1
         data, until = self.data.at(step)
         count = min(to_goal, segment_steps, until - step)
         # With a number of steps alone the schedule is a function of the step, so that a resumed run,
@@ -482,7 +482,7 @@ class Trainer:
 
     def _check(self, segment: Segment) -> None:
         row = int(self.state.skipped_in_a_row)
-        if row < MAX_SKIPPED:
+        if row < _MAX_SKIPPED:
             return
         failed = float(segment.failed)
         cause = (
