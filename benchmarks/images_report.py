@@ -15,8 +15,8 @@ Lower is better. Training time counts compilation. The weights are those that we
 the test pictures are used once. Noise is uniform, one draw; probes are Hutchinson's, one for each picture, and the
 standard error holds both. With several draws the bound is importance-weighted. The simpler densities see pixels with
 uniform noise; the Gaussian and the mixture are fitted to 10,000 pictures at most. MNIST at its own size is measured by
-`python benchmarks/images.py --data mnist`: flow matching with `--large`, for a GPU, the others with `--field concat_squash`,
-the dense net, since the published one is not for a CPU.
+`python benchmarks/images.py --data mnist`: flow matching with `--large`, for a GPU, the others with
+`--field concat_squash`, the dense net, since the published one is not for a CPU.
 """
 PUBLISHED = """
 ## What was published
