@@ -59,7 +59,9 @@ def train(example: Example, weights: tuple[float, float], rows: np.ndarray) -> T
     ]
 
     def stepped(i: int, loss, parameters, state):
-        updates, state = optimizers[i].update(jax.grad(loss)(parameters), state)
+        # Optax raises floats to whole powers, which strict promotion would refuse.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimizers[i].update(jax.grad(loss)(parameters), state)
         return eqx.apply_updates(parameters, updates), state
 
     @eqx.filter_jit

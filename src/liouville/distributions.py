@@ -93,13 +93,13 @@ class AbstractDistribution(eqx.Module):
         ValueError
             Where the trailing axes of `condition` are not `cond_shape`.
         """
-        return self._draw_all(self._sample, key, sample_shape, condition)
+        return self._draw_all(key, sample_shape, condition, self._sample)
 
     def sample_and_log_prob(self, key: Key, sample_shape: tuple[int, ...] = (), condition=None) -> tuple[Array, Array]:
         """Draw points and return their log-densities with them, at the cost of one solve each; as `sample`."""
-        return self._draw_all(self._sample_and_log_prob, key, sample_shape, condition)
+        return self._draw_all(key, sample_shape, condition, self._sample_and_log_prob)
 
-    def _draw_all(self, one: Callable, key: Key, sample_shape: tuple[int, ...], condition) -> PyTree:
+    def _draw_all(self, key: Key, sample_shape: tuple[int, ...], condition, one: Callable) -> PyTree:
         """Return what `one` draws of one key and one condition, for `sample_shape` times all conditions."""
         condition = self.check_condition(condition)
         batch = () if condition is None else condition.shape[: condition.ndim - len(self.cond_shape or ())]
