@@ -18,14 +18,14 @@ from liouville.vector_fields import MLP
 # What multiplies the adversary's loss, and what the negative log-likelihood.
 KINDS = {"likelihood": (0.0, 1.0), "adversary": (1.0, 0.0), "both": (1.0, 1.0)}
 TARGET, REACH, PENALTY = six_gaussians(), 6.5, 0.05
-# A flow is trained by few steps, and scored by as many as the field asks for that an adversary leaves behind.
-FEW, FINE = Integrator.constant(5).sharing(), Integrator.adaptive(1e-5, 1e-5, max_steps=20_000)
+# Adaptive in training, too: a likelihood by few constant steps is no bound, and long training finds that out.
+LOOSE, FINE = Integrator.adaptive(1e-3, 1e-3).sharing(), Integrator.adaptive(1e-5, 1e-5, max_steps=20_000)
 
 
 def models(units: Standardize, key) -> tuple[Transformed, eqx.nn.MLP]:
     """Return a flow and its adversary."""
     keys = jax.random.split(key)
-    cnf = CNF(MLP((2,), width=48, depth=2, key=keys[0]), integrator=FEW)
+    cnf = CNF(MLP((2,), width=48, depth=2, key=keys[0]), integrator=LOOSE)
     adversary = eqx.nn.MLP(2, "scalar", 128, 3, activation=jax.nn.silu, key=keys[1])
     return Transformed(Normal.standard((2,)), Chain([cnf, units])), adversary
 
@@ -49,7 +49,7 @@ def adversary_loss(adversary: eqx.nn.MLP, rows, drawn):
 
 def train(example: Example, weights: tuple[float, float], rows: np.ndarray) -> Transformed:
     """Train a flow by a weighted sum of both losses, its adversary beside it; return the average of its weights."""
-    num, size = example.size(2500, 3), example.size(200, 16)
+    num, size = example.size(1500, 3), example.size(200, 16)
     pair, data = models(Standardize.fit(rows, np.ones(len(rows))), jax.random.key(0)), jnp.asarray(rows)
     # Constants are NumPy's, parameters JAX's: the optimizers move the latter.
     parameters, constants = eqx.partition(pair, lambda leaf: isinstance(leaf, jax.Array))
