@@ -77,7 +77,7 @@ class AbstractDistribution(eqx.Module):
             do not fit.
         """
         x = jnp.asarray(x, jnp.result_type(float))
-        condition = self.check_condition(condition)
+        condition = self._as_array(condition)
         batch = self._batch_shape(x, condition)
         rows = jnp.broadcast_to(x, (*batch, *self.shape)).reshape(-1, *self.shape)
         conditions = self._spread(condition, batch)
@@ -101,7 +101,7 @@ class AbstractDistribution(eqx.Module):
 
     def _draw_all(self, key: Key, sample_shape: tuple[int, ...], condition, one: Callable) -> PyTree:
         """Return what `one` draws of one key and one condition, for `sample_shape` times all conditions."""
-        condition = self.check_condition(condition)
+        condition = self._as_array(condition)
         batch = () if condition is None else condition.shape[: condition.ndim - len(self.cond_shape or ())]
         shape = (*sample_shape, *batch)
         keys = jax.random.split(key, math.prod(shape))
@@ -131,24 +131,22 @@ class AbstractDistribution(eqx.Module):
                 f"{leading}; try one condition for each point."
             ) from None
 
-    def check_condition(self, condition) -> Array | None:
-        """Return conditions as an array, refusing what is missing, too much or of another shape."""
-        shape = self.cond_shape
-        if shape is None:
-            if condition is None:
-                return None
-            raise ValueError(
-                f"Expected no condition, got one of shape {np.shape(condition)}; try a flow of a field with cond_shape."
-            )
-        if condition is None:
+    def check_condition(self, condition) -> None:
+        """Refuse conditions that are missing, too much or of another shape; nothing is copied."""
+        shape, found = self.cond_shape, np.shape(condition)
+        if shape is None and condition is not None:
+            raise ValueError(f"Expected no condition, got one of shape {found}; try a flow of a field with cond_shape.")
+        if shape is not None and condition is None:
             raise ValueError(f"Expected conditions of shape {_any(shape)}, got None; try condition=...")
-        condition = jnp.asarray(condition, jnp.result_type(float))
-        if condition.ndim < len(shape) or condition.shape[condition.ndim - len(shape) :] != shape:
+        if shape is not None and (len(found) < len(shape) or found[len(found) - len(shape) :] != shape):
             raise ValueError(
-                f"Expected conditions of shape {_any(shape)}, got {condition.shape}; try "
-                "condition.reshape(-1, *cond_shape)."
+                f"Expected conditions of shape {_any(shape)}, got {found}; try condition.reshape(-1, *cond_shape)."
             )
-        return condition
+
+    def _as_array(self, condition) -> Array | None:
+        """Return conditions that fit as an array, in JAX's present precision."""
+        self.check_condition(condition)
+        return None if condition is None else jnp.asarray(condition, jnp.result_type(float))
 
 
 def _any(shape: tuple[int, ...]) -> str:

@@ -158,7 +158,8 @@ def _of_chunk(condition: np.ndarray | None, index: np.ndarray) -> np.ndarray | N
 
 def _checked(flow: Transformed, condition, num: int) -> np.ndarray | None:
     """Return one condition for each of so many rows, or None, refusing what does not fit the flow."""
-    if flow.check_condition(condition) is None:
+    flow.check_condition(condition)
+    if condition is None:
         return None
     condition, shape = np.asarray(condition, np.float64), flow.cond_shape or ()
     if condition.ndim > len(shape) + 1 or (condition.ndim > len(shape) and len(condition) != num):

@@ -87,7 +87,7 @@ class FlowMatching(AbstractObjective):
         """Return the mean squared error of the field, per dimension."""
         cnf = cnf_of(flow)
         base_key, pair_key, time_key = jax.random.split(key, 3)
-        condition = flow.check_condition(batch.condition)
+        flow.check_condition(condition := batch.condition)
         if condition is not None and not isinstance(self.coupling, Independent):
             raise ValueError(
                 f"Expected an Independent coupling with conditions, got {type(self.coupling).__name__}: pairs that are "
@@ -135,7 +135,7 @@ class MaximumLikelihood(AbstractObjective):
     def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
         """Return minus the mean log-density plus the penalties, in nats."""
         keys = jax.random.split(key, batch.x.shape[0])
-        condition = flow.check_condition(batch.condition)
+        flow.check_condition(condition := batch.condition)
         rows = jax.vmap(sharing_steps(flow)._log_prob_and_report, (0, None if condition is None else 0, 0))
         log_prob, report = rows(batch.x, condition, keys)
         penalties = {name: jnp.mean(value) for name, value in report.penalties.items()}
