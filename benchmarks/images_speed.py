@@ -21,9 +21,10 @@ from images import FOLDER, LARGE, machine, write
 from liouville import ImageDensity
 from liouville._image_defaults import resolve
 from liouville._operations import count_operations
-from liouville.flows import QuantizedFlow
+from liouville.dequantization import UniformDequantization
+from liouville.flows import FramedFlow
+from liouville.frames import fit_pictures
 from liouville.objectives import Batch
-from liouville.preprocessing import fit_pixels
 from liouville.training import TrainingData, advance, init_state, make_step
 
 # Shapes, and pictures of an epoch: of MNIST and of CIFAR-10.
@@ -56,8 +57,8 @@ def measure(name: str, shape: tuple[int, ...], epoch: int, **params) -> dict:
     pixels = np.random.default_rng(0).integers(0, 256, (NUM_PICTURES, *shape), dtype=np.uint8)
     settings = resolve(ImageDensity(**params), (NUM_PICTURES, *shape))
     options, objective = settings.options, settings.objective
-    links = tuple(fit_pixels(settings.preprocess, pixels, 256))
-    state, static = init_state(QuantizedFlow(settings.flow, links, None, 256), np.asarray(0, np.int32), options)
+    frame = fit_pictures(settings.preprocess, pixels, 256, UniformDequantization())
+    state, static = init_state(FramedFlow(settings.flow, frame), np.asarray(0, np.int32), options)
     data = TrainingData.pad(pixels, np.ones(len(pixels)))
     batch = Batch(jnp.asarray(pixels[: options.batch_size]))
     operations = count_operations(

@@ -45,9 +45,8 @@ def liouville_default(train, validation, clock, seed):
 
     def draw(num, setting):
         kind, size = ("tolerance", 1e-7) if setting is None else setting
-        steps = density._steps(size) if kind == "error" else None
-        flow = with_tolerance(density.flow_, size / at_default) if kind == "tolerance" else density.flow_
-        points, info = evaluation.sample(flow, num, seed=0, steps=steps)
+        flow = density._flow(size) if kind == "error" else with_tolerance(density.flow_, size / at_default)
+        points, info = evaluation.sample(flow, num, seed=0)
         return points, info.num_evaluations
 
     settings = {f"error {error:.0e}": ("error", error) for error in ERRORS}

@@ -10,10 +10,12 @@ import numpy as np
 from example import Example
 
 from liouville import FlowDensity, evaluation
-from liouville.bijections import CNF, Chain, Standardize
+from liouville.bijections import CNF, Standardize
 from liouville.data import six_gaussians
+from liouville.density import Density
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Exact, Hutchinson
+from liouville.frames import Frame
 from liouville.integrate import Integrator
 from liouville.objectives import MaximumLikelihood, TrainedWith
 from liouville.training import Budget, Options, Trainer, TrainingData
@@ -23,26 +25,28 @@ from liouville.vector_fields import Wrapped
 TRAINED, EVALUATED = Integrator.adaptive(1e-4, 1e-4), Integrator.adaptive(1e-5, 1e-5)
 
 
-def by_likelihood(divergence, rows: np.ndarray, validation: np.ndarray, seconds: float) -> Trainer:
+def by_likelihood(divergence, rows: np.ndarray, validation: np.ndarray, seconds: float) -> tuple[Density, dict]:
     """Train by maximum likelihood for some seconds, compilation included."""
     # One mean and one scale of both columns, as the tutorial has it.
-    units = Standardize(np.full(2, rows.mean()), np.full(2, rows.std()))
+    frame = Frame((2,), (Standardize(np.full(2, rows.mean()), np.full(2, rows.std())),))
+    points, _ = frame.encode(rows)
 
     def build(key) -> Transformed:
         """Return the tutorial's flow: a 2-64-64-64-2 tanh network, not told the time, on a standard normal base."""
         field = Wrapped(eqx.nn.MLP(2, 2, width_size=64, depth=3, activation=jnp.tanh, key=key), (2,))
-        return Transformed(Normal.standard((2,)), Chain([CNF(field, integrator=EVALUATED), units]))
+        return Transformed(Normal.standard((2,)), CNF(field, integrator=EVALUATED))
 
     trainer = Trainer(
         build,
         TrainedWith(MaximumLikelihood(), divergence, TRAINED),
-        TrainingData.pad(rows, np.ones(len(rows))),
-        validate=lambda flow: evaluation.score(flow, validation)[0],
+        TrainingData.pad(points, np.ones(len(points))),
+        validate=lambda core: evaluation.score(Density(core, frame), validation)[0],
         options=Options(learning_rate=2e-3, batch_size=1024, weight_decay=1e-5),
         budget=Budget(deadline=time.perf_counter() + seconds),
         seed=0,
     )
-    return trainer.run(goals=np.linspace(0.1, 1, 8))
+    trainer.run(goals=np.linspace(0.1, 1, 8))
+    return Density(trainer.best_flow(), frame), trainer.history
 
 
 def curve(history: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +55,7 @@ def curve(history: dict) -> tuple[np.ndarray, np.ndarray]:
     return seconds[np.isfinite(nll)], nll[np.isfinite(nll)]
 
 
-def draw_result(rows: np.ndarray, flow: Transformed, num: int) -> plt.Figure:
+def draw_result(rows: np.ndarray, flow: Density, num: int) -> plt.Figure:
     """Return the tutorial's picture: the prior, paths of 100 points from it, and the result."""
     z = np.random.default_rng(1).normal(size=(num, 2))
     samples = evaluation.from_base(flow, z)
@@ -88,15 +92,15 @@ def main() -> None:
     validation, test = target.sample(rng, example.size(1500, 200)), target.sample(rng, example.size(4000, 200))
     seconds, truth = example.size(90, 3), target.log_prob(test)
     divergences = {"CNF, exact divergence": Exact(), "FFJORD, one probe": Hutchinson()}
-    trainers = {
+    trained = {
         name: by_likelihood(divergence, rows, validation, seconds)
         for name, divergence in list(divergences.items())[: example.size(2, 1)]
     }
-    histories = {name: trainer.history for name, trainer in trainers.items()}
+    histories = {name: history for name, (_, history) in trained.items()}
     finals = {}
-    for name, trainer in trainers.items():
-        gap = np.mean(truth - evaluation.score(trainer.best_flow(), test)[0])
-        finals[name] = curve(trainer.history)[1].min()
+    for name, (flow, history) in trained.items():
+        gap = np.mean(truth - evaluation.score(flow, test)[0])
+        finals[name] = curve(history)[1].min()
         example.figure(f"{name}: gap to the truth after {seconds} s (nats)", gap)
     options = {"max_iter": 5, "preprocess": "standardize"} if example.fast else {}
     density = FlowDensity(random_state=0, **options).fit(rows)
@@ -110,7 +114,7 @@ def main() -> None:
         reached = times[nll <= final]
         if len(reached):
             example.figure(f"default recipe: seconds to the final NLL of {name}", reached[0], 1)
-    example.picture(draw_result(rows, trainers["CNF, exact divergence"].best_flow(), example.size(2000, 200)), "cnf")
+    example.picture(draw_result(rows, trained["CNF, exact divergence"][0], example.size(2000, 200)), "cnf")
     example.picture(draw_clock(histories, -float(np.mean(target.log_prob(validation)))), "clock")
     # The same seed draws the same points; the flow has no state that says which way it runs.
     flow = density.flow_

@@ -7,10 +7,12 @@ from example import Example
 from matplotlib.figure import Figure
 
 from liouville import FlowDensity, evaluation
-from liouville.bijections import CNF, Chain, Standardize
+from liouville.bijections import CNF
 from liouville.data import two_moons
+from liouville.density import Density
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Exact, Hutchinson
+from liouville.frames import fit_table
 from liouville.integrate import Integrator
 from liouville.objectives import MaximumLikelihood
 from liouville.plots import plot_training
@@ -20,27 +22,26 @@ from liouville.vector_fields import PlanarField
 TERMS, TIME = 20, 0.7
 
 
-def train(example: Example, rows: np.ndarray, form: str) -> tuple[Transformed, dict]:
+def train(example: Example, rows: np.ndarray, form: str) -> tuple[Density, dict]:
     """Fit the planar CNF: 1,500 iterations of 256 rows; return it with its history."""
-    units = Standardize.fit(rows, np.ones(len(rows)))
+    frame, points = fit_table("standardize", rows, np.ones(len(rows)))
 
     def build(key):
         field = PlanarField((2,), width=TERMS, depth=2, form=form, key=key)
         # Adaptive: between a few constant steps gates without bounds hide what the flow itself does not do.
-        cnf = CNF(field, integrator=Integrator())
-        return Transformed(Normal.standard((2,)), Chain([cnf, units]))
+        return Transformed(Normal.standard((2,)), CNF(field, integrator=Integrator()))
 
     trainer = Trainer(
         build,
         MaximumLikelihood(),
-        TrainingData.pad(rows, np.ones(len(rows))),
-        lambda flow: evaluation.score(flow, rows[:500])[0],
+        TrainingData.pad(points, np.ones(len(points))),
+        lambda core: evaluation.score(Density(core, frame), rows[:500])[0],
         options=Options(learning_rate=1e-2, batch_size=example.size(256, 50)),
         budget=Budget(max_iter=example.size(1500, 5)),
         seed=0,
     )
     trainer.run((0.25, 0.5, 0.75, 1.0))
-    return trainer.best_flow(), trainer.history
+    return Density(trainer.best_flow(), frame), trainer.history
 
 
 def divergences(field: PlanarField, points: np.ndarray) -> dict[str, np.ndarray]:
@@ -114,7 +115,7 @@ def main() -> None:
     default = FlowDensity(random_state=0, **options).fit(rows)
     example.figure("NLL, default recipe", -default.score(test) - shift)
 
-    field, units = flow.bijection.links
+    field, units = flow.core.bijection, flow.frame.links[0]
     found = divergences(field.vector_field, units.inverse(test[:400]).astype(np.float32))
     closed = found["closed form"]
     example.figure("largest difference, closed form and exact", f"{np.max(np.abs(closed - found['exact'])):.1e}")

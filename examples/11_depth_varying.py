@@ -7,9 +7,11 @@ from example import Example
 from matplotlib.figure import Figure
 
 from liouville import evaluation
-from liouville.bijections import CNF, Chain, Standardize
+from liouville.bijections import CNF, Standardize
 from liouville.data import Target, six_gaussians
+from liouville.density import Density
 from liouville.distributions import Normal, Transformed
+from liouville.frames import Frame
 from liouville.objectives import FlowMatching
 from liouville.training import Budget, Options, Trainer, TrainingData
 from liouville.vector_fields import MLP, AbstractVectorField, Galerkin, Hypernetwork
@@ -35,7 +37,7 @@ def width_for(build) -> int:
     return min(range(16, 97, 2), key=lambda width: abs(num_parameters(shapes(width)) - PARAMETERS))
 
 
-def train(example: Example, build, rows: np.ndarray) -> Transformed:
+def train(example: Example, build, rows: np.ndarray) -> Density:
     """Fit a flow by flow matching, in the same number of steps for all."""
     units, width = Standardize.fit(rows, np.ones(len(rows))), width_for(build)
     core = units.inverse(rows)
@@ -51,10 +53,10 @@ def train(example: Example, build, rows: np.ndarray) -> Transformed:
     while trainer.progress < 1:
         trainer.train_towards(1.0)
     flow = trainer.flow(trainer.state.average)
-    return Transformed(flow.base, Chain([flow.bijection, units]))
+    return Density(flow, Frame((2,), (units,)))
 
 
-def density_picture(target: Target, flows: dict[str, Transformed], figures: dict[str, float], num: int) -> Figure:
+def density_picture(target: Target, flows: dict[str, Density], figures: dict[str, float], num: int) -> Figure:
     """Draw the target's log-density and that of every flow, on one scale."""
     axis = np.linspace(-6.5, 6.5, num)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
@@ -72,13 +74,13 @@ def density_picture(target: Target, flows: dict[str, Transformed], figures: dict
     return figure
 
 
-def weights_picture(flows: dict[str, Transformed], num_units: int = 6) -> Figure:
+def weights_picture(flows: dict[str, Density], num_units: int = 6) -> Figure:
     """Draw how the first weights of some hidden units change from base to data."""
     times = np.linspace(0, 1, 101, dtype=np.float32)
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     panels = figure.subplots(1, 4, sharex=True, sharey=True)
     for axes, (name, flow) in zip(panels, list(flows.items())[1:], strict=False):
-        field = flow.bijection.links[0].vector_field
+        field = flow.core.bijection.vector_field
         weights = np.asarray(jax.vmap(field.coefficients)(times)) @ np.asarray(field.layers[0].weight[:, :num_units, 0])
         axes.plot(times, weights, lw=1.5)
         axes.set(title=name, xlabel="time: 0 base, 1 data")
@@ -106,7 +108,7 @@ def main() -> None:
         example.figure(
             name,
             f"NLL {figures[name]:.4f}, {info.num_evaluations.mean():.0f} evaluations, "
-            f"{num_parameters(flows[name].bijection.links[0].vector_field)} parameters",
+            f"{num_parameters(flows[name].core.bijection.vector_field)} parameters",
         )
     example.picture(density_picture(target, flows, figures, example.size(90, 12)), "density")
     example.picture(weights_picture(flows), "weights")

@@ -10,10 +10,12 @@ from example import Example
 from matplotlib.figure import Figure
 
 from liouville import evaluation
-from liouville.bijections import CNF, Chain, Invert, Planar, Standardize
+from liouville.bijections import CNF, Chain, Invert, Planar
 from liouville.data import ring_with_two_lobes, two_moons
-from liouville.distributions import Normal, Transformed
+from liouville.density import Density
+from liouville.distributions import AbstractDistribution, Normal, Transformed
 from liouville.flows import until
+from liouville.frames import fit_table
 from liouville.objectives import AbstractObjective, MaximumLikelihood
 from liouville.training import Budget, Options, Trainer, TrainingData
 from liouville.variational import ReverseKL, evidence, log_weights
@@ -22,22 +24,22 @@ from liouville.vector_fields import PlanarField
 SIZES, TIMES = (2, 8, 32), (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def planar_flow(num: int, inverted: bool, *units) -> Callable:
+def planar_flow(num: int, inverted: bool) -> Callable:
     """Return a function of a key that builds `num` planar layers; inverted, the formula goes from data to base."""
 
     def build(key) -> Transformed:
         layers = Chain([Planar((2,), key=k) for k in jax.random.split(key, num)])
-        return Transformed(Normal.standard((2,)), Chain([Invert(layers) if inverted else layers, *units]))
+        return Transformed(Normal.standard((2,)), Invert(layers) if inverted else layers)
 
     return build
 
 
-def planar_cnf(num: int, *units) -> Callable:
+def planar_cnf(num: int) -> Callable:
     """Return a function of a key that builds a CNF of `num` planar terms."""
 
     def build(key) -> Transformed:
         field = PlanarField((2,), width=num, depth=2, gate_width=40, form="layers", key=key)
-        return Transformed(Normal.standard((2,)), Chain([CNF(field), *units]))
+        return Transformed(Normal.standard((2,)), CNF(field))
 
     return build
 
@@ -73,19 +75,20 @@ def by_kl(example: Example, energy) -> dict[str, Transformed]:
     return found
 
 
-def by_likelihood(example: Example, target) -> dict[str, Transformed]:
+def by_likelihood(example: Example, target) -> dict[str, Density]:
     """Fit flows of all sizes to rows of a target whose density is known."""
     rng = np.random.default_rng(0)
     rows, validation, test = (
         target.sample(rng, num) for num in (example.size(10_000, 300), example.size(1000, 50), 4000)
     )
     test = test[: example.size(4000, 100)]
-    units, truth, found = Standardize.fit(rows, np.ones(len(rows))), target.log_prob(test), {}
+    frame, points = fit_table("standardize", rows, np.ones(len(rows)))
+    truth, found = target.log_prob(test), {}
     for size in SIZES[: example.size(3, 1)]:
-        kinds = (("planar flow, K", planar_flow(size, True, units)), ("planar CNF, M", planar_cnf(size, units)))
+        kinds = (("planar flow, K", planar_flow(size, True)), ("planar CNF, M", planar_cnf(size)))
         for kind, build in kinds:
-            score = lambda flow: evaluation.score(flow, validation)[0]
-            flow = fit(example, build, MaximumLikelihood(), rows, score, 2000)
+            score = lambda core: evaluation.score(Density(core, frame), validation)[0]
+            flow = Density(fit(example, build, MaximumLikelihood(), points, score, 2000), frame)
             gap = np.mean(truth - evaluation.score(flow, test)[0])
             name = f"{kind} = {size}"
             example.figure(f"{target.name}, {name}: NLL above the truth's (nats)", gap)
@@ -93,7 +96,7 @@ def by_likelihood(example: Example, target) -> dict[str, Transformed]:
     return found
 
 
-def maps(title: str, truth: Callable, flows: dict[str, Transformed], reach: float, num: int) -> Figure:
+def maps(title: str, truth: Callable, flows: dict[str, AbstractDistribution], reach: float, num: int) -> Figure:
     """Draw the density of the truth and of each flow: flows above, CNFs below."""
     grid = np.stack(np.meshgrid(*[np.linspace(-reach, reach, num)] * 2), axis=-1).reshape(-1, 2)
     values = {title: np.exp(truth(grid))}
@@ -109,12 +112,12 @@ def maps(title: str, truth: Callable, flows: dict[str, Transformed], reach: floa
 
 
 @eqx.filter_jit
-def flow_log_prob(flow: Transformed, points):
+def flow_log_prob(flow: AbstractDistribution, points):
     """Return log-densities of points; of flows that are solved, NaN where the solve failed."""
     return flow.log_prob(jnp.asarray(points))
 
 
-def on_the_way(flow: Transformed, reach: float, num: int) -> Figure:
+def on_the_way(flow: Transformed | Density, reach: float, num: int) -> Figure:
     """Draw the density of a CNF at several times from base to data."""
     grid = np.stack(np.meshgrid(*[np.linspace(-reach, reach, num)] * 2), axis=-1).reshape(-1, 2)
     figure = Figure(figsize=(13, 2.9), layout="constrained")

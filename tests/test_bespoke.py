@@ -13,9 +13,11 @@ from scipy import linalg, stats
 from checks import MATRIX, LinearField, random_cnf
 from liouville import SolveError, evaluation
 from liouville.bespoke import _NODES, Bespoke, fit_steps
-from liouville.bijections import CNF, Chain, Whiten
+from liouville.bijections import CNF, Whiten
+from liouville.density import Density, FittedSteps
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Exact
+from liouville.frames import Frame
 from liouville.integrate import Integrator, integrate_flow
 from liouville.vector_fields import MLP
 
@@ -28,6 +30,10 @@ def fitted():
     with jax.enable_x64(False):
         flow = Transformed(Normal.standard((3,)), random_cnf(3, integrator=Integrator.adaptive(1e-6, 1e-6)))
         return flow, fit_steps(flow, ERROR)
+
+
+def by_steps(flow: Transformed, steps: FittedSteps) -> Density:
+    return Density(flow, Frame(flow.shape), steps)
 
 
 def tight_scores(flow: Transformed, rows: np.ndarray) -> np.ndarray:
@@ -64,7 +70,7 @@ def test_a_linear_flow_has_the_density_of_its_gaussian():
     end = linalg.expm(MATRIX)
     rows = np.random.default_rng(0).normal(size=(500, 3)) @ end.T
     expected = stats.multivariate_normal(np.zeros(3), end @ end.T).logpdf(rows)
-    got, info = evaluation.score(flow, rows, steps=steps)
+    got, info = evaluation.score(by_steps(flow, steps), rows)
     assert np.mean(np.abs(got - expected)) < ERROR
     assert np.median(info.num_evaluations) == len(steps.score.solver.log_det_weights) in _NODES
 
@@ -73,7 +79,7 @@ def test_a_linear_flow_has_the_density_of_its_gaussian():
 def test_the_error_that_is_promised_is_kept_on_other_rows():
     flow, steps = fitted()
     rows = own_rows(flow, 1000)
-    error = np.abs(evaluation.score(flow, rows, steps=steps)[0] - tight_scores(flow, rows))
+    error = np.abs(evaluation.score(by_steps(flow, steps), rows)[0] - tight_scores(flow, rows))
     assert 0 < steps.score_error <= ERROR
     # Means of 256 and of 1,000 rows: apart by chance, and by what the steps were chosen by.
     assert error.mean() < steps.score_error + 4 * error.std() * np.sqrt(1 / 256 + 1 / 1000)
@@ -85,7 +91,7 @@ def test_fewer_steps_would_not_do():
     coarse = fit_steps(flow, 30 * ERROR)
     rows = own_rows(flow, 500)
     truth = tight_scores(flow, rows)
-    errors = [np.abs(evaluation.score(flow, rows, steps=s)[0] - truth).mean() for s in (steps, coarse)]
+    errors = [np.abs(evaluation.score(by_steps(flow, s), rows)[0] - truth).mean() for s in (steps, coarse)]
     counts = [len(s.score.solver.log_det_weights) for s in (steps, coarse)]
     assert counts[1] < counts[0] and errors[1] > errors[0]
 
@@ -94,7 +100,7 @@ def test_rows_that_are_unlikely_are_solved_as_the_flow_says():
     flow, steps = fitted()
     rows = own_rows(flow, 300)
     rows[::3] *= 6
-    got, info = evaluation.score(flow, rows, steps=steps)
+    got, info = evaluation.score(by_steps(flow, steps), rows)
     plain, plain_info = evaluation.score(flow, rows)
     unlikely = plain < steps.least_score - 0.1
     assert 90 < unlikely.sum() < 110
@@ -109,20 +115,20 @@ def test_rows_that_are_unlikely_are_solved_as_the_flow_says():
 def test_a_rows_company_does_not_matter():
     flow, steps = fitted()
     rows = own_rows(flow, 400)
-    alone = evaluation.score(flow, rows[100:101], steps=steps)[0]
-    together = evaluation.score(flow, rows, steps=steps)[0]
+    alone = evaluation.score(by_steps(flow, steps), rows[100:101])[0]
+    together = evaluation.score(by_steps(flow, steps), rows)[0]
     np.testing.assert_array_equal(alone, together[100:101])
-    np.testing.assert_array_equal(evaluation.score(flow, rows[::-1], steps=steps)[0][::-1], together)
+    np.testing.assert_array_equal(evaluation.score(by_steps(flow, steps), rows[::-1])[0][::-1], together)
 
 
 def test_samples_keep_their_error_and_their_order():
     flow, steps = fitted()
-    got, info = evaluation.sample(flow, 1000, seed=3, steps=steps)
+    got, info = evaluation.sample(by_steps(flow, steps), 1000, seed=3)
     expected, _ = evaluation.sample(flow, 1000, seed=3)
     error = np.abs(got - expected).mean(1)
     assert 0 < steps.sample_error <= ERROR
     assert error.mean() < steps.sample_error + 4 * error.std() * np.sqrt(1 / 256 + 1 / 1000)
-    np.testing.assert_array_equal(evaluation.sample(flow, 10, seed=3, steps=steps)[0], got[:10])
+    np.testing.assert_array_equal(evaluation.sample(by_steps(flow, steps), 10, seed=3)[0], got[:10])
     # Far draws of the base are solved by adaptive steps.
     again = info.num_evaluations > len(steps.sample.solver.log_det_weights)
     assert 0 < again.sum() < 30
@@ -133,10 +139,10 @@ def test_closed_forms_behind_the_flow_change_nothing():
     flow, steps = fitted()
     rows = own_rows(flow, 200)
     whiten = Whiten.fit(np.random.default_rng(0).normal(size=(500, 3)) * [1.0, 5.0, 0.1], np.ones(500))
-    wide = Transformed(flow.base, Chain([flow.bijection, whiten]))
+    wide = Density(flow, Frame((3,), (whiten,)), steps)
     data, log_det = whiten.transform_and_log_det(rows)
-    got = evaluation.score(wide, data, steps=steps)[0]
-    np.testing.assert_allclose(got, evaluation.score(flow, rows, steps=steps)[0] - log_det, atol=1e-4)
+    got = evaluation.score(wide, data)[0]
+    np.testing.assert_allclose(got, evaluation.score(by_steps(flow, steps), rows)[0] - log_det, atol=1e-4)
 
 
 def test_an_error_out_of_reach_is_said():
@@ -148,7 +154,7 @@ def test_an_error_out_of_reach_is_said():
 def test_a_field_at_rest_needs_no_weights():
     flow = Transformed(Normal.standard((2,)), CNF(MLP((2,), width=8, depth=1, key=jax.random.key(0))))
     rows = np.random.default_rng(0).normal(size=(50, 2))
-    got, _ = evaluation.score(flow, rows, steps=fit_steps(flow, ERROR))
+    got, _ = evaluation.score(by_steps(flow, fit_steps(flow, ERROR)), rows)
     np.testing.assert_allclose(got, stats.norm.logpdf(rows).sum(1), atol=1e-5)
 
 

@@ -16,6 +16,7 @@ from checks import LinearField
 from liouville import FlowDensity, evaluation
 from liouville.bijections import CNF
 from liouville.callbacks import DensityMovie, TensorBoardLog
+from liouville.density import Density
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
 from liouville.training import Trainer
@@ -99,7 +100,7 @@ class Handle:
 
     def __call__(self):
         cnf = CNF(LinearField(jnp.zeros((len(self._mean), len(self._mean)))), integrator=Integrator.constant(1))
-        return Transformed(Normal(self._mean, 0.5), cnf)
+        return Density.of(Transformed(Normal(self._mean, 0.5), cnf))
 
 
 def frames(path) -> list[np.ndarray]:

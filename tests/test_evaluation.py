@@ -16,9 +16,11 @@ from checks import MATRIX, LinearField, ShiftField, random_cnf
 from liouville import evaluation
 from liouville._types import in_default_precision
 from liouville.bijections import CNF, Chain, Standardize, Whiten
+from liouville.density import Density
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Hutchinson
 from liouville.flows import until, with_divergence
+from liouville.frames import Frame
 from liouville.integrate import STATUS, Integrator
 from liouville.regularizers import KineticEnergy
 from test_integrate import Blowup
@@ -32,7 +34,7 @@ def rows_like_data(rows: int) -> np.ndarray:
 
 
 @functools.cache
-def make_flow(num_probes: int = 0) -> Transformed:
+def make_flow(num_probes: int = 0) -> Density:
     """Return a random flow behind a whitening; exact, or with a stochastic divergence."""
     fitted = rows_like_data(500)
     # Whichever test asks first, the weights are those of float32.
@@ -40,7 +42,7 @@ def make_flow(num_probes: int = 0) -> Transformed:
         cnf = random_cnf(2, integrator=Integrator.constant(10))
     if num_probes:
         cnf = eqx.tree_at(lambda c: c.divergence, cnf, Hutchinson(num_probes=num_probes))
-    return Transformed(Normal.standard((2,)), Chain([cnf, Whiten.fit(fitted, np.ones(500))]))
+    return Density(Transformed(Normal.standard((2,)), cnf), Frame((2,), (Whiten.fit(fitted, np.ones(500)),)))
 
 
 @functools.cache
@@ -123,7 +125,7 @@ def test_paths_end_at_the_rows_and_start_in_the_base():
     paths = evaluation.paths(make_flow(), rows, 5)
     assert paths.shape == (5, 20, 2)
     np.testing.assert_allclose(paths[-1], rows, rtol=1e-4)
-    whiten = make_flow().bijection.links[1]
+    whiten = make_flow().frame.links[0]
     np.testing.assert_allclose(whiten.inverse(paths[0]), evaluation.to_base(make_flow(), rows), atol=1e-2)
 
 
@@ -141,9 +143,10 @@ def test_a_stochastic_divergence_is_seeded_and_tells_its_error():
 
 
 def test_a_flow_without_cnf_has_no_paths_but_all_else():
-    whiten = make_flow().bijection.links[1]
-    flow, rows = Transformed(Normal.standard((2,)), Chain([whiten])), rows_like_data(3)
-    with pytest.raises(TypeError, match=r"Expected a flow whose bijection is a CNF, got Whiten of \['Whiten'\].*; try"):
+    whiten = make_flow().frame.links[0]
+    still = Transformed(Normal.standard((2,)), Standardize(np.zeros(2), np.ones(2)))
+    flow, rows = Density(still, Frame((2,), (whiten,))), rows_like_data(3)
+    with pytest.raises(TypeError, match=r"Expected a flow whose bijection is a CNF, got Standardize of .*; try"):
         evaluation.paths(flow, rows, 5)
     np.testing.assert_allclose(evaluation.to_base(flow, rows), whiten.inverse(rows), atol=0.02)
     drawn, info = evaluation.sample(flow, 4, seed=0)
@@ -191,7 +194,9 @@ def test_stacked_flows_are_scored_too(x64):
     """Two flows of linear fields behind a change of units: a Gaussian whose covariance is known."""
     matrices = [MATRIX, 0.5 * MATRIX.T]
     cnfs = [CNF(LinearField(jnp.asarray(m)), integrator=Integrator.adaptive(1e-9, 1e-9)) for m in matrices]
-    flow = Transformed(Normal.standard((3,)), Chain([*cnfs, Standardize(np.full(3, 5.0), np.full(3, 2.0))]))
+    flow = Density(
+        Transformed(Normal.standard((3,)), Chain(cnfs)), Frame((3,), (Standardize(np.full(3, 5.0), np.full(3, 2.0)),))
+    )
     root = 2.0 * linalg.expm(matrices[1]) @ linalg.expm(matrices[0])
     rows = np.random.default_rng(0).normal(size=(5, 3))
     expected = stats.multivariate_normal(np.full(3, 5.0), root @ root.T).logpdf(rows)
@@ -202,7 +207,7 @@ def test_a_density_on_the_way_is_that_of_its_time(x64):
     """Of a linear flow behind a change of units it is a Gaussian, at every time."""
     matrix, units = np.array([[0.5, -0.8], [0.3, 0.2]]), Standardize([5.0, -3.0], [2.0, 10.0])
     cnf = CNF(LinearField(jnp.asarray(matrix)), integrator=Integrator.adaptive(1e-8, 1e-8), t0=0.5, t1=1.5)
-    flow = Transformed(Normal.standard((2,)), Chain([cnf, units]))
+    flow = Density(Transformed(Normal.standard((2,)), cnf), Frame((2,), (units,)))
     rows = np.random.default_rng(0).normal(size=(5, 2)) * [2, 10] + [5, -3]
     for time in (0.0, 0.25, 1.0):
         root = np.diag([2.0, 10.0]) @ linalg.expm(time * matrix)

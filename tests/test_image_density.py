@@ -22,8 +22,10 @@ from liouville import CheckpointError, DataError, FlowDensity, ImageDensity, ima
 from liouville.bijections import PixelMargins
 from liouville.cli import app
 from liouville.data import tile, write_pictures
-from liouville.dequantization import Quantized, UniformDequantization
+from liouville.density import Density
+from liouville.dequantization import UniformDequantization
 from liouville.distributions import Normal, Transformed
+from liouville.frames import Frame
 from liouville.sharding import in_parts
 from liouville.training import StreamedData, TrainingData
 
@@ -51,7 +53,7 @@ def same_weights(one, other):
 
 @eqx.filter_jit
 def bound_of(flow, x, key):
-    return flow.log_prob_bound(x, key)
+    return flow.log_prob_bound(x, key=key)
 
 
 def test_margins_make_independent_pixels_exact():
@@ -61,7 +63,7 @@ def test_margins_make_independent_pixels_exact():
     margins = PixelMargins.fit(pixels, 4)
     shares = np.stack([(pixels == k).mean(axis=0) for k in range(4)], axis=-1)
     np.testing.assert_allclose(margins.edges[1], shares, atol=2e-3)
-    flow = Quantized(Transformed(Normal.standard((2, 3, 1)), margins), UniformDequantization(), 4)
+    flow = Density(Transformed(Normal.standard((2, 3, 1)), margins), Frame((2, 3, 1), (), 4, UniformDequantization()))
     for x in pixels[:5]:
         expected = np.log(np.take_along_axis(margins.edges[1], x[..., None].astype(int), -1)).sum()
         for seed in range(3):
@@ -105,7 +107,7 @@ def test_a_short_fit_beats_the_independent_pixels_it_starts_from():
 
 def test_closed_forms_are_not_trained():
     margins = PixelMargins.fit(stripes(400), LEVELS)
-    found = fitted().flow_.density.bijection.links[-1]
+    found = fitted().flow_.frame.links[0]
     # A tenth is held out, so the shares are not quite the same; but they are still shares.
     np.testing.assert_allclose(found.edges[1].sum(-1), 1, atol=1e-12)
     np.testing.assert_allclose(found.edges[1], margins.edges[1], atol=0.03)
@@ -186,7 +188,7 @@ def test_likelihood_trains_noise_of_its_own():
     bits = density.history_["bits_per_dim"]
     assert density.facts_["validation_bits_per_dim"] < bits[0] - 0.02
     # The noise starts as uniform: its last layer is zero.
-    last = density.flow_.dequantization.flow.bijection.vector_field.field.layers[-1]
+    last = density.flow_.frame.noise.flow.bijection.vector_field.field.layers[-1]
     assert np.abs(last.convolution.weight).max() > 1e-3
     with pytest.raises(ValueError, match="uniform dequantization"):
         ImageDensity(dequantization="variational").fit(stripes(300))

@@ -12,12 +12,14 @@ import pytest
 from scipy import stats
 
 from liouville._types import is_parameter
-from liouville.bijections import CNF, Chain, Leading, Logit, Split, Squeeze, Standardize, multiscale
-from liouville.dequantization import Quantized, UniformDequantization, VariationalDequantization
+from liouville.bijections import CNF, Leading, Logit, Split, Squeeze, Standardize, multiscale
+from liouville.density import Density
+from liouville.dequantization import UniformDequantization, VariationalDequantization
 from liouville.distributions import Normal, Transformed
+from liouville.frames import Frame
 from liouville.integrate import Integrator
 from liouville.metrics import bits_per_dim
-from liouville.objectives import Batch, Dequantized, FlowMatching, MaximumLikelihood
+from liouville.objectives import Batch, Encoded, FlowMatching, MaximumLikelihood
 from liouville.vector_fields import MLP, ConvNet, LowPrecision, UNet
 from liouville.vector_fields._conv import as_convolution, as_product
 
@@ -167,9 +169,16 @@ def test_uniform_pixels_take_as_many_bits_as_they_have():
         def _log_prob(self, y, condition, key):
             return jnp.where(jnp.all((y >= 0) & (y < 1)), 0.0, -jnp.inf)
 
-    flat = eqx.tree_at(lambda q: q.density, Quantized(identity, UniformDequantization(), 16), Flat())
-    bound = flat.log_prob_bound(x, jax.random.key(0))
+    pictures = Density(identity, Frame((6,), (), 16, UniformDequantization()))
+    flat = eqx.tree_at(lambda density: density.core, pictures, Flat())
+    bound = flat.log_prob_bound(x, key=jax.random.key(0))
     np.testing.assert_allclose(bits_per_dim(-float(bound), 6), 4.0, rtol=1e-6)
+
+
+def logit_normal(size, noise=None):
+    """Return the density of whole numbers from 0 to 3 of a logit-normal, dequantized."""
+    core = Transformed(Normal.standard((size,)), Logit((size,), alpha=0.05))
+    return Density(core, Frame((size,), (), 4, noise or UniformDequantization()))
 
 
 def exact_log_prob(x, alpha, levels):
@@ -179,10 +188,10 @@ def exact_log_prob(x, alpha, levels):
 
 
 def test_bounds_are_below_the_probability_and_rise_to_it():
-    pictures = Quantized(Transformed(Normal.standard((3,)), Logit((3,), alpha=0.05)), UniformDequantization(), 4)
+    pictures = logit_normal(3)
     x = np.array([0, 1, 3])
     exact = exact_log_prob(x, 0.05, 4)
-    bound = lambda k, num: pictures.log_prob_bound(jnp.asarray(x), k, num)
+    bound = lambda k, num: pictures.log_prob_bound(jnp.asarray(x), key=k, num_draws=num)
     keys = jax.random.split(jax.random.key(0), 2000)
     draws = lambda num: np.asarray(jax.jit(jax.vmap(lambda k: bound(k, num)))(keys))
     one, many = draws(1), draws(64)
@@ -201,10 +210,10 @@ def test_noise_of_a_flow_gives_unbiased_weights_too():
     noise = VariationalDequantization(
         Transformed(Normal(np.zeros(3), np.full(3, 2.2)), CNF(field, integrator=Integrator.constant(10)))
     )
-    pictures = Quantized(Transformed(Normal.standard((3,)), Logit((3,), alpha=0.05)), noise, 4)
+    pictures = logit_normal(3, noise)
     x = np.array([0, 1, 3])
     keys = jax.random.split(jax.random.key(2), 4000)
-    bounds = jax.jit(jax.vmap(lambda k: pictures.log_prob_bound(jnp.asarray(x), k)))(keys)
+    bounds = jax.jit(jax.vmap(lambda k: pictures.log_prob_bound(jnp.asarray(x), key=k)))(keys)
     weights = np.exp(np.asarray(bounds))
     exact = np.exp(exact_log_prob(x, 0.05, 4))
     assert abs(weights.mean() - exact) < 4 * weights.std() / math.sqrt(len(weights))
@@ -213,7 +222,7 @@ def test_noise_of_a_flow_gives_unbiased_weights_too():
 
 
 def test_samples_are_whole_numbers_with_the_right_shares():
-    pictures = Quantized(Transformed(Normal.standard((1,)), Logit((1,), alpha=0.05)), UniformDequantization(), 4)
+    pictures = logit_normal(1)
     x = np.asarray(eqx.filter_jit(pictures.sample)(jax.random.key(0), (20_000,))).ravel()
     expected = np.exp([exact_log_prob(np.array([k]), 0.05, 4) for k in range(4)])
     # What lies beyond the ends is clipped into the outermost values.
@@ -239,21 +248,16 @@ def test_a_field_in_low_precision_is_near_the_full_one(name):
 
 def small_pictures(key):
     field = shaken(MLP((3,), width=8, depth=1, key=key), 0, 0.1)
-    chain = Chain(
-        [
-            CNF(field, integrator=Integrator.constant(10)),
-            Standardize([0.1, 0.2, 0.3], [1.0, 2.0, 0.5]),
-            Logit((3,), alpha=0.05),
-        ]
-    )
-    return Quantized(Transformed(Normal.standard((3,)), chain), UniformDequantization(), 4)
+    links = Logit((3,), alpha=0.05), Standardize([0.1, 0.2, 0.3], [1.0, 2.0, 0.5])
+    core = Transformed(Normal.standard((3,)), CNF(field, integrator=Integrator.constant(10)))
+    return Density(core, Frame((3,), links, 4, UniformDequantization()))
 
 
 def test_the_loss_of_dequantized_likelihood_is_the_bound():
     pictures, x = small_pictures(jax.random.key(0)), jnp.array([[0, 1, 3], [2, 2, 0]])
     keys = jax.random.split(jax.random.key(1), 300)
-    loss = jax.jit(jax.vmap(lambda k: Dequantized(MaximumLikelihood())(pictures, Batch(x), key=k)[0]))(keys)
-    bound = jax.jit(jax.vmap(lambda k: jax.vmap(lambda x: pictures.log_prob_bound(x, k))(x).mean()))(keys)
+    loss = jax.jit(jax.vmap(lambda k: Encoded(MaximumLikelihood())(pictures, Batch(x), key=k)[0]))(keys)
+    bound = jax.jit(jax.vmap(lambda k: jax.vmap(lambda x: pictures.log_prob_bound(x, key=k))(x).mean()))(keys)
     error = math.hypot(np.std(loss), np.std(bound)) / math.sqrt(300)
     assert abs(np.mean(loss) + np.mean(bound)) < 4 * error
 
@@ -261,10 +265,10 @@ def test_the_loss_of_dequantized_likelihood_is_the_bound():
 def test_dequantized_matching_is_matching_in_the_coordinates_of_the_core():
     pictures, x = small_pictures(jax.random.key(0)), jnp.array([[0, 1, 3], [2, 2, 0]])
     key = jax.random.key(1)
-    loss, _ = eqx.filter_jit(Dequantized(FlowMatching()))(pictures, Batch(x), key=key)
+    loss, _ = eqx.filter_jit(Encoded(FlowMatching()))(pictures, Batch(x), key=key)
     noise_key, key = jax.random.split(key)
-    y = jax.jit(jax.vmap(pictures.dequantize))(x, jax.random.split(noise_key, 2))[0]
+    noise = jax.vmap(lambda key: jax.random.uniform(key, (3,)))(jax.random.split(noise_key, 2))
+    y = (x.astype(noise.dtype) + noise) / 4
     squeezed = 0.05 + 0.9 * y
     z = (jnp.log(squeezed / (1 - squeezed)) - jnp.array([0.1, 0.2, 0.3])) / jnp.array([1.0, 2.0, 0.5])
-    core = Transformed(pictures.density.base, pictures.density.bijection.links[0])
-    np.testing.assert_allclose(loss, eqx.filter_jit(FlowMatching())(core, Batch(z), key=key)[0], rtol=1e-5)
+    np.testing.assert_allclose(loss, eqx.filter_jit(FlowMatching())(pictures.core, Batch(z), key=key)[0], rtol=1e-5)

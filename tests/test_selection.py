@@ -8,11 +8,10 @@ import numpy as np
 
 from liouville import evaluation
 from liouville._defaults import affordable_validation
-from liouville.bijections import Chain
-from liouville.distributions import Transformed
+from liouville.density import Density
 from liouville.divergences import Exact, Hutchinson
 from liouville.flows import FlowRecipe
-from liouville.selection import Race, Runner, Split, enter, finalists
+from liouville.selection import Candidate, Race, Split, finalists, prepare
 from liouville.training import Budget
 
 
@@ -44,7 +43,7 @@ class Racer:
 
 def run_race(curves):
     racers = {name: Racer(curve, seed) for seed, (name, curve) in enumerate(curves.items())}
-    winner = Race(list(curves), lambda kind: Runner(kind, [], racers[kind])).run()
+    winner = Race(list(curves), lambda kind: Candidate(kind, None, racers[kind])).run()
     return winner.kind, {name: racer.state.step for name, racer in racers.items()}
 
 
@@ -73,12 +72,12 @@ def test_the_simpler_kind_stays_without_clear_evidence():
 
 
 def test_finalists_keep_the_order_of_simplicity():
-    runners = [Runner(name, [], Racer(lambda s, k=k: s + k)) for k, name in enumerate("ab")]
-    for runner in runners:
-        runner.trainer.validate()
-        runner.trainer.state.step = 5
-        runner.trainer.validate()
-    assert [runner.kind for runner in finalists(runners)] == ["a", "b"]
+    candidates = [Candidate(name, None, Racer(lambda s, k=k: s + k)) for k, name in enumerate("ab")]
+    for candidate in candidates:
+        candidate.trainer.validate()
+        candidate.trainer.state.step = 5
+        candidate.trainer.validate()
+    assert [candidate.kind for candidate in finalists(candidates)] == ["a", "b"]
 
 
 def test_one_kind_runs_no_race():
@@ -103,8 +102,8 @@ def test_estimated_validation_agrees_with_the_exact_one():
     noise = 0.3 * np.random.default_rng(1).normal(size=(6, 16)).astype(np.float32)
     rest = lambda f: f.bijection.vector_field.rest.outer.weight
     flow = eqx.tree_at(rest, flow, noise)
-    runner = enter("whiten", split, Hutchinson(), lambda data, validate: validate)
-    exact = evaluation.score(Transformed(flow.base, Chain([flow.bijection, *runner.links])), split.validation_rows)[0]
-    off = runner.trainer(flow) - exact
+    candidate = prepare("whiten", split, Hutchinson(), lambda data, validate: validate)
+    exact = evaluation.score(Density(flow, candidate.frame), split.validation_rows)[0]
+    off = candidate.trainer(flow) - exact
     assert np.std(off) > 0.05
     assert abs(np.mean(off)) < 4 * np.std(off) / np.sqrt(len(off))

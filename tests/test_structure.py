@@ -25,11 +25,12 @@ LAYERS = (
     ("bijections",),
     ("distributions", "augmented"),
     ("dequantization",),
+    ("frames",),
+    ("density",),
     ("paths", "couplings", "diagnostics"),
     ("objectives", "penalties", "variational", "bespoke"),
     ("checkpoint", "sharding", "_training_data"),
     ("training", "evaluation"),
-    ("preprocessing",),
     ("flows", "selection", "data", "metrics"),
     ("_defaults", "_image_defaults", "_progress", "_tables", "_splits", "_fitting"),
     ("_model_file",),
@@ -161,7 +162,7 @@ def test_nothing_runs_on_a_device_at_import():
 
 def strict_modules() -> list[str]:
     """Return the public modules of the strict layer that are there."""
-    last = RANK["preprocessing"]
+    last = RANK["evaluation"]
     return [f"liouville.{name}" for name, rank in RANK.items() if rank <= last and not name.startswith("_")]
 
 
@@ -235,7 +236,7 @@ def test_errors_say_what_was_expected_what_came_and_what_to_try():
 
 
 def test_nothing_is_asserted_and_the_strict_layer_asks_no_object_what_it_can():
-    strict = [path for path in FILES if RANK.get(module_of(path), 99) <= RANK["preprocessing"]]
+    strict = [path for path in FILES if RANK.get(module_of(path), 99) <= RANK["evaluation"]]
     assert not [place for _, place in nodes(ast.Assert)]
     assert not [place for call, place in nodes(ast.Call, strict) if ast.unparse(call.func) == "hasattr"]
 
@@ -295,7 +296,7 @@ def test_there_are_three_errors():
 
 # What else is mapped is no batch of rows, but probes, draws, tangent vectors or columns of one point.
 OF_A_BATCH = {"objectives", "penalties", "variational", "distributions", "evaluation", "bespoke"}
-OF_A_POINT = {"augmented", "bijections", "dequantization", "diagnostics", "divergences", "integrate"}
+OF_A_POINT = {"augmented", "bijections", "density", "diagnostics", "divergences", "integrate"}
 
 
 def test_a_batch_is_mapped_over_in_few_places():

@@ -13,9 +13,9 @@ from sklearn.utils import check_random_state
 from ._chunks import chunk_rows
 from .divergences import AbstractDivergence, Exact, Hutchinson
 from .flows import DIVERGENCES, RECIPES, VECTOR_FIELDS, FlowRecipe, Recipe
+from .frames import PREPROCESSORS
 from .integrate import SOLVERS
 from .objectives import AbstractObjective, FlowMatching, MaximumLikelihood, TrainedWith
-from .preprocessing import PREPROCESSORS
 from .training import Options, Trainer
 
 OBJECTIVES = ("flow_matching", "likelihood")

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import checkpoint
 from ._files import check_writable
-from .selection import Race, Runner
+from .selection import Candidate, Race
 from .training import WARMUP_STEPS, StopTraining, Trainer
 
 # Writing takes at most this share of the time.
@@ -92,7 +92,7 @@ def run_fit(
     race: Race,
     goals: Callable[[Trainer], Iterable[float]],
     file: TrainingFile,
-    take: Callable[[Runner], None],
+    take: Callable[[Candidate], None],
     longest: int | None = None,
 ) -> None:
     """Run a race and train its winner to the end.
@@ -113,23 +113,24 @@ def run_fit(
     """
     try:
         file.resume(race)
-        runner = race.run()
-        runner.trainer.run(goals(runner.trainer), longest=longest)
+        candidate = race.run()
+        candidate.trainer.run(goals(candidate.trainer), longest=longest)
     except StopTraining:
-        runner = race.stop() or race.best()
+        candidate = race.stop() or race.best()
     except KeyboardInterrupt:
-        runner = race.stop()
-        if runner is not None:
-            take(runner)
+        candidate = race.stop()
+        if candidate is not None:
+            take(candidate)
+            trainer = candidate.trainer
             warnings.warn(
-                f"The fit was interrupted after {int(runner.trainer.state.step)} steps: the estimator is fitted by the "
-                f"best weights so far, those of step {runner.trainer.best_step}, whose validation NLL is "
-                f"{runner.trainer.best_nll:.4g} nats.",
+                f"The fit was interrupted after {int(trainer.state.step)} steps: the estimator is fitted by the best "
+                f"weights so far, those of step {trainer.best_step}, whose validation NLL is {trainer.best_nll:.4g} "
+                "nats.",
                 UserWarning,
                 stacklevel=3,
             )
         raise
-    take(runner)
+    take(candidate)
     file.discard()
 
 
@@ -140,7 +141,7 @@ def warn_of_few_steps(race: Race, max_seconds: float | None, started: float) -> 
     if max_seconds is None or steps >= WARMUP_STEPS or not trainer.budget.is_over():
         return
     now = time.perf_counter()
-    first = next(iter(race.runners.values())).trainer
+    first = next(iter(race.candidates.values())).trainer
     seconds = [s for s, step in zip(first.history["seconds"], first.history["step"], strict=True) if step > 0]
     until = first.started + seconds[0] if seconds else now
     warnings.warn(

@@ -12,9 +12,9 @@ import numpy as np
 from ._defaults import AT_LEAST_ZERO, check_choices, check_numbers, given_or
 from ._operations import count_operations
 from .flows import CONVOLUTIONAL, IMAGE_FIELDS, IMAGE_RECIPES, ImageFlow, NoiseFlow
+from .frames import PIXELS
 from .integrate import SOLVERS
-from .objectives import AbstractObjective, Dequantized, MixedPrecision
-from .preprocessing import PIXELS
+from .objectives import AbstractObjective, Encoded, MixedPrecision
 from .training import Options
 
 CHOICES = {
@@ -66,7 +66,7 @@ def check_parameters(estimator: Any) -> None:
     check_numbers(params, POSITIVE, AT_LEAST_ZERO, INTEGERS)
     if params["levels"] > MOST_LEVELS:
         raise ValueError(f"Expected at most {MOST_LEVELS} levels, got {params['levels']}; try levels={MOST_LEVELS}.")
-    matching = isinstance(IMAGE_RECIPES[params["recipe"]].objective(1), Dequantized)
+    matching = isinstance(IMAGE_RECIPES[params["recipe"]].objective(1), Encoded)
     if matching and params["dequantization"] == "variational":
         raise ValueError(
             f"Expected uniform dequantization with {params['recipe']!r}, which trains no noise, got "

@@ -14,10 +14,13 @@ from . import checkpoint
 from ._defaults import resolve
 from ._image_defaults import resolve as resolve_image
 from .bijections import Chain
-from .dequantization import Quantized
-from .distributions import Transformed
-from .flows import FlowRecipe, ImageFlow, NoiseFlow, QuantizedFlow
-from .preprocessing import PREPROCESSORS, blank_pixels
+from .density import Density
+from .dequantization import UniformDequantization
+from .flows import FlowRecipe, FramedFlow, ImageFlow, NoiseFlow
+from .frames import fit_pictures, fit_table
+
+# Rows to which a frame is fitted whose numbers a file has.
+_ANY_ROWS = 500
 
 
 class SavedMixin:
@@ -75,7 +78,10 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
         )
     estimator = kind(**facts["parameters"])
     chosen = facts["facts"]
-    estimator.flow_ = checkpoint.fill(SKELETONS[kind.__name__](estimator, chosen), arrays)
+    skeleton = SKELETONS[kind.__name__](estimator, chosen)
+    if facts["format_version"] == 1:
+        arrays = _renamed(arrays, skeleton)
+    estimator.flow_ = checkpoint.fill(skeleton, arrays)
     estimator.history_, estimator.facts_, estimator.n_iter_ = facts["history"], chosen, chosen["steps"]
     if facts["feature_names"] is not None:
         estimator.feature_names_in_ = np.asarray(facts["feature_names"], dtype=object)
@@ -89,14 +95,15 @@ def recipe_facts(recipe: FlowRecipe) -> dict[str, Any]:
     return facts if recipe.layer is None else {**facts, "vector_field": None}
 
 
-def table_flow(estimator: Any, chosen: dict[str, Any]) -> Transformed:
-    """Return a frame for the flow of a fitted `FlowDensity`."""
+def table_flow(estimator: Any, chosen: dict[str, Any]) -> Density:
+    """Return the density of a fitted `FlowDensity`, but for its arrays."""
     kept = {"size": chosen["columns"]} | {name: chosen[name] for name in names_of(FlowRecipe) if name in chosen}
     recipe = _built_by(FlowRecipe, kept, lambda: resolve(estimator, chosen["rows"], chosen["columns"]).recipe)
     estimator.n_features_in_, estimator._steps_by_error = recipe.size, {}
-    core = eqx.filter_eval_shape(recipe, jax.random.key(0))
-    links = [kind.blank(recipe.size) for kind in PREPROCESSORS[chosen["preprocess"]]][::-1]
-    return Transformed(core.base, Chain([core.bijection, *links]))
+    # Fitted to any rows: what a file holds takes the place of their numbers.
+    rows = np.random.default_rng(0).normal(size=(_ANY_ROWS, recipe.size))
+    frame, _ = fit_table(chosen["preprocess"], rows, np.ones(len(rows)))
+    return Density(eqx.filter_eval_shape(recipe, jax.random.key(0)), frame)
 
 
 def image_facts(flow: ImageFlow, noise: NoiseFlow | None) -> dict[str, Any]:
@@ -106,8 +113,8 @@ def image_facts(flow: ImageFlow, noise: NoiseFlow | None) -> dict[str, Any]:
     return facts if noise is None else {**facts, "noise": {"width": noise.width, "depth": noise.depth}}
 
 
-def image_flow(estimator: Any, chosen: dict[str, Any]) -> Quantized:
-    """Return a frame for the flow of a fitted `ImageDensity`."""
+def image_flow(estimator: Any, chosen: dict[str, Any]) -> Density:
+    """Return the density of a fitted `ImageDensity`, but for its arrays."""
     shape, named = tuple(chosen["shape"]), {**chosen, "field": chosen["vector_field"]}
     kept = {name: named[name] for name in names_of(ImageFlow) if name in named} | {"shape": shape}
     settings = lambda: resolve_image(estimator, (chosen["pictures"], *shape))
@@ -116,11 +123,33 @@ def image_flow(estimator: Any, chosen: dict[str, Any]) -> Quantized:
         noise = None if chosen["noise"] is None else NoiseFlow(shape, **chosen["noise"])
     else:
         noise = settings().noise
-    # The closed forms are made here, where their constants stay NumPy's.
-    links = blank_pixels(chosen["preprocess"], shape, chosen["levels"])
-    trained = eqx.filter_eval_shape(QuantizedFlow(flow, (), noise, chosen["levels"]), jax.random.key(0))
-    chain = Chain([*trained.density.bijection.links, *links])
-    return dataclasses.replace(trained, density=Transformed(trained.density.base, chain))
+    frame = fit_pictures(
+        chosen["preprocess"], np.zeros((1, *shape), np.uint8), chosen["levels"], UniformDequantization()
+    )
+    built = eqx.filter_eval_shape(FramedFlow(flow, frame, noise), jax.random.key(0))
+    # The closed forms' own arrays: what comes out of a trace has none of NumPy's.
+    return dataclasses.replace(built, frame=dataclasses.replace(built.frame, links=frame.links))
+
+
+def _renamed(arrays: dict[str, np.ndarray], skeleton: Density) -> dict[str, np.ndarray]:
+    """Return a file's arrays of format 1, where frame and core were one chain, base first, by their present names."""
+    pictures = skeleton.frame.levels is not None
+    bijection, num = skeleton.core.bijection, len(skeleton.frame.links)
+    if pictures and isinstance(bijection, Chain):
+        first = len(bijection.links)
+        starts = {f"bijection.links.{i}.": f"core.bijection.links.{i}." for i in range(first)}
+    else:
+        first, starts = 1, {"bijection.links.0.": "core.bijection."}
+    starts |= {f"bijection.links.{first + i}.": f"frame.links.{num - 1 - i}." for i in range(num)}
+    starts = {("density." if pictures else "") + old: new for old, new in starts.items()}
+    starts |= {"density.base.": "core.base."} if pictures else {"base.": "core.base."}
+    starts["dequantization."] = "frame.noise."
+
+    def renamed(name: str) -> str:
+        old = next((start for start in starts if name.startswith(start)), "")
+        return starts.get(old, "") + name.removeprefix(old)
+
+    return {renamed(name): array for name, array in arrays.items()}
 
 
 def names_of(recipe: type) -> list[str]:

@@ -4,12 +4,13 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from tqdm import tqdm
 
-from .selection import Runner
+from .density import Density
+from .selection import Candidate
 from .training import StopTraining, Trainer
 
 Watch: TypeAlias = Callable[[Trainer, dict[str, float]], None]
@@ -40,8 +41,8 @@ def progress_bar(verbose: int) -> Iterator[Watch]:
 class FlowHandle:
     """The flow at one moment of a fit: nothing is put together, let alone computed, until it is called.
 
-    The call returns the flow of the weights' average, with the closed forms of the preprocessing: a density in
-    the units of the table, or of pictures (`liouville.dequantization.Quantized`). It stays valid as training goes on.
+    The call returns the `liouville.density.Density` of the weights' average, in the units of the data. It stays valid
+    as training goes on.
 
     Attributes
     ----------
@@ -53,17 +54,17 @@ class FlowHandle:
         the loss; NaN where it is not known yet.
     """
 
-    def __init__(self, runner: Runner, numbers: dict[str, float]):
-        self.kind, self.numbers = runner.kind, numbers
-        self._flow = partial(runner.flow, runner.trainer.state.average)
+    def __init__(self, candidate: Candidate, numbers: dict[str, float]):
+        self.kind, self.numbers = candidate.kind, numbers
+        self._flow = partial(candidate.density, candidate.trainer.state.average)
 
-    def __call__(self) -> Any:
-        """Return the flow, base to data."""
+    def __call__(self) -> Density:
+        """Return the density."""
         return self._flow()
 
 
-def told(watch: Watch, callback: Callback | None, runner: Runner) -> Runner:
-    """Return the runner; its trainer tells both `watch` and the user's `callback`, where there is one.
+def told(watch: Watch, callback: Callback | None, candidate: Candidate) -> Candidate:
+    """Return the candidate; its trainer tells both `watch` and the user's `callback`, where there is one.
 
     Where the callback returns True, `StopTraining` is raised.
     """
@@ -72,10 +73,10 @@ def told(watch: Watch, callback: Callback | None, runner: Runner) -> Runner:
         watch(trainer, numbers)
         if callback is None:
             return
-        told = callback(int(numbers["step"]), numbers["loss"], FlowHandle(runner, numbers))
+        told = callback(int(numbers["step"]), numbers["loss"], FlowHandle(candidate, numbers))
         # Nothing but True: a function may well return something that it does not mean.
         if isinstance(told, bool | np.bool_) and told:
             raise StopTraining
 
-    runner.trainer.watch = both
-    return runner
+    candidate.trainer.watch = both
+    return candidate

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ._errors import SolveError
 from ._types import AnyArray
 from .bijections import CNF, map_integrators
+from .density import FittedSteps as FittedSteps
 from .distributions import Transformed, cnf_of
 from .integrate import FlowState, Integrator, integrate_flow
 
@@ -83,29 +84,6 @@ class Bespoke(diffrax.AbstractSolver):
     def func(self, terms, t0, y0: FlowState, args) -> FlowState:
         """Return the rates."""
         return terms.vf(t0, y0, args)
-
-
-class FittedSteps(eqx.Module):
-    """Steps that are fitted to a flow, and how far they can be trusted.
-
-    Attributes
-    ----------
-    score, sample
-        Integrators from data to base, with the log-determinant, and from base to data, without.
-    score_error
-        Mean absolute error of the log-density, in nats, on paths that were not fitted to.
-    sample_error
-        Mean absolute error of a drawn point's coordinates, in the units of the base.
-    least_score, least_sample
-        Where the flow's log-density, or the base's, is lower than this, points are to be solved by adaptive steps.
-    """
-
-    score: Integrator
-    sample: Integrator
-    score_error: float = eqx.field(static=True)
-    sample_error: float = eqx.field(static=True)
-    least_score: float = eqx.field(static=True)
-    least_sample: float = eqx.field(static=True)
 
 
 def fit_steps(flow: Transformed, error: float, seed: int = 0) -> FittedSteps:

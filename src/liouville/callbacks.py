@@ -23,8 +23,7 @@ from . import evaluation
 from ._files import check_writable, replacing
 from ._progress import FlowHandle as FlowHandle
 from .data import tile, write_pictures, write_table
-from .dequantization import Quantized
-from .distributions import Transformed
+from .density import Density
 from .metrics import bits_per_dim
 from .plots import DENSITY_MAP, DEPTH, plot_training, save
 
@@ -152,7 +151,7 @@ def _write_mp4(path: Path, frames: list[Image.Image], frame_seconds: float) -> N
             file.write(made.read_bytes())
 
 
-def _frame(flow: Transformed, limits: Limits, num: int, title: str) -> Image.Image:
+def _frame(flow: Density, limits: Limits, num: int, title: str) -> Image.Image:
     """Return a map of a density of two columns."""
     x, y = (np.linspace(low, high, num) for low, high in limits)
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
@@ -169,7 +168,7 @@ def _frame(flow: Transformed, limits: Limits, num: int, title: str) -> Image.Ima
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def _limits(flow: Transformed) -> Limits:
+def _limits(flow: Density) -> Limits:
     if flow.shape != (2,):
         raise ValueError(f"Expected two columns, got points of shape {flow.shape}; try a table of two columns.")
     rows = evaluation.sample(flow, _NUM_LIMIT_SAMPLES, seed=0)[0]
@@ -216,7 +215,7 @@ class PictureLog:
     def __call__(self, step: int, loss: float, flow: FlowHandle) -> None:
         """Take note of the numbers, and write the files where it is time to."""
         if self._flow is None:
-            self._size = int(np.prod(flow().density.shape))
+            self._size = int(np.prod(flow().shape))
         self._flow = flow
         numbers = dict(flow.numbers)
         bits = bits_per_dim(numbers.pop("nll"), self._size)
@@ -229,9 +228,8 @@ class PictureLog:
         if self._flow is None:
             return
         pictures = self._flow()
-        write_pictures(
-            self.folder / "samples.png", evaluation.sample_quantized(pictures, self.num, seed=0)[0], pictures.levels
-        )
+        drawn, _ = evaluation.sample(pictures, self.num, seed=0)
+        write_pictures(self.folder / "samples.png", drawn, cast(int, pictures.frame.levels))
         names = list(self.rows[0])
         write_table(self.folder / "training.csv", np.array([[row[name] for name in names] for row in self.rows]), names)
         save(plot_training({name: [row[name] for row in self.rows] for name in names}), self.folder / "training.png")
@@ -289,9 +287,9 @@ class TensorBoardLog:
 
     def _picture(self, flow: FlowHandle, step: int) -> np.ndarray:
         current = flow()
-        if isinstance(current, Quantized):
-            drawn, _ = evaluation.sample_quantized(current, _SHEET, seed=0)
-            sheet = tile(drawn, current.levels)
+        if current.frame.levels is not None:
+            drawn, _ = evaluation.sample(current, _SHEET, seed=0)
+            sheet = tile(drawn, current.frame.levels)
             return sheet if sheet.shape[-1] == 3 else np.repeat(sheet, 3, axis=2)
         if self._limits is None:
             self._limits = _limits(current)

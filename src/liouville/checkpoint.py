@@ -23,7 +23,7 @@ from ._errors import CheckpointError
 from ._files import replacing
 from ._version import __version__
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _HEADER, _DIGEST = "liouville", "sha256"
 
 

@@ -5,12 +5,10 @@ the probability of the picture from below: ``log P(x) >= E[log p((x + u) / level
 """
 
 import abc
-import math
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from ._types import Key, Point, Scalar
 from .distributions import Transformed
@@ -86,63 +84,3 @@ class VariationalDequantization(AbstractDequantization):
         logits, log_prob = self.flow._sample_and_log_prob(key, x)
         slopes = jax.nn.log_sigmoid(logits) + jax.nn.log_sigmoid(-logits)
         return jax.nn.sigmoid(logits), log_prob - jnp.sum(slopes)
-
-
-class Quantized(eqx.Module):
-    """The distribution of points of whole numbers whose dequantized density is a flow's.
-
-    Parameters
-    ----------
-    density
-        Density of the entries over `levels`, noise added: between 0 and 1.
-    dequantization
-        The noise.
-    levels
-        Number of values that an entry can have.
-
-    Examples
-    --------
-    >>> import jax, jax.numpy as jnp
-    >>> from liouville.bijections import Logit
-    >>> from liouville.distributions import Normal
-    >>> density = Transformed(Normal.standard((4,)), Logit((4,), alpha=0.05))
-    >>> pictures = Quantized(density, UniformDequantization())
-    >>> pictures.log_prob_bound(jnp.array([0, 100, 200, 255]), jax.random.key(0)).shape
-    ()
-    """
-
-    density: Transformed
-    dequantization: AbstractDequantization
-    levels: int = eqx.field(default=256, static=True)
-
-    def dequantize(self, x: Point, key: Key) -> tuple[Point, Scalar]:
-        """Return the point between 0 and 1, and what is to be added to its log-density for the bound, in nats."""
-        x = x.astype(jnp.result_type(float)) / self.levels
-        noise, log_density = self.dequantization.draw(x, key)
-        return x + noise / self.levels, -log_density - x.size * math.log(self.levels)
-
-    def log_prob_bound(self, x: Point, key: Key, num_draws: int = 1) -> Scalar:
-        """Return a stochastic lower bound of the log-probability of one point, in nats.
-
-        Parameters
-        ----------
-        x
-            The point, of whole numbers.
-        key
-            Key for the noise, and for a stochastic divergence.
-        num_draws
-            Draws of the noise; with several, the importance-weighted bound (Burda and others, 2016, equation 8),
-            which in expectation is tighter the more there are.
-        """
-        terms = jax.vmap(lambda k: self._log_weight(x, k))(jax.random.split(key, num_draws))
-        return jax.nn.logsumexp(terms) - math.log(num_draws)
-
-    def _log_weight(self, x: Point, key: Key) -> Scalar:
-        noise_key, key = jax.random.split(key)
-        y, change = self.dequantize(x, noise_key)
-        return self.density._log_prob(y, None, key) + change
-
-    def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*batch_and_shape"]:
-        """Draw points of whole numbers."""
-        y = self.density.sample(key, sample_shape)
-        return jnp.clip(jnp.floor(y * self.levels), 0, self.levels - 1)

@@ -11,22 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ._types import Condition, Key, Point, Scalar, constant
-from .bijections import (
-    CNF,
-    AbstractBijection,
-    Chain,
-    GaussianMargins,
-    GaussianRadius,
-    Invert,
-    Logit,
-    PixelMargins,
-    Report,
-    Standardize,
-    Whiten,
-    common_cond_shape,
-)
-
-CLOSED_FORMS = (GaussianMargins, GaussianRadius, Logit, PixelMargins, Standardize, Whiten)
+from .bijections import CNF, AbstractBijection, Invert, Report, common_cond_shape
 
 
 class AbstractDistribution(eqx.Module):
@@ -286,18 +271,3 @@ def cnf_of(flow: Transformed) -> CNF:
             "its own coordinates, with the data mapped back through the other bijections."
         )
     return flow.bijection
-
-
-def core_and_links(flow: Transformed) -> tuple[Transformed, list[AbstractBijection]]:
-    """Return the flow's core, and the closed forms behind it, towards the data, in the order of a `Chain`.
-
-    Nothing in a closed form is trained; evaluation runs it on the host, in float64, which keeps a table's digits.
-    """
-    if not isinstance(flow.bijection, Chain):
-        return flow, []
-    links = flow.bijection.links
-    end = len(links)
-    while end > 1 and isinstance(links[end - 1], CLOSED_FORMS):
-        end -= 1
-    core = links[0] if end == 1 else Chain(links[:end])
-    return Transformed(flow.base, core), list(links[end:])

@@ -1,5 +1,6 @@
 """The friendly layer: density estimation as a scikit-learn estimator."""
 
+import dataclasses
 import numbers
 import time
 from functools import partial
@@ -28,12 +29,13 @@ from ._progress import progress_bar, told
 from ._splits import FEWEST_ROWS, split_rows
 from ._tables import check_frame, check_points, check_varied, check_weight, warn_of_target
 from ._types import in_default_precision
-from .bespoke import FittedSteps, fit_steps
-from .bijections import CNF, Chain, map_integrators
-from .distributions import AbstractDistribution, Transformed, core_and_links
+from .bespoke import fit_steps
+from .bijections import CNF, map_integrators
+from .density import Density
+from .distributions import AbstractDistribution
 from .divergences import Hutchinson
-from .preprocessing import candidates
-from .selection import Race, Runner, Split, enter
+from .frames import candidates
+from .selection import Candidate, Race, Split, prepare
 from .training import Budget, Trainer, TrainingData
 
 
@@ -86,8 +88,8 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
     Attributes
     ----------
-    flow_ : Transformed
-        The flow, in JAX: base to data.
+    flow_ : Density
+        The density, in JAX: its core is a flow, its frame is what is done to rows before it.
     history_ : dict of lists
         Steps, seconds, training loss, evaluations of the field per row, skipped steps, validation NLL.
     facts_ : dict
@@ -207,8 +209,8 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         identity = {"parameters": portable_params(self), "rows": len(X), "seed": seed}
         file = TrainingFile(self.checkpoint, identity, X, weight)
 
-        def take(runner: Runner) -> None:
-            self._keep(runner, settings, columns, len(X), seed, time.perf_counter() - started)
+        def take(candidate: Candidate) -> None:
+            self._keep(candidate, settings, columns, len(X), seed, time.perf_counter() - started)
 
         # By heart is all that a flow could learn of so few rows.
         few = len(split.rows) < FEWEST_ROWS
@@ -230,21 +232,21 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
 
         judge = settings.validation_divergence
         kinds = candidates(settings.recipe.size) if self.preprocess == "auto" else [self.preprocess]
-        return Race(kinds[:1] if few else kinds, lambda kind: told(enter(kind, split, judge, make_trainer)))
+        return Race(kinds[:1] if few else kinds, lambda kind: told(prepare(kind, split, judge, make_trainer)))
 
     def _keep(
-        self, runner: Runner, settings: Settings, columns: "FlowDensity", num_rows: int, seed: int, seconds: float
+        self, candidate: Candidate, settings: Settings, columns: "FlowDensity", num_rows: int, seed: int, seconds: float
     ) -> None:
-        trainer = runner.trainer
+        trainer = candidate.trainer
         self.__dict__.pop("feature_names_in_", None)
         vars(self).update({name: value for name, value in vars(columns).items() if name.endswith("_in_")})
-        self.flow_ = runner.flow(trainer.best_params)
+        self.flow_ = candidate.density(trainer.best_params)
         self._steps_by_error = {}
         self.history_, self.n_iter_ = dict(trainer.history), int(trainer.state.step)
         self.facts_ = {
             "rows": num_rows,
             "columns": settings.recipe.size,
-            "preprocess": runner.kind,
+            "preprocess": candidate.kind,
             "recipe": self.recipe,
             # All that the flow is built by: a file does not ask what the recipe's defaults are when it is read.
             **recipe_facts(settings.recipe),
@@ -307,10 +309,8 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         EvaluationInfo
             Only with `return_info`.
         """
-        X, flow = self._check_rows(X), self._fitted_flow()
-        if check_time(time) != 1:
-            flow = flows.until(flow, time)
-        if time != 1 and error is not None:
+        X = self._check_rows(X)
+        if check_time(time) != 1 and error is not None:
             raise ValueError(
                 f"Expected no error with time={time!r}, got {error!r}: steps are fitted to the whole way; try one of "
                 "the two."
@@ -320,12 +320,12 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                 f"Expected no error with num_probes, got {error!r}: what probes estimate has an error of its own; try "
                 "one of the two."
             )
+        flow = self._flow(error)
+        if time != 1:
+            flow = flows.until(flow, time)
         if num_probes is not None:
-            check_count("num_probes", num_probes)
-            core, links = core_and_links(flow)
-            core = flows.with_divergence(core, Hutchinson(num_probes=num_probes))
-            flow = Transformed(core.base, Chain([core.bijection, *links]))
-        log_prob, info = evaluation.score(flow, X, seed=seed_of(random_state), steps=self._steps(error))
+            flow = flows.with_divergence(flow, Hutchinson(num_probes=check_count("num_probes", num_probes)))
+        log_prob, info = evaluation.score(flow, X, seed=seed_of(random_state))
         evaluation.warn_of_failures(info)
         return (log_prob, info) if return_info else log_prob
 
@@ -359,9 +359,8 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         ndarray of shape (n, d)
             The rows, in the data's units; NaN where a solve failed, with a warning.
         """
-        flow = self._fitted_flow()
-        n = check_count("n", n)
-        rows, info = evaluation.sample(flow, n, seed=seed_of(random_state), steps=self._steps(error))
+        flow = self._flow(error)
+        rows, info = evaluation.sample(flow, check_count("n", n), seed=seed_of(random_state))
         evaluation.warn_of_failures(info)
         return rows
 
@@ -376,7 +375,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             Seed.
         """
         rows = self.sample(n, random_state)
-        return rows, evaluation.score(self._fitted_flow(), rows)[0]
+        return rows, evaluation.score(self._flow(), rows)[0]
 
     def transform(self, X) -> np.ndarray:
         """Map rows to the base's coordinates, in which the data are standard normal.
@@ -387,7 +386,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             Rows of shape ``(n, d)``.
         """
         X = self._check_rows(X)
-        return evaluation.to_base(self._fitted_flow(), X)
+        return evaluation.to_base(self._flow(), X)
 
     def inverse_transform(self, Z) -> np.ndarray:
         """Map points of the base to rows: the inverse of `transform`.
@@ -397,7 +396,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Z
             Points of shape ``(n, d)``.
         """
-        flow = self._fitted_flow()
+        flow = self._flow()
         return evaluation.from_base(flow, check_points(Z, self.n_features_in_))
 
     def trajectory(self, X, num_times: int = 100) -> np.ndarray:
@@ -417,7 +416,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         """
         X = self._check_rows(X)
         check_count("num_times", num_times, least=2)
-        return evaluation.paths(self._fitted_flow(), X, num_times)
+        return evaluation.paths(self._flow(), X, num_times)
 
     def score_gradient(self, X) -> np.ndarray:
         """Return the gradient of the log-density with respect to the row, in nats per unit of each column.
@@ -428,7 +427,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             Rows of shape ``(n, d)``.
         """
         X = self._check_rows(X)
-        return evaluation.gradient(self._fitted_flow(), X)
+        return evaluation.gradient(self._flow(), X)
 
     def certify(self, X, num_rows: int = 200, random_state=0, *, error: float | None = None) -> evaluation.Certificate:
         """Solve a subsample again at a tenth of the tolerance, and say how far its log-densities move.
@@ -444,9 +443,9 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         error
             What `score_samples` is called with.
         """
-        X, flow = self._check_rows(X), self._fitted_flow()
+        X, flow = self._check_rows(X), self._flow(error)
         chosen = rng_of(random_state).permutation(len(X))[: check_count("num_rows", num_rows)]
-        return evaluation.certify(flow, flows.with_tolerance(flow, 0.1), X[chosen], steps=self._steps(error))
+        return evaluation.certify(flow, flows.with_tolerance(self.flow_, 0.1), X[chosen])
 
     def log_prob_fn(self, *, error: float | None = None):
         """Return the log-density as a pure JAX function of an array of shape ``(..., d)``.
@@ -467,8 +466,10 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Callable
             Function of an array of shape ``(..., d)`` that returns nats, of shape ``(...)``.
         """
-        flow, steps = self._fitted_flow(), self._steps(error)
-        flow = flow if steps is None else map_integrators(lambda _: steps.score, flow)
+        flow = self._flow(error)
+        steps = flow.steps
+        if steps is not None:
+            flow = map_integrators(lambda _: steps.score, self.flow_)
         return jax.tree_util.Partial(AbstractDistribution.log_prob, in_default_precision(flow))
 
     def _check_rows(self, X, reset: bool = False) -> np.ndarray:
@@ -476,22 +477,16 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             check_is_fitted(self)
         return check_frame(X, self, reset=reset)
 
-    def _fitted_flow(self) -> Transformed:
+    def _flow(self, error: float | None = None) -> Density:
+        """Return the density; with the steps that keep a mean error, fitted at the first call, where it is solved."""
         check_is_fitted(self)
-        return self.flow_
-
-    def _steps(self, error: float | None) -> FittedSteps | None:
-        """Return the steps that keep a mean error, fitted at the first call; None for flows that are not solved."""
         if error is None:
-            return None
+            return self.flow_
         if not isinstance(error, numbers.Real) or not error > 0:
             raise ValueError(f"Expected a positive error, got {error!r}; try error=1e-3.")
-        core, _ = core_and_links(self._fitted_flow())
-        if not isinstance(core.bijection, CNF):
-            return None
-        if error not in self._steps_by_error:
-            self._steps_by_error[error] = fit_steps(core, error)
-        return self._steps_by_error[error]
+        if error not in self._steps_by_error and isinstance(self.flow_.core.bijection, CNF):
+            self._steps_by_error[error] = fit_steps(self.flow_.core, error)
+        return dataclasses.replace(self.flow_, steps=self._steps_by_error.get(error))
 
     @property
     def _n_features_out(self) -> int:

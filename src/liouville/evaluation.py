@@ -1,35 +1,32 @@
-"""Evaluating a flow on tables of any length, with what each row is conditioned on, in chunks (`liouville._chunks`)."""
+"""Evaluating densities on data of any length, with what each row is conditioned on, in chunks (`liouville._chunks`).
+
+What is called `flow` below is a `Density`, whose frame runs on the host, or a flow of points that need none.
+"""
 
 import dataclasses
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from ._chunks import chunk_rows, float_dtype, in_chunks, on_device
 from ._types import AnyArray, Rows, in_default_precision
-from .bespoke import FittedSteps
-from .bijections import (
-    CNF,
-    AbstractBijection,
-    Chain,
-    Invert,
-    Standardize,
-    map_integrators,
-)
-from .dequantization import AbstractDequantization, Quantized
-from .distributions import Transformed, cnf_of, core_and_links
+from .bijections import CNF, AbstractBijection, Invert, Standardize, map_integrators
+from .density import Density
+from .distributions import Transformed, cnf_of
 from .divergences import EXACT_AT_A_TIME
+from .frames import Frame
 from .integrate import STATUS, Integrator, SolveInfo
 from .regularizers import AbstractRegularizer
 
 Index = Int[AnyArray, " chunk"]
+Flow: TypeAlias = Transformed | Density
 
 
 class EvaluationInfo(NamedTuple):
@@ -80,6 +77,9 @@ class _Drawn(NamedTuple):
     num_evaluations: np.ndarray
 
 
+Found = TypeVar("Found", _Scored, _Drawn)
+
+
 class Certificate(NamedTuple):
     """How far the log-densities of rows move when their ODEs are solved at a tighter tolerance.
 
@@ -99,7 +99,7 @@ class Certificate(NamedTuple):
     num_failed: int
 
 
-def products_at_a_time(flow: Transformed) -> int:
+def products_at_a_time(flow: Flow) -> int:
     """Return the products with the Jacobian that a row's divergence takes at once."""
     is_cnf = lambda node: isinstance(node, CNF)
     cnfs = [node for node in jax.tree.leaves(flow, is_leaf=is_cnf) if is_cnf(node)]
@@ -147,7 +147,7 @@ def _velocity_chunk(cnf: CNF, rows: Float[AnyArray, "chunk *shape"], condition, 
 
 
 @eqx.filter_jit
-def _gradient_chunk(flow: Transformed, rows: Float[AnyArray, "chunk *shape"], condition):
+def _gradient_chunk(flow: Density, rows: Float[AnyArray, "chunk *shape"], condition):
     return jax.vmap(jax.grad(lambda x, c: flow._log_prob(x, c, None)))(rows, condition)
 
 
@@ -156,7 +156,7 @@ def _of_chunk(condition: np.ndarray | None, index: np.ndarray) -> np.ndarray | N
     return None if condition is None else on_device(condition[np.minimum(index, len(condition) - 1)])
 
 
-def _checked(flow: Transformed, condition, num: int) -> np.ndarray | None:
+def _checked(flow: Flow, condition, num: int) -> np.ndarray | None:
     """Return one condition for each of so many rows, or None, refusing what does not fit the flow."""
     flow.check_condition(condition)
     if condition is None:
@@ -170,138 +170,104 @@ def _checked(flow: Transformed, condition, num: int) -> np.ndarray | None:
 
 
 def score(
-    flow: Transformed, rows: Rows, condition=None, *, seed: int = 0, steps: FittedSteps | None = None
+    flow: Flow, rows: Rows, condition=None, *, seed: int = 0, num_draws: int = 1
 ) -> tuple[np.ndarray, EvaluationInfo]:
     """Return the log-density of each row, in nats, and what the solver says of it.
 
     Parameters
     ----------
     flow
-        A base and a bijection.
+        A flow, or a density: one that has fitted steps is solved by them where rows are likely enough.
     rows
-        The table; rows are independent of each other.
+        The data; rows are independent of each other. Bytes stay bytes: noise is added to a chunk of them at a time.
     condition
         What each row is conditioned on, of shape ``(n, *cond_shape)``, or one condition for all, or None.
     seed
-        Seed of a stochastic divergence.
-    steps
-        Steps that were fitted to the flow, for all rows that are likely enough; None solves as the flow says.
-
-    Returns
-    -------
-    log_prob : ndarray of shape (n,), float64
-        NaN where the solve failed.
-    info : EvaluationInfo
-        Status and cost of each row.
-    """
-    condition = _checked(flow, condition, len(rows))
-    if steps is None:
-        found = _score(flow, rows, condition, seed)
-    else:
-        found = _score(_solved_by(flow, steps.score), rows, condition, seed)
-        again = lambda doubtful: _score(flow, rows[doubtful], None if condition is None else condition[doubtful], seed)
-        _do_again(found, found.core_log_prob >= steps.least_score, again)
-    return found.core_log_prob + found.log_det, _info(found, found.std_error)
-
-
-def _score(
-    flow: Transformed, rows: Rows, condition: np.ndarray | None, seed: int, dequantize: Callable | None = None
-) -> _Scored:
-    """Return log-densities in the core's coordinates, the log-determinants of the rest, and the solves' facts."""
-    core, links = _forward(flow)
-
-    def one_chunk(chunk: Rows, index: np.ndarray):
-        chunk, change = (chunk, 0.0) if dequantize is None else dequantize(chunk, index)
-        points, log_det = to_core(links, chunk)
-        log_det = log_det + change
-        log_prob, std_error, info = _score_chunk(
-            core, on_device(points), _of_chunk(condition, index), index, np.uint32(seed)
-        )
-        return np.asarray(log_prob, np.float64), log_det, std_error, *_fields(info)
-
-    return _Scored(*in_chunks(one_chunk, rows, chunk_rows(flow.shape, products_at_a_time(core))))
-
-
-def score_quantized(
-    pictures: Quantized, points: np.ndarray, *, seed: int = 0, num_draws: int = 1
-) -> tuple[np.ndarray, EvaluationInfo]:
-    """Return a bound of the log-probability of each point of whole numbers, in nats, and what the solver says.
-
-    Parameters
-    ----------
-    pictures
-        A flow of whole numbers.
-    points
-        The points, as bytes: noise is added to a chunk of them at a time.
-    seed
-        Seed of the noise, and of a stochastic divergence.
+        Seed of noise and of a stochastic divergence.
     num_draws
-        Draws of the noise; with several, the importance-weighted bound.
+        Draws of the noise of whole numbers; with several, the importance-weighted bound.
 
     Returns
     -------
     log_prob : ndarray of shape (n,), float64
-        The bound; NaN where a solve failed.
+        NaN where the solve failed. Of whole numbers it is a bound of the log-probability.
     info : EvaluationInfo
-        Status and cost of each point: over the draws, the worst and the sums.
+        Status and cost of each row: over the draws, the worst and the sums.
 
     Notes
     -----
     All draws of a point share their probes. What probes miss is then nearly the same in each: otherwise the mean of
     the exponentials would take luck for likelihood.
     """
-    terms, infos = [], []
-    for draw in range(num_draws):
-        numbers = (np.uint32(seed), np.uint32(draw))
+    density, condition = Density.of(flow), _checked(flow, condition, len(rows))
+    num_draws = 1 if density.frame.noise is None else num_draws
+    found = [_score(density, rows, condition, (seed, draw)) for draw in range(num_draws)]
+    terms = [one.core_log_prob + one.log_det for one in found]
+    infos = [_info(one, one.std_error) for one in found]
+    # Not solved is not a number, and no warning here: the status tells.
+    with np.errstate(invalid="ignore"):
+        return np.logaddexp.reduce(terms, axis=0) - np.log(num_draws), _over_draws(infos)
 
-        def dequantize(chunk: np.ndarray, index: np.ndarray, numbers=numbers) -> tuple[np.ndarray, np.ndarray]:
-            x = chunk / pictures.levels
-            noise, log_density = _noise_chunk(pictures.dequantization, jnp.asarray(on_device(x)), index, *numbers)
-            change = -np.asarray(log_density, np.float64) - x[0].size * np.log(pictures.levels)
-            return x + np.asarray(noise, np.float64) / pictures.levels, change
 
-        found = _score(pictures.density, points, None, seed, dequantize)
-        terms.append(found.core_log_prob + found.log_det)
-        infos.append(_info(found, found.std_error))
-    draws = EvaluationInfo(*(np.stack(part) for part in zip(*infos, strict=True)))
-    costs = (cost.sum(0) for cost in (draws.num_accepted, draws.num_rejected, draws.num_evaluations))
-    info = EvaluationInfo(draws.status.max(0), *costs, std_error=draws.std_error.mean(0))
-    return np.logaddexp.reduce(terms, axis=0) - np.log(num_draws), info
+def _score(density: Density, rows: Rows, condition: np.ndarray | None, seeds: tuple[int, int]) -> _Scored:
+    """Score rows by the density's fitted steps, where it has any; as it says where these are not trusted."""
+    steps = density.steps
+    if steps is None:
+        return _score_alike(density, rows, condition, seeds)
+    found = _score_alike(_solved_by(density, steps.score), rows, condition, seeds)
+    again = lambda some: _score_alike(density, rows[some], None if condition is None else condition[some], seeds)
+    return _done_again(found, found.core_log_prob >= steps.least_score, again)
+
+
+def _score_alike(density: Density, rows: Rows, condition: np.ndarray | None, seeds: tuple[int, int]) -> _Scored:
+    """Return log-densities in the core's coordinates, the log-determinants of the rest, and the solves' facts."""
+    core, frame, (seed, draw) = _forward(density), density.frame, map(np.uint32, seeds)
+
+    def one_chunk(chunk: Rows, index: np.ndarray):
+        drawn = None if frame.noise is None else _noise_chunk(frame, on_device(chunk), index, seed, draw)
+        points, log_det = frame.encode(chunk, None if drawn is None else [np.asarray(d, np.float64) for d in drawn])
+        log_prob, std_error, info = _score_chunk(core, on_device(points), _of_chunk(condition, index), index, seed)
+        return np.asarray(log_prob, np.float64), np.zeros(len(chunk)) + log_det, std_error, *_fields(info)
+
+    return _Scored(*in_chunks(one_chunk, rows, chunk_rows(density.shape, products_at_a_time(core))))
 
 
 @eqx.filter_jit
-def _noise_chunk(
-    dequantization: AbstractDequantization,
-    points: Float[Array, "chunk *shape"],
-    index: Int[AnyArray, " chunk"],
-    seed: Int[AnyArray, ""],
-    draw: Int[AnyArray, ""],
-):
+def _noise_chunk(frame: Frame, rows: Float[AnyArray, "chunk *shape"], index: Index, seed, draw):
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), i), draw))(index)
-    return jax.vmap(dequantization.draw)(points, keys)
+    return jax.vmap(frame.draw)(jnp.asarray(rows), keys)
 
 
-def _solved_by(flow: Transformed, integrator: Integrator) -> Transformed:
-    return map_integrators(lambda _: integrator, flow)
+def _over_draws(infos: list[EvaluationInfo]) -> EvaluationInfo:
+    """Return what the solves of all draws say together."""
+    if len(infos) == 1:
+        return infos[0]
+    draws = EvaluationInfo(*(np.stack(part) for part in zip(*infos, strict=True)))
+    costs = (cost.sum(0) for cost in (draws.num_accepted, draws.num_rejected, draws.num_evaluations))
+    return EvaluationInfo(draws.status.max(0), *costs, std_error=draws.std_error.mean(0))
+
+
+def _solved_by(density: Density, integrator: Integrator) -> Density:
+    return dataclasses.replace(density, core=map_integrators(lambda _: integrator, density.core))
 
 
 def _info(found: _Scored | _Drawn, std_error: np.ndarray) -> EvaluationInfo:
     return EvaluationInfo(found.status, found.num_accepted, found.num_rejected, found.num_evaluations, std_error)
 
 
-def _do_again(found: _Scored | _Drawn, trusted: np.ndarray, solve: Callable) -> None:
+def _done_again(found: Found, trusted: np.ndarray, solve: Callable[[np.ndarray], Found]) -> Found:
     """Put the results of ``solve(doubtful)`` in the place of those that are not trusted; evaluations are added up."""
     doubtful = np.flatnonzero(~trusted)
-    if not doubtful.size:
-        return
-    spent = found.num_evaluations[doubtful]
-    for part, new in zip(found, solve(doubtful), strict=True):
-        part[doubtful] = new
-    found.num_evaluations[doubtful] += spent
+    if doubtful.size:
+        spent = found.num_evaluations[doubtful]
+        for part, new in zip(found, solve(doubtful), strict=True):
+            part[doubtful] = new
+        found.num_evaluations[doubtful] += spent
+    return found
 
 
 def path_costs(
-    flow: Transformed, rows: Rows, regularizers: tuple[AbstractRegularizer, ...], condition=None
+    flow: Flow, rows: Rows, regularizers: tuple[AbstractRegularizer, ...], condition=None
 ) -> dict[str, np.ndarray]:
     """Return the regularizers' integrals along each row's path, by name, whatever their weights.
 
@@ -311,7 +277,7 @@ def path_costs(
     Parameters
     ----------
     flow
-        A base and a bijection: a `CNF`, or a `Chain` of one and of closed forms.
+        A flow, or a density, whose bijection is a `CNF`.
     rows
         The table.
     regularizers
@@ -324,8 +290,8 @@ def path_costs(
     dict of ndarray of shape (n,)
         NaN where the solve failed.
     """
-    core, links = core_and_links(flow)
-    cnf = cnf_of(core)
+    density = Density.of(flow)
+    core, frame, cnf = density.core, density.frame, cnf_of(density.core)
     cnf = CNF(cnf.vector_field, cnf.divergence, cnf.integrator, regularizers, cnf.t0, cnf.t1)
     core = in_default_precision(Transformed(core.base, cnf))
     names = sorted(regularizer.name for regularizer in regularizers)
@@ -333,151 +299,124 @@ def path_costs(
     condition = _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        penalties = _cost_chunk(core, on_device(to_core(links, chunk)[0]), _of_chunk(condition, index))
+        penalties = _cost_chunk(core, on_device(frame.encode(chunk)[0]), _of_chunk(condition, index))
         return tuple(np.asarray(penalties[name], np.float64) / weights[name] for name in names)
 
     size = chunk_rows(flow.shape, products_at_a_time(core))
     return dict(zip(names, in_chunks(one_chunk, rows, size), strict=True))
 
 
-def certify(flow: Transformed, tight: Transformed, rows: Rows, steps: FittedSteps | None = None) -> Certificate:
+def certify(flow: Flow, tight: Flow, rows: Rows, *, seed: int = 0) -> Certificate:
     """Compare a flow's log-densities with those of the same flow, solved at a tighter tolerance."""
-    return compare(score(flow, rows, steps=steps)[0], score(tight, rows)[0])
-
-
-def compare(log_prob: np.ndarray, tight: np.ndarray) -> Certificate:
-    """Say how far log-densities are from those of the same rows that were solved at a tighter tolerance."""
-    shift = np.abs(tight - log_prob)
+    shift = np.abs(score(tight, rows, seed=seed)[0] - score(flow, rows, seed=seed)[0])
     solved = shift[np.isfinite(shift)]
     mean, largest = (float(solved.mean()), float(solved.max())) if solved.size else (np.nan, np.nan)
     return Certificate(len(shift), mean, largest, len(shift) - solved.size)
 
 
-def sample(
-    flow: Transformed, num: int, condition=None, *, seed: int, steps: FittedSteps | None = None
-) -> tuple[np.ndarray, EvaluationInfo]:
-    """Draw `num` points, each under its condition; the first of them do not depend on how many are drawn."""
-    index, condition = np.arange(num, dtype=np.uint32), _checked(flow, condition, num)
+def sample(flow: Flow, num: int, condition=None, *, seed: int) -> tuple[np.ndarray, EvaluationInfo]:
+    """Draw `num` points, each under its condition; the first of them do not depend on how many are drawn.
+
+    Whole numbers are bytes, 0 where the solve failed, which is NaN elsewhere.
+    """
+    density, condition, index = Density.of(flow), _checked(flow, condition, num), np.arange(num, dtype=np.uint32)
+    steps = density.steps
     if steps is None:
-        found = _sample(flow, condition, index, seed)
+        found = _sample(density, condition, index, seed)
     else:
-        found = _sample(_solved_by(flow, steps.sample), condition, index, seed)
-        again = lambda doubtful: _sample(flow, condition, index[doubtful], seed)
-        _do_again(found, found.base_log_prob >= steps.least_sample, again)
+        again = lambda doubtful: _sample(density, condition, index[doubtful], seed)
+        found = _sample(_solved_by(density, steps.sample), condition, index, seed)
+        found = _done_again(found, found.base_log_prob >= steps.least_sample, again)
     return found.points, _info(found, np.zeros(num))
 
 
-def sample_quantized(pictures: Quantized, num: int, *, seed: int) -> tuple[np.ndarray, EvaluationInfo]:
-    """Draw `num` points of whole numbers, as bytes; 0 where the solve failed."""
-    points, info = sample(pictures.density, num, seed=seed)
-    return np.clip(np.floor(np.nan_to_num(points) * pictures.levels), 0, pictures.levels - 1).astype(np.uint8), info
-
-
-def _sample(flow: Transformed, condition: np.ndarray | None, index: np.ndarray, seed: int) -> _Drawn:
+def _sample(density: Density, condition: np.ndarray | None, index: np.ndarray, seed: int) -> _Drawn:
     """Return the points that belong to these numbers of a draw, the base's log-densities, and the solves' facts."""
-    core, links = _forward(flow)
+    core = _forward(density)
 
     def one_chunk(chunk: np.ndarray, _: np.ndarray):
         points, info, base_log_prob = _sample_chunk(core, _of_chunk(condition, chunk), chunk, np.uint32(seed))
-        return from_core(links, np.asarray(points, np.float64)), np.asarray(base_log_prob), *_fields(info)
+        rows = density.frame.decode(np.asarray(points, np.float64))
+        return rows, np.asarray(base_log_prob), *_fields(info)
 
-    return _Drawn(*in_chunks(one_chunk, index, chunk_rows(flow.shape)))
+    return _Drawn(*in_chunks(one_chunk, index, chunk_rows(density.shape)))
 
 
-def to_base(flow: Transformed, rows: Rows, condition=None) -> np.ndarray:
+def to_base(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     """Map rows to the coordinates of the base, where the data look standard normal."""
-    core, links = _forward(flow)
+    core, frame = _forward(flow), Density.of(flow).frame
     to_base, condition = Invert(core.bijection), _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        return (_transform_chunk(to_base, on_device(to_core(links, chunk)[0]), _of_chunk(condition, index)),)
+        return (_transform_chunk(to_base, on_device(frame.encode(chunk)[0]), _of_chunk(condition, index)),)
 
     return in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0].astype(np.float64)
 
 
-def from_base(flow: Transformed, rows: Rows, condition=None) -> np.ndarray:
+def from_base(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     """Map rows of the base's coordinates to the data's: the inverse of `to_base`."""
-    core, links = _forward(flow)
+    core, frame = _forward(flow), Density.of(flow).frame
     condition = _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):
         points = _transform_chunk(core.bijection, on_device(chunk), _of_chunk(condition, index))
-        return (from_core(links, np.asarray(points, np.float64)),)
+        return (frame.decode(np.asarray(points, np.float64)),)
 
     return in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
 
 
-def paths(flow: Transformed, rows: Rows, num_times: int, condition=None) -> np.ndarray:
+def paths(flow: Flow, rows: Rows, num_times: int, condition=None) -> np.ndarray:
     """Return the paths from base to data that end at `rows`, of shape ``(num_times, rows, columns)``."""
-    core, links = _forward(flow)
+    core, frame = _forward(flow), Density.of(flow).frame
     cnf, condition = cnf_of(core), _checked(flow, condition, len(rows))
     times = np.linspace(cnf.t1, cnf.t0, num_times).astype(float_dtype())
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        path = _path_chunk(cnf, on_device(to_core(links, chunk)[0]), _of_chunk(condition, index), times)
-        return (from_core(links, np.asarray(path, np.float64)),)
+        path = _path_chunk(cnf, on_device(frame.encode(chunk)[0]), _of_chunk(condition, index), times)
+        return (frame.decode(np.asarray(path, np.float64)),)
 
     return np.moveaxis(in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0], 1, 0)[::-1]
 
 
-def velocity(flow: Transformed, rows: Rows, time: float, condition=None) -> np.ndarray:
+def velocity(flow: Flow, rows: Rows, time: float, condition=None) -> np.ndarray:
     """Return the velocity at each row at a time from 0 (base) to 1 (data), in units of the data per unit of time."""
-    core, links = _forward(flow)
+    core, frame = _forward(flow), Density.of(flow).frame
     cnf, condition = cnf_of(core), _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        x, _ = to_core(links, chunk)
+        x, _ = frame.encode(chunk)
         now = np.asarray(time, float_dtype())
         v = np.asarray(_velocity_chunk(cnf, on_device(x), _of_chunk(condition, index), now), np.float64)
         # The closed forms' change along the velocity, by the difference of two steps so small that they are straight.
         step = 1e-4 / np.maximum(1.0, np.linalg.norm(v, axis=1, keepdims=True))
-        return ((from_core(links, x + step * v) - from_core(links, x - step * v)) / (2 * step),)
+        return ((frame.decode(x + step * v) - frame.decode(x - step * v)) / (2 * step),)
 
     return in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
 
 
-def gradient(flow: Transformed, rows: Rows, condition=None) -> np.ndarray:
+def gradient(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     """Return the gradient of the log-density with respect to each row, in nats per unit of each column."""
-    core, links = core_and_links(flow)
+    density = Density.of(flow)
     # The outermost link runs on the host, for its digits; it is affine, so the chain rule is a division.
-    outer = links[-1:]
-    inner = in_default_precision(Transformed(core.base, Chain([core.bijection, *links[:-1]])))
-    scale = outer[0].scale if outer and isinstance(outer[0], Standardize) else 1.0
-    if outer and not isinstance(outer[0], Standardize):
-        raise TypeError(
-            f"Expected Standardize as the last link, got {type(outer[0]).__name__}; try grad of flow.log_prob."
-        )
-
+    units = Standardize(np.zeros(density.shape), np.ones(density.shape))
+    outer, *inner = density.frame.links or (units,)
+    if not isinstance(outer, Standardize):
+        raise TypeError(f"Expected Standardize as the first link, got {type(outer).__name__}; try grad of log_prob.")
+    frame = Frame(density.shape, (outer,))
+    inside = in_default_precision(Density(density.core, Frame(density.shape, tuple(inner))))
     condition = _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        slopes = _gradient_chunk(inner, on_device(to_core(outer, chunk)[0]), _of_chunk(condition, index))
-        return (np.asarray(slopes, np.float64) / scale,)
+        slopes = _gradient_chunk(inside, on_device(frame.encode(chunk)[0]), _of_chunk(condition, index))
+        return (np.asarray(slopes, np.float64) / outer.scale,)
 
     return in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
 
 
-def to_core(links: list[AbstractBijection], rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Map rows of the data's coordinates through the closed forms; return the images and log-determinants."""
-    log_det = np.zeros(len(rows))
-    for link in links[::-1]:
-        rows, change = link.inverse_and_log_det(rows)  # pyright: ignore[reportArgumentType, reportAssignmentType]
-        log_det = log_det + change
-    return rows, log_det
-
-
-def from_core(links: list[AbstractBijection], rows: Rows) -> np.ndarray:
-    """Map points of the core's coordinates through the closed forms to the data's."""
-    for link in links:
-        rows, _ = link.transform_and_log_det(rows)  # pyright: ignore[reportArgumentType, reportAssignmentType]
-    return rows
-
-
-def _forward(flow: Transformed) -> tuple[Transformed, list[AbstractBijection]]:
-    """Return the core, which no gradient is asked of, and the closed forms: that takes a third less time to trace."""
-    core, links = core_and_links(flow)
+def _forward(flow: Flow) -> Transformed:
+    """Return the core, as no gradient is asked of it: that takes a third less time to trace."""
     alone = lambda integrator: dataclasses.replace(integrator, adjoint=diffrax.ForwardMode())
-    return in_default_precision(map_integrators(alone, core)), links
+    return in_default_precision(map_integrators(alone, Density.of(flow).core))
 
 
 def _fields(info: SolveInfo) -> tuple:

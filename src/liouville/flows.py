@@ -1,5 +1,6 @@
 """Recipes: members of the nine nouns put together under a name, from strings and numbers."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -24,13 +25,15 @@ from .bijections import (
     multiscale,
 )
 from .couplings import ExactOT
-from .dequantization import Quantized, UniformDequantization, VariationalDequantization
-from .distributions import Normal, Transformed, cnf_of, core_and_links
+from .density import Density
+from .dequantization import VariationalDequantization
+from .distributions import Normal, Transformed, cnf_of
 from .divergences import AbstractDivergence, Exact, Hutchinson
+from .frames import Frame
 from .integrate import CONSTANT_STEP_SOLVERS, SOLVERS, Integrator
 from .objectives import (
     AbstractObjective,
-    Dequantized,
+    Encoded,
     FlowMatching,
     MaximumLikelihood,
     RandomEndTime,
@@ -257,7 +260,7 @@ class ImageRecipe(NamedTuple):
     objective
         Function of the number of pixels that makes the objective; likelihoods are in bits per dimension.
     preprocess
-        How pixels become numbers: a key of `liouville.preprocessing.PIXELS`.
+        How pixels become numbers: a key of `liouville.frames.PIXELS`.
     small_field, field
         Keys of `IMAGE_FIELDS`: for pictures of at most `small_size` numbers, and for others.
     small_size
@@ -297,7 +300,7 @@ CONVOLUTIONAL = ("conv", "unet")
 
 def in_bits(objective: AbstractObjective, size: int) -> AbstractObjective:
     """Return a likelihood of pictures of so many pixels in bits per dimension."""
-    return WeightedSum([(1 / (size * math.log(2)), Dequantized(objective))])
+    return WeightedSum([(1 / (size * math.log(2)), Encoded(objective))])
 
 
 def rnode_image(size: int, penalties: tuple[type, ...] = (KineticEnergy, JacobianFrobenius)) -> AbstractObjective:
@@ -310,7 +313,7 @@ def rnode_image(size: int, penalties: tuple[type, ...] = (KineticEnergy, Jacobia
 IMAGE_RECIPES = {
     "flow_matching_image": ImageRecipe(
         2023, "Lipman and others, Flow matching for generative modeling", "CIFAR-10 2.99 bits/dim",
-        lambda size: Dequantized(FlowMatching()), "margins", "mlp", "unet", 100, False, True, 1e-3, 128,
+        lambda size: Encoded(FlowMatching()), "margins", "mlp", "unet", 100, False, True, 1e-3, 128,
     ),
     "ffjord_image": ImageRecipe(
         2019, "Grathwohl and others, FFJORD", "MNIST 0.99, CIFAR-10 3.40 bits/dim",
@@ -402,33 +405,28 @@ class NoiseFlow(eqx.Module):
         return VariationalDequantization(Transformed(base, CNF(BesidePicture(field), ONE_PROBE, FOUR_STEPS)))
 
 
-class QuantizedFlow(eqx.Module):
-    """A flow of pictures of whole numbers: call it with a key to build it.
+class FramedFlow(eqx.Module):
+    """A flow of pictures of whole numbers, in its frame: call it with a key to build it.
 
     Parameters
     ----------
     flow
-        Builds the trained flow.
-    links
-        The closed forms behind it, towards the data, in the order of a `Chain`.
+        Builds the core.
+    frame
+        What is done to pictures before it.
     noise
-        Builds the noise; None is uniform noise.
-    levels
-        Number of values that a pixel can have.
+        Builds the frame's noise; None leaves it as it is.
     """
 
     flow: ImageFlow
-    links: tuple[AbstractBijection, ...]
-    noise: NoiseFlow | None
-    levels: int = eqx.field(static=True)
+    frame: Frame
+    noise: NoiseFlow | None = None
 
-    def __call__(self, key: Key) -> Quantized:
-        """Build the flow, with weights drawn from `key`."""
+    def __call__(self, key: Key) -> Density:
+        """Build the density, with weights drawn from `key`."""
         key, noise_key = jax.random.split(key)
-        core = self.flow(key)
-        parts = core.bijection.links if isinstance(core.bijection, Chain) else (core.bijection,)
-        noise = UniformDequantization() if self.noise is None else self.noise(noise_key)
-        return Quantized(Transformed(core.base, Chain([*parts, *self.links])), noise, self.levels)
+        frame = self.frame if self.noise is None else dataclasses.replace(self.frame, noise=self.noise(noise_key))
+        return Density(self.flow(key), frame)
 
 
 def integrator_of(solver: str, rtol: float, atol: float) -> Integrator:
@@ -443,22 +441,24 @@ def with_tolerance(flow: Tree, factor: float) -> Tree:
     return map_integrators(lambda integrator: integrator.with_tolerance(factor), flow)
 
 
-def until(flow: Transformed, time: float) -> Transformed:
-    """Return the flow that ends at a time from 0 (base) to 1 (data): the density on the way, in the data's coordinates.
+Flow = TypeVar("Flow", Transformed, Density)
 
-    The closed forms behind the CNF stay: they are no part of the way.
+
+def until(flow: Flow, time: float) -> Flow:
+    """Return the flow that ends at a time from 0 (base) to 1 (data): of a `Density`, in the data's coordinates.
+
+    Its frame stays as it is: it is no part of the way.
 
     Raises
     ------
     TypeError
-        Where the flow is no CNF with closed forms behind it.
+        Where the flow is no CNF.
     """
-    core, links = core_and_links(flow)
-    cnf = cnf_of(core)
+    if isinstance(flow, Density):
+        return dataclasses.replace(flow, core=until(flow.core, time))
+    cnf = cnf_of(flow)
     # An array, so that another time compiles nothing.
-    end = np.asarray(cnf.t0 + time * (cnf.t1 - cnf.t0))
-    shorter = eqx.tree_at(lambda c: c.t1, cnf, end)
-    return Transformed(core.base, Chain([shorter, *links]))
+    return eqx.tree_at(lambda f: f.bijection.t1, flow, np.asarray(cnf.t0 + time * (cnf.t1 - cnf.t0)))
 
 
 def with_divergence(flow: Tree, divergence: AbstractDivergence) -> Tree:

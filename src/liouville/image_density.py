@@ -1,12 +1,12 @@
 """The friendly layer of pictures: their density as an estimator, in bits per dimension."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple, overload
 
+import equinox as eqx
 import jax
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
@@ -20,11 +20,12 @@ from ._model_file import SavedMixin, image_facts, portable_params
 from ._progress import Watch, progress_bar, told
 from ._splits import split_pictures
 from .data import check_pictures
-from .dequantization import AbstractDequantization, MidPoints, Quantized
+from .density import Density
+from .dequantization import AbstractDequantization, MidPoints, UniformDequantization
 from .divergences import Exact, Hutchinson
+from .frames import fit_pictures
 from .metrics import bits_per_dim, likelihood
-from .preprocessing import fit_pixels
-from .selection import Race, Runner
+from .selection import Candidate, Race
 from .training import Budget, StreamedData, Trainer, TrainingData
 
 # Pictures of more bytes than this stay in their file, and are on the device a part at a time.
@@ -79,7 +80,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         Size of its network.
     preprocess
         How pixels become numbers: ``"margins"``, ``"logit"`` or ``"center"``
-        (`liouville.preprocessing.fit_pixels`).
+        (`liouville.frames.fit_pictures`).
     levels
         Number of values that a pixel can have, at most 256.
     dequantization
@@ -110,8 +111,8 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
 
     Attributes
     ----------
-    flow_ : Quantized
-        The density of pixels between 0 and 1, in JAX, and the noise.
+    flow_ : Density
+        The density, in JAX: its core is a flow, its frame is what is done to pixels before it.
     history_ : dict of lists
         Steps, seconds, training loss, evaluations of the field per picture, skipped steps, validation bits per
         dimension (``bits_per_dim``) and the same in nats (``nll``); penalties by name, as they count in the loss.
@@ -215,8 +216,8 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         identity = {"parameters": portable_params(self), "rows": len(pixels), "seed": seed}
         file = TrainingFile(self.checkpoint, identity, pixels)
 
-        def take(runner: Runner) -> None:
-            self._keep(runner.trainer, settings, len(pixels), seed, time.perf_counter() - started)
+        def take(candidate: Candidate) -> None:
+            self._keep(candidate.trainer, settings, len(pixels), seed, time.perf_counter() - started)
 
         with progress_bar(self.verbose) as watch:
             told_of = partial(told, shown_in_bits(watch, pixels[0].size), callback)
@@ -230,13 +231,13 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         held_out, train = split_pictures(pixels, size, seed)
         deadline = None if self.max_seconds is None else started + self.max_seconds
 
-        def score(pictures: Quantized, num: int) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
-            return evaluation.score_quantized(flows.with_divergence(pictures, Hutchinson()), held_out[:num])
+        def score(pictures: Density, num: int) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
+            return evaluation.score(flows.with_divergence(pictures, Hutchinson()), held_out[:num])
 
-        def enter_kind(kind: str) -> Runner:
-            links = fit_pixels(kind, pixels[np.sort(train[:_MOST_FITTED])], self.levels)
+        def prepare(kind: str) -> Candidate:
+            frame = fit_pictures(kind, pixels[np.sort(train[:_MOST_FITTED])], self.levels, UniformDequantization())
             trainer = Trainer(
-                flows.QuantizedFlow(settings.flow, tuple(links), settings.noise, self.levels),
+                flows.FramedFlow(settings.flow, frame, settings.noise),
                 settings.objective,
                 training_data(pixels, np.sort(train), settings.options.batch_size, seed),
                 # As many as have chosen before.
@@ -249,12 +250,12 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
             if deadline is not None:
                 timed = partial(score, trainer.best_flow())
                 num, trainer.least_validate_seconds = validated_in_time(timed, len(held_out), deadline)
-            return told_of(Runner(kind, [], trainer))
+            return told_of(Candidate(kind, None, trainer))
 
-        return Race([settings.preprocess], enter_kind)
+        return Race([settings.preprocess], prepare)
 
     def _keep(self, trainer: Trainer, settings: Settings, num: int, seed: int, seconds: float) -> None:
-        self.flow_: Quantized = trainer.best_flow()
+        self.flow_: Density = trainer.best_flow()
         size = int(np.prod(settings.flow.shape))
         self.history_ = dict(trainer.history)
         self.history_["bits_per_dim"] = [bits_per_dim(nll, size) for nll in trainer.history["nll"]]
@@ -411,7 +412,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
             Bytes; with a warning where a solve failed, whose picture is black.
         """
         check_is_fitted(self)
-        pixels, info = evaluation.sample_quantized(self.flow_, check_count("n", n), seed=seed_of(random_state))
+        pixels, info = evaluation.sample(self.flow_, check_count("n", n), seed=seed_of(random_state))
         evaluation.warn_of_failures(info)
         return pixels
 
@@ -431,12 +432,11 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         chosen = rng_of(random_state).permutation(len(pixels))[: check_count("num_pictures", num_pictures)]
         pictures = flows.with_divergence(self.flow_, Hutchinson())
         tight = flows.with_tolerance(pictures, 0.1)
-        score = lambda flow: evaluation.score_quantized(flow, pixels[chosen])[0]
-        return evaluation.compare(score(pictures), score(tight))
+        return evaluation.certify(pictures, tight, pixels[chosen])
 
     def _check(self, X) -> np.ndarray:
         check_is_fitted(self)
-        return check_pictures(X, self.levels, self.flow_.density.shape)
+        return check_pictures(X, self.levels, self.flow_.shape)
 
     def _score(
         self,
@@ -452,8 +452,8 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         divergence = Exact() if num_probes is None else Hutchinson(num_probes=num_probes)
         pictures = flows.with_divergence(self.flow_, divergence)
         if noise is not None:
-            pictures = dataclasses.replace(pictures, dequantization=noise)
-        return evaluation.score_quantized(pictures, pixels, seed=seed_of(random_state), num_draws=num_draws)
+            pictures = eqx.tree_at(lambda p: p.frame.noise, pictures, noise)
+        return evaluation.score(pictures, pixels, seed=seed_of(random_state), num_draws=num_draws)
 
 
 def validated_in_time(score: Callable[[int], Any], most: int, deadline: float) -> tuple[int, float]:

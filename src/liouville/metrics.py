@@ -13,8 +13,7 @@ from sklearn.neighbors import KernelDensity
 
 from ._copies import first_copies
 from ._types import Rows
-from .bijections import Standardize
-from .evaluation import to_core
+from .frames import fit_table
 
 _MIXTURE_SIZES = (1, 2, 4, 6, 8, 12, 16, 20)
 _MOST_MIXTURE_ROWS = 10_000
@@ -107,9 +106,8 @@ def evaluate_baselines(train: Rows, test: Rows, seed: int = 0) -> list[Likelihoo
 
 def evaluate_baseline(name: str, train: Rows, test: Rows, seed: int = 0) -> Likelihood:
     """Return the test likelihood of one of `BASELINES`, as `evaluate_baselines` does of all."""
-    scale = Standardize.fit(train, np.ones(len(train)))
-    rows, _ = to_core([scale], train)
-    points, log_det = to_core([scale], test)
+    frame, rows = fit_table("standardize", train, np.ones(len(train)))
+    points, log_det = frame.encode(test)
     rows = rows[np.random.default_rng(seed).permutation(len(train))]
     return likelihood(name, BASELINES[name](rows, seed)(points) + log_det)
 

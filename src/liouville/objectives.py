@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._types import Key, Point, Scalar
+from ._types import Key, Scalar
 from .bijections import CNF, PowerSeries, map_cnfs, map_integrators, with_series
 from .couplings import AbstractCoupling, Independent
-from .dequantization import Quantized
-from .distributions import Transformed, cnf_of, core_and_links
+from .density import Density
+from .distributions import Transformed, cnf_of
 from .divergences import AbstractDivergence
 from .integrate import Integrator, SolveInfo
 from .paths import AbstractPath, LinearPath
@@ -258,10 +258,10 @@ class MixedPrecision(AbstractObjective):
         return LowPrecision(field, self.dtype)
 
 
-class Dequantized(AbstractObjective):
-    """An objective of a flow of whole numbers (`Quantized`), on noise-filled points in the coordinates of its core.
+class Encoded(AbstractObjective):
+    """An objective of a `Density`, on data: its core's, on the points that its frame makes of them, noise drawn anew.
 
-    With a likelihood the loss is the bound of minus the log-probability, in nats.
+    With a likelihood the loss is minus the mean log-density, in nats, in the data's units; of whole numbers its bound.
 
     Parameters
     ----------
@@ -271,13 +271,14 @@ class Dequantized(AbstractObjective):
     Examples
     --------
     >>> import equinox as eqx, jax, jax.numpy as jnp
-    >>> from liouville.bijections import CNF, Chain, Logit
-    >>> from liouville.dequantization import Quantized, UniformDequantization
+    >>> from liouville.bijections import CNF, Logit
+    >>> from liouville.dequantization import UniformDequantization
     >>> from liouville.distributions import Normal, Transformed
+    >>> from liouville.frames import Frame
     >>> from liouville.vector_fields import MLP
-    >>> chain = Chain([CNF(MLP((2,), key=jax.random.key(0))), Logit((2,), alpha=0.05)])
-    >>> pictures = Quantized(Transformed(Normal.standard((2,)), chain), UniformDequantization())
-    >>> objective, batch = Dequantized(MaximumLikelihood()), Batch(jnp.full((4, 2), 128))
+    >>> core = Transformed(Normal.standard((2,)), CNF(MLP((2,), key=jax.random.key(0))))
+    >>> pictures = Density(core, Frame((2,), (Logit((2,), alpha=0.05),), 256, UniformDequantization()))
+    >>> objective, batch = Encoded(MaximumLikelihood()), Batch(jnp.full((4, 2), 128))
     >>> loss, _ = eqx.filter_jit(objective)(pictures, batch, key=jax.random.key(1))
     >>> print(10 < loss < 11)
     True
@@ -285,20 +286,12 @@ class Dequantized(AbstractObjective):
 
     objective: AbstractObjective
 
-    def __call__(self, flow: Quantized, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __call__(self, flow: Density, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the objective's loss, and for a likelihood what noise and closed forms change of it."""
         noise_key, key = jax.random.split(key)
-        core, links = core_and_links(flow.density)
-
-        def to_core(x: Point, key: Key) -> tuple[Point, Scalar]:
-            x, change = flow.dequantize(x, key)
-            for link in links[::-1]:
-                x, log_det = link.inverse_and_log_det(x)
-                change = change + log_det
-            return x, change
-
-        points, change = jax.vmap(to_core)(batch.x, jax.random.split(noise_key, len(batch.x)))
-        loss, watched = self.objective(core, Batch(points, batch.condition), key=key)
+        encode = lambda x, key: flow.frame.encode(x, flow.frame.draw(x, key))
+        points, change = jax.vmap(encode)(batch.x, jax.random.split(noise_key, len(batch.x)))
+        loss, watched = self.objective(flow.core, Batch(points, batch.condition), key=key)
         return loss if isinstance(self.objective, FlowMatching) else loss - jnp.mean(change), watched
 
 

@@ -10,11 +10,11 @@ from jaxtyping import PyTree
 
 from . import evaluation
 from ._types import Rows
-from .bijections import AbstractBijection, Chain
+from .density import Density
 from .distributions import Transformed
 from .divergences import AbstractDivergence
 from .flows import with_divergence
-from .preprocessing import fit_links
+from .frames import Frame, fit_table
 from .training import Budget, Trainer, TrainingData, clearly_better
 
 _RACE_PROGRESS = 0.03
@@ -36,36 +36,36 @@ class Split:
 
 
 @dataclasses.dataclass
-class Runner:
-    """A kind of preprocessing in training: its trainer, and the closed forms that the trained flow does not hold."""
+class Candidate:
+    """A kind of preprocessing in training: its trainer, and the frame that the trained flow does not hold, or None."""
 
     kind: str
-    links: list[AbstractBijection]
+    frame: Frame | None
     trainer: Trainer
 
-    def flow(self, params: PyTree) -> Any:
-        """Return the flow with these parameters, base to data: the trainer's, and the closed forms behind it."""
-        core = self.trainer.flow(params)
-        return Transformed(core.base, Chain([core.bijection, *self.links])) if self.links else core
+    def density(self, params: PyTree) -> Density:
+        """Return the density with these parameters."""
+        flow = self.trainer.flow(params)
+        return flow if self.frame is None else Density(flow, self.frame)
 
 
-def enter(
+def prepare(
     kind: str,
     split: Split,
     divergence: AbstractDivergence,
     make_trainer: Callable[[TrainingData, Callable], Trainer],
-) -> Runner:
-    """Fit the closed forms of a kind; make the trainer of the core in their coordinates, judged by a divergence."""
-    links, core_rows, _ = fit_links(kind, split.rows, split.weight)
-    core_validation, log_det = evaluation.to_core(links, split.validation_rows)
+) -> Candidate:
+    """Fit the frame of a kind; make the trainer of the core in its coordinates, judged by a divergence."""
+    frame, points = fit_table(kind, split.rows, split.weight)
+    validation_points, log_det = frame.encode(split.validation_rows)
 
     def validate(core: Transformed) -> np.ndarray:
-        log_prob, _ = evaluation.score(with_divergence(core, divergence), core_validation)
+        log_prob, _ = evaluation.score(with_divergence(core, divergence), validation_points)
         # A weighted mean as a plain one: rows carry their share of the weight. NLLs are compared
         # between kinds, so they are in the units of the data.
         return (log_prob + log_det) * split.validation_weight
 
-    return Runner(kind, links, make_trainer(TrainingData.pad(core_rows, split.weight), validate))
+    return Candidate(kind, frame, make_trainer(TrainingData.pad(points, split.weight), validate))
 
 
 class Race:
@@ -79,26 +79,26 @@ class Race:
     ----------
     kinds
         Names, the simplest first.
-    enter_kind
-        Function of a kind that returns its runner, at the start.
+    prepare
+        Function of a kind that returns its candidate, not trained yet.
     """
 
-    def __init__(self, kinds: list[str], enter_kind: Callable[[str], Runner]):
-        self.kinds, self.enter_kind = kinds, enter_kind
-        self.runners: dict[str, Runner] = {}
+    def __init__(self, kinds: list[str], prepare: Callable[[str], Candidate]):
+        self.kinds, self.prepare = kinds, prepare
+        self.candidates: dict[str, Candidate] = {}
         self.goal, self.finalists, self.winner = None, [], None
         self.saved: dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]] = {}
         self.keep: Callable[[], None] = lambda: None
 
-    def run(self) -> Runner:
+    def run(self) -> Candidate:
         """Return the winner."""
         if self.winner is None:
             self._run_legs()
             self.winner = self.best().kind
-        return self._enter(self.winner)
+        return self._prepared(self.winner)
 
     def _run_legs(self) -> None:
-        first = self._enter(self.kinds[0]).trainer
+        first = self._prepared(self.kinds[0]).trainer
         if len(self.kinds) == 1 or first.budget.is_over():
             return
         if self.goal is None:
@@ -107,35 +107,35 @@ class Race:
         for kind in self.kinds[1:]:
             if first.budget.is_over():
                 return
-            run_leg(self._enter(kind).trainer, self.goal, pace=first)
-        self.finalists = self.finalists or [runner.kind for runner in finalists([*self.runners.values()])]
+            run_leg(self._prepared(kind).trainer, self.goal, pace=first)
+        self.finalists = self.finalists or [candidate.kind for candidate in finalists([*self.candidates.values()])]
         if len(self.finalists) > 1 and not first.budget.is_over():
-            ahead, behind = (self.runners[kind].trainer for kind in self.finalists)
+            ahead, behind = (self.candidates[kind].trainer for kind in self.finalists)
             run_leg(ahead, _FINAL_LENGTH * self.goal)
             run_leg(behind, _FINAL_LENGTH * self.goal, pace=ahead)
 
-    def _enter(self, kind: str) -> Runner:
-        if kind not in self.runners:
-            runner = self.runners[kind] = self.enter_kind(kind)
-            runner.trainer.keep = self.keep
+    def _prepared(self, kind: str) -> Candidate:
+        if kind not in self.candidates:
+            candidate = self.candidates[kind] = self.prepare(kind)
+            candidate.trainer.keep = self.keep
             if kind in self.saved:
-                runner.trainer.restore(*self.saved[kind])
+                candidate.trainer.restore(*self.saved[kind])
             else:
-                runner.trainer.validate()
-        return self.runners[kind]
+                candidate.trainer.validate()
+        return self.candidates[kind]
 
-    def best(self) -> Runner:
-        """Return the best runner so far."""
-        able = self.finalists or [kind for kind, runner in self.runners.items() if runner.trainer.best_rows.size]
-        best, *others = (self.runners[kind] for kind in ([self.winner] if self.winner else able))
-        for runner in others:
-            if clearly_better(runner.trainer.best_rows, best.trainer.best_rows, _RACE_STD_ERRORS):
-                best = runner
+    def best(self) -> Candidate:
+        """Return the best candidate so far."""
+        able = self.finalists or [kind for kind, one in self.candidates.items() if one.trainer.best_rows.size]
+        best, *others = (self.candidates[kind] for kind in ([self.winner] if self.winner else able))
+        for candidate in others:
+            if clearly_better(candidate.trainer.best_rows, best.trainer.best_rows, _RACE_STD_ERRORS):
+                best = candidate
         return best
 
-    def stop(self) -> Runner | None:
-        """Return the best runner of a race that was interrupted, its last weights validated; None before a step."""
-        trained = [runner.trainer for runner in self.runners.values() if int(runner.trainer.state.step) > 0]
+    def stop(self) -> Candidate | None:
+        """Return the best candidate of a race that was interrupted, its last weights validated; None before a step."""
+        trained = [candidate.trainer for candidate in self.candidates.values() if int(candidate.trainer.state.step) > 0]
         # An interrupt while it validates: what was validated before is then the best.
         with contextlib.suppress(KeyboardInterrupt):
             for trainer in trained:
@@ -146,15 +146,15 @@ class Race:
 
     def arrays(self) -> PyTree:
         """Return the arrays that it needs to go on: of all kinds, or of the one that has won."""
-        return {kind: runner.trainer.arrays() for kind, runner in self._going_on()}
+        return {kind: candidate.trainer.arrays() for kind, candidate in self._going_on()}
 
     def facts(self) -> dict[str, Any]:
         """Return what else it needs to go on, in JSON's types."""
-        trainers = {kind: runner.trainer.facts() for kind, runner in self._going_on()}
+        trainers = {kind: candidate.trainer.facts() for kind, candidate in self._going_on()}
         return {"goal": self.goal, "finalists": self.finalists, "winner": self.winner, "trainers": trainers}
 
-    def _going_on(self) -> list[tuple[str, Runner]]:
-        return [(kind, runner) for kind, runner in self.runners.items() if self.winner in (None, kind)]
+    def _going_on(self) -> list[tuple[str, Candidate]]:
+        return [(kind, candidate) for kind, candidate in self.candidates.items() if self.winner in (None, kind)]
 
     def restore(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Take up what `arrays`, by the names that `checkpoint.named_arrays` gives them, and `facts` returned."""
@@ -165,17 +165,17 @@ class Race:
             self.saved[kind] = (named, own)
 
 
-def finalists(runners: list[Runner]) -> list[Runner]:
+def finalists(candidates: list[Candidate]) -> list[Candidate]:
     """Return the kinds that may still win, at most two, in the order of their simplicity.
 
     A closed form that bends more starts ahead and may end behind: a field learns late what is hard. So a
     kind goes on that lags by less than what it has gained since its start.
     """
-    mean = lambda runner: float(np.mean(runner.trainer.best_rows))
-    best, *others = sorted(runners, key=mean, reverse=True)
-    gain = lambda runner: mean(runner) - float(np.mean(runner.trainer.first_rows))
-    able = [best, *[runner for runner in others if mean(best) - mean(runner) < gain(runner)][:1]]
-    return [runner for runner in runners if runner in able]
+    mean = lambda candidate: float(np.mean(candidate.trainer.best_rows))
+    best, *others = sorted(candidates, key=mean, reverse=True)
+    gain = lambda candidate: mean(candidate) - float(np.mean(candidate.trainer.first_rows))
+    able = [best, *[candidate for candidate in others if mean(best) - mean(candidate) < gain(candidate)][:1]]
+    return [candidate for candidate in candidates if candidate in able]
 
 
 def run_leg(trainer: Trainer, goal: float, pace: Trainer | None = None) -> None:

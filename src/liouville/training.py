@@ -280,7 +280,7 @@ class Trainer:
     Parameters
     ----------
     build
-        Function of a key that builds the flow: a `Transformed`, or a `Quantized` of whole numbers.
+        Function of a key that builds what is trained: a `Transformed`, or a `Density`, whose noise is trained with it.
     objective
         What is made small.
     data

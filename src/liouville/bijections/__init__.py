@@ -26,3 +26,4 @@ from ._radial import Radial as Radial
 from ._residual import PowerSeries as PowerSeries
 from ._residual import Residual as Residual
 from ._residual import with_series as with_series
+from ._splines import namespace as namespace

@@ -37,11 +37,6 @@ class Standardize(AbstractBijection):
         self.shape, self.cond_shape = self.loc.shape, None
 
     @staticmethod
-    def blank(size: int | tuple[int, ...]) -> "Standardize":
-        """Return the identity on `size` columns, or on a shape: a frame that a file's arrays fit into."""
-        return Standardize(np.zeros(size), np.ones(size))
-
-    @staticmethod
     def fit(x: Rows, weight: np.ndarray) -> "Standardize":
         """Return the map with the mean and the standard deviation of the weighted rows."""
         loc = np.average(x, axis=0, weights=weight)
@@ -97,11 +92,6 @@ class Whiten(AbstractBijection):
     def __init__(self, loc, axes, scale):
         self.loc, self.axes, self.scale = constant(loc), constant(axes), constant(scale)
         self.shape, self.cond_shape = self.loc.shape, None
-
-    @staticmethod
-    def blank(size: int) -> "Whiten":
-        """Return the identity on `size` columns: a frame that a file's arrays fit into."""
-        return Whiten(np.zeros(size), np.eye(size), np.ones(size))
 
     @staticmethod
     def fit(x: Rows, weight: np.ndarray) -> "Whiten":

@@ -46,11 +46,6 @@ class GaussianMargins(AbstractBijection):
         self.shape, self.cond_shape = (self.table.shape[1],), None
 
     @staticmethod
-    def blank(size: int) -> "GaussianMargins":
-        """Return the identity on `size` columns: a frame that a file's arrays fit into."""
-        return GaussianMargins(identity_table(size))
-
-    @staticmethod
     def fit(x: Rows, weight: np.ndarray) -> "GaussianMargins":
         """Return the map through the quantiles of the weighted rows."""
         columns = []
@@ -110,11 +105,6 @@ class GaussianRadius(AbstractBijection):
         self.shape, self.cond_shape = (size,), None
 
     @staticmethod
-    def blank(size: int) -> "GaussianRadius":
-        """Return the identity on `size` columns: a frame that a file's arrays fit into."""
-        return GaussianRadius(identity_table(1), size)
-
-    @staticmethod
     def fit(x: Rows, weight: np.ndarray) -> "GaussianRadius":
         """Return the map through the quantiles of the weighted rows' distances from the origin."""
         size = x.shape[1]
@@ -142,12 +132,6 @@ class GaussianRadius(AbstractBijection):
         after, log_slope = curve(self.table, before)
         stretch = after - before
         return x * namespace(x).exp(stretch), (self.shape[0] * stretch + log_slope)[..., 0]
-
-
-def identity_table(columns: int) -> np.ndarray:
-    """Return knots, values and slopes of straight lines."""
-    knots = np.broadcast_to(np.linspace(-1, 1, NUM_KNOTS), (columns, NUM_KNOTS))
-    return np.stack([knots, knots, np.ones_like(knots)])
 
 
 def _log_radius(x) -> Any:

@@ -110,11 +110,6 @@ class PixelMargins(AbstractBijection):
         self.shape, self.cond_shape = probability.shape[:-1], None
 
     @staticmethod
-    def blank(shape: tuple[int, ...], levels: int) -> "PixelMargins":
-        """Return the map of pixels of equal levels: a frame that a file's arrays fit into."""
-        return PixelMargins(np.full((*shape, levels), 1 / levels))
-
-    @staticmethod
     def fit(pixels: np.ndarray, levels: int) -> "PixelMargins":
         """Return the map of whole numbers ``(n, height, width, channels)``, by how often each pixel has each level."""
         size = int(np.prod(pixels.shape[1:]))

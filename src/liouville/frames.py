@@ -1,0 +1,189 @@
+"""Frames: how data become the points on which the core of a density is a distribution, and back."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from ._types import Key, Point, Rows, Scalar
+from .bijections import (
+    AbstractBijection,
+    GaussianMargins,
+    GaussianRadius,
+    Logit,
+    PixelMargins,
+    Standardize,
+    Whiten,
+    namespace,
+)
+from .dequantization import AbstractDequantization
+
+PREPROCESSORS: dict[str, tuple] = {
+    # From the data towards the base: each is fitted to what the one before it makes of the data.
+    # The first is the one that another must clearly beat.
+    "whiten": (Standardize, Whiten),
+    "standardize": (Standardize,),
+    "gaussian_margins": (Standardize, GaussianMargins, Whiten),
+    "gaussian_radius": (Standardize, Whiten, GaussianRadius),
+}
+# How pixels, noise added and between 0 and 1, become the numbers that a flow sees.
+PIXELS = ("margins", "logit", "center")
+
+_BLOCK_ROWS = 4096
+_MOST_CENTERED = 10_000
+
+
+class Frame(eqx.Module):
+    """What is done to data before a flow, and undone behind it: nothing in it is learned by gradients but noise.
+
+    Closed forms are fitted in float64 and, given NumPy's arrays, run in it on the host: that is how a table keeps its
+    digits. Whole numbers are filled up with noise first; the log-density of what comes of them is then a bound.
+
+    Parameters
+    ----------
+    shape
+        Shape of one point.
+    links
+        Closed forms, from the data towards the core: each maps by its inverse.
+    levels
+        Number of values of each entry, where the data are whole numbers from 0 on; None where they are no such numbers.
+    noise
+        Noise in [0, 1) that is added to whole numbers; with `levels`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> frame = Frame((1,), (Standardize([10.0], [2.0]),))
+    >>> points, log_det = frame.encode(np.array([[14.0]]))
+    >>> print(points, log_det.round(4), frame.decode(points))
+    [[2.]] [-0.6931] [[14.]]
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    links: tuple[AbstractBijection, ...] = ()
+    levels: int | None = eqx.field(default=None, static=True)
+    noise: AbstractDequantization | None = None
+
+    def __check_init__(self):
+        shapes = {link.shape for link in self.links} - {self.shape}
+        if shapes:
+            raise ValueError(f"Expected links of shape {self.shape}, got {sorted(shapes)}; try links of one shape.")
+        if (self.levels is None) != (self.noise is None):
+            raise ValueError(
+                f"Expected noise and levels together, got levels={self.levels} and noise={self.noise}; try both."
+            )
+
+    def draw(self, x: Point, key: Key) -> tuple[Point, Scalar] | None:
+        """Draw the noise of one point, between 0 and 1, and its log-density in nats; None where there is no noise."""
+        return None if self.noise is None else self.noise.draw(self._shares(x), key)
+
+    def encode(self, x: Any, drawn: Any = None) -> tuple[Any, Any]:
+        """Map data to points of the core, on any leading axes.
+
+        Parameters
+        ----------
+        x
+            Data, of shape ``(..., *shape)``: NumPy's arrays, which are mapped in float64, or JAX's.
+        drawn
+            The noise of each point and its log-density (`draw`), where the frame has noise.
+
+        Returns
+        -------
+        points
+            Of shape ``(..., *shape)``.
+        log_det
+            What is to be added to the core's log-density, in nats: the log-determinant, and minus that of the noise.
+        """
+        change = 0.0
+        if self.levels is not None:
+            noise, log_density = drawn
+            x = self._shares(x) + noise / self.levels
+            change = -log_density - math.prod(self.shape) * math.log(self.levels)
+        for link in self.links:
+            x, log_det = link.inverse_and_log_det(x)
+            change = change + log_det
+        return x, change
+
+    def decode(self, points: Any) -> Any:
+        """Map points of the core to data, on any leading axes; whole numbers are bytes where points are NumPy's."""
+        points, _ = self.decode_and_log_det(points)
+        if self.levels is None:
+            return points
+        xp = namespace(points)
+        whole = xp.clip(xp.floor(points * self.levels), 0, self.levels - 1)
+        # Bytes have no NaN: who wants to know which solves failed asks the status.
+        return np.nan_to_num(whole).astype(np.uint8) if xp is np else whole
+
+    def decode_and_log_det(self, points: Any) -> tuple[Any, Any]:
+        """Map points of the core to data, whole numbers with their noise; return them and the log-determinants."""
+        change = 0.0
+        for link in self.links[::-1]:
+            points, log_det = link.transform_and_log_det(points)
+            change = change + log_det
+        return points, change
+
+    def _shares(self, x: Any) -> Any:
+        """Return whole numbers as shares of their range."""
+        return (x if namespace(x) is np else x.astype(jnp.result_type(float))) / self.levels
+
+
+def candidates(size: int) -> list[str]:
+    """Return the kinds that are worth trying on `size` columns: on one, whitening says nothing new."""
+    return list(PREPROCESSORS) if size > 1 else ["standardize", "gaussian_margins"]
+
+
+def fit_table(kind: str, rows: Rows, weight: np.ndarray) -> tuple[Frame, Rows]:
+    """Fit the frame of a table.
+
+    Parameters
+    ----------
+    kind
+        A key of `PREPROCESSORS`.
+    rows, weight
+        The table and the weight of its rows.
+
+    Returns
+    -------
+    frame : Frame
+        The closed forms.
+    points : ndarray
+        The table in the coordinates of the flow's core.
+    """
+    shape, links = rows.shape[1:], []
+    for bijection in PREPROCESSORS[kind]:
+        link = bijection.fit(rows, weight)
+        links.append(link)
+        # A block at a time: what lies between stays in the processor's cache.
+        blocks = [rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS)]
+        rows = np.concatenate([link.inverse_and_log_det(block)[0] for block in blocks])
+    return Frame(shape, tuple(links)), rows
+
+
+def fit_pictures(kind: str, pixels: np.ndarray, levels: int, noise: AbstractDequantization) -> Frame:
+    """Fit the frame of pictures of whole numbers.
+
+    Parameters
+    ----------
+    kind
+        ``"margins"``, each pixel through its distribution function; ``"logit"``, the same curve for all; or
+        ``"center"``, the mean picture taken away and one scale for all.
+    pixels
+        Pictures of shape ``(n, height, width, channels)``.
+    levels
+        Number of values that a pixel can have.
+    noise
+        What fills the gaps between them.
+    """
+    shape = pixels.shape[1:]
+    if kind == "margins":
+        link = PixelMargins.fit(pixels, levels)
+    elif kind == "logit":
+        # As FFJORD and RNODE have it: for grey pictures, and for coloured ones.
+        link = Logit(shape, 1e-5 if shape[-1] == 1 else 0.05)
+    else:
+        few = pixels[:: 1 + len(pixels) // _MOST_CENTERED].astype(np.float64)
+        mean, spread = (few.mean(axis=0) + 0.5) / levels, few.std() / levels
+        link = Standardize(mean, np.full(mean.shape, spread or 1.0))
+    return Frame(shape, (link,), levels, noise)
