@@ -19,7 +19,7 @@ from run import FOLDER, keep
 
 from liouville._types import is_parameter
 from liouville.divergences import Exact, Hutchinson
-from liouville.flows import FlowRecipe
+from liouville.flows import FlowSpec
 from liouville.integrate import Integrator
 from liouville.objectives import Batch, FlowMatching, MaximumLikelihood, TrainedWith
 
@@ -49,7 +49,7 @@ LIMITS = {
 
 def tasks(columns: int, width: int, batch: int) -> dict:
     """Return compiled functions of no arguments, by name, and the bytes that each sets aside."""
-    recipe = FlowRecipe(columns, width=width, depth=2)
+    recipe = FlowSpec(columns, width=width, depth=2)
     flow, rows = recipe(jax.random.key(0)), jax.random.normal(jax.random.key(1), (batch, columns))
     params, static = eqx.partition(flow, is_parameter)
     found = {}

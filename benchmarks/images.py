@@ -7,6 +7,7 @@ images.md and its pictures are made anew.
 """
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import images_report
 import jax
 import numpy as np
 
-from liouville import ImageDensity, flows
+from liouville import ImageDensity, flows, recipes
 from liouville.data import digits, read_pictures, write_pictures
 from liouville.metrics import bits_per_dim, evaluate_baseline
 from liouville.regularizers import JacobianFrobenius, KineticEnergy
@@ -34,9 +35,11 @@ PEERS = FOLDER.parent / ".venv-peers" / "bin" / "python"
 NUM_MORE, NUM_EXACT, NUM_DRAWS, NUM_BASELINE = 1000, 32, 5, 10_000
 
 
-def ablated(*penalties: type) -> flows.ImageRecipe:
+def ablated(*penalties: type) -> recipes.Recipe:
     """Return RNODE's recipe with some of its penalties."""
-    return flows.IMAGE_RECIPES["rnode_image"]._replace(objective=partial(flows.rnode_image, penalties=penalties))
+    return dataclasses.replace(
+        recipes.IMAGE_RECIPES["rnode"], objective=partial(recipes.rnode_image, penalties=penalties)
+    )
 
 
 ABLATION = {
@@ -45,12 +48,12 @@ ABLATION = {
     "Jacobian": ablated(JacobianFrobenius),
 }
 METHODS = {
-    "flow matching": "flow_matching_image",
-    "RNODE": "rnode_image",
-    "FFJORD, vanilla": "ffjord_image",
-    **{f"RNODE, {name}": f"rnode_image, {name}" for name in ABLATION},
+    "flow matching": "flow_matching",
+    "RNODE": "rnode",
+    "FFJORD, vanilla": "ffjord",
+    **{f"RNODE, {name}": f"rnode, {name}" for name in ABLATION},
 }
-flows.IMAGE_RECIPES.update({f"rnode_image, {name}": recipe for name, recipe in ABLATION.items()})
+recipes.IMAGE_RECIPES.update({f"rnode, {name}": recipe for name, recipe in ABLATION.items()})
 LARGE = {"vector_field": "unet", "width": 64, "depth": 2, "batch_size": 256, "precision": "bfloat16"}
 # Densities of tables, by the names that they have elsewhere; the last runs in the peers' environment.
 SIMPLER = {"Gaussian": "Gaussian", "Gaussian mixture": "Gaussian mixture (BIC)", "zuko NSF": "zuko NSF"}
@@ -85,7 +88,7 @@ def measure_flow(name: str, train: np.ndarray, test: np.ndarray, sheet: Path, **
     found = density.evaluate(test[:NUM_MORE], num_draws=NUM_DRAWS, num_exact=NUM_EXACT)
     if len(test) > NUM_MORE:
         found |= {f"{NUM_MORE} pictures": found["1 draw"], "1 draw": density.bits_per_dim(test)}
-    certificate = density.certify(test)
+    certificate = density.certify(test, num_rows=32)
     history = density.history_
     known = np.isfinite(history["bits_per_dim"])
     return {
@@ -155,7 +158,7 @@ def measure_all(data: str, arguments: argparse.Namespace) -> None:
             continue
         print(f"{name}: {method}", flush=True)
         if method in METHODS:
-            params = LARGE if arguments.large and METHODS[method] == "flow_matching_image" else {}
+            params = LARGE if arguments.large and METHODS[method] == "flow_matching" else {}
             params = params | {"levels": levels, "max_seconds": arguments.seconds}
             given = {"width": arguments.width, "vector_field": arguments.field}
             params |= {name: value for name, value in given.items() if value is not None}

@@ -18,7 +18,7 @@ from liouville import FlowDensity
 from liouville.bijections import CNF
 from liouville.distributions import Transformed
 from liouville.divergences import Exact
-from liouville.flows import FlowRecipe
+from liouville.flows import FlowSpec
 from liouville.objectives import Batch, FlowMatching, MaximumLikelihood
 from liouville.training import Options, TrainingData, init_state, learning_rate_factor, make_step
 
@@ -58,7 +58,7 @@ def ceilings(width: int) -> dict:
 
 def programs(columns: int, width: int, depth: int) -> list[dict]:
     """Return what the parts of a training step and of an evaluation cost."""
-    recipe, options = FlowRecipe(columns, width=width, depth=depth), Options(batch_size=BATCH)
+    recipe, options = FlowSpec(columns, width=width, depth=depth), Options(batch_size=BATCH)
     state, static = init_state(recipe, np.asarray(0, np.int32), options)
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(10_000, columns)) + 2 * rng.choice([-1.0, 1.0], size=(10_000, 1))

@@ -11,9 +11,9 @@ from liouville.data import digits, tile
 from liouville.metrics import bits_per_dim, evaluate_baselines
 
 RECIPES = {
-    "flow matching": "flow_matching_image",
-    "RNODE": "rnode_image",
-    "FFJORD, vanilla": "ffjord_image",
+    "flow matching": "flow_matching",
+    "RNODE": "rnode",
+    "FFJORD, vanilla": "ffjord",
 }
 LEVELS = 17
 

@@ -11,8 +11,8 @@ from liouville.data import tile
 DENSE = {"vector_field": "concat_squash", "width": 64, "batch_size": 32, "max_seconds": 120}
 RECIPES = {
     "flow matching": {"vector_field": "unet", "width": 16, "depth": 1, "batch_size": 16, "max_seconds": 240},
-    "RNODE": {"recipe": "rnode_image", **DENSE},
-    "FFJORD, vanilla": {"recipe": "ffjord_image", **DENSE},
+    "RNODE": {"recipe": "rnode", **DENSE},
+    "FFJORD, vanilla": {"recipe": "ffjord", **DENSE},
 }
 FAST = {"width": 4, "batch_size": 8, "max_seconds": None, "max_iter": 2}
 

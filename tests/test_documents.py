@@ -13,7 +13,7 @@ from PIL import Image
 
 from checks import blocks, skeleton
 from liouville.cli import app
-from liouville.flows import IMAGE_RECIPES, RECIPES
+from liouville.recipes import IMAGE_RECIPES, RECIPES
 
 # What a page says of its time is too long for a test: each budget becomes a few steps of a small net.
 SHORTER = {r"max_seconds=\d+": "max_iter=3, width=8, depth=1", r"Budget\(max_iter=\d+\)": "Budget(max_iter=3)"}

@@ -24,7 +24,7 @@ from sklearn.utils.estimator_checks import (
 from liouville import CheckpointError, FlowDensity, SolveError
 from liouville._defaults import resolve
 from liouville._fitting import TrainingFile
-from liouville.flows import RECIPES
+from liouville.recipes import RECIPES
 
 # Width and depth are those of the other files that fit small tables: programs are compiled once for all.
 FAST = {"max_iter": 40, "width": 8, "depth": 1, "preprocess": "whiten", "random_state": 0}

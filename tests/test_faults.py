@@ -1,5 +1,6 @@
 """Nothing silently wrong, nothing lost: what tables, files and people do to a fit, and what it says to them."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import polars as pl
 import pytest
 from sklearn.exceptions import NotFittedError
 
-from liouville import CheckpointError, DataError, FlowDensity, ImageDensity, _fitting, flows
+from liouville import CheckpointError, DataError, FlowDensity, ImageDensity, _fitting, recipes
 from liouville._copies import first_copies, in_random_order, merge_copies, row_hashes
 from liouville._splits import near_copies, split_pictures, split_rows
 from liouville._tables import far_cells
@@ -91,15 +92,21 @@ def test_copies_of_a_row_are_its_weight():
 
 def test_a_picture_is_on_one_side_of_the_split():
     X = bootstrap(pixels(200))
-    held_out, train = split_pictures(X, 50, seed=0)
-    numbers = lambda part: set(row_hashes(part).tolist())
-    assert not numbers(held_out) & numbers(X[train])
-    assert numbers(held_out) | numbers(X[train]) == numbers(X)
+    split = split_pictures(X, np.ones(200), 50, 256, seed=0)
+    held_out, numbers = split.validation_rows, lambda part: set(row_hashes(part).tolist())
+    assert not numbers(held_out) & numbers(X[split.train])
+    assert numbers(held_out) | numbers(X[split.train]) == numbers(X)
+    # Each counts as often as it is there.
+    counts = [sum(np.array_equal(one, other) for other in X) for one in held_out]
+    np.testing.assert_allclose(split.validation_weight, counts / np.mean(counts))
     # Without copies it is the first tenth of a random order, as ever.
     X, order = pixels(200), np.random.default_rng(0).permutation(200)
-    held_out, train = split_pictures(X, 50, seed=0)
-    np.testing.assert_array_equal(held_out, X[np.sort(order[:20])])
-    np.testing.assert_array_equal(train, order[20:])
+    split = split_pictures(X, np.ones(200), 50, 256, seed=0)
+    np.testing.assert_array_equal(split.validation_rows, X[np.sort(order[:20])])
+    np.testing.assert_array_equal(split.train, order[20:])
+    # A picture without weight is as good as none.
+    split = split_pictures(X, (np.arange(200) >= 50).astype(float), 50, 256, seed=0)
+    assert split.train.min() >= 50 and len(split.train) + len(split.validation_rows) == 150
 
 
 def test_baselines_see_no_copies_of_what_they_are_scored_on():
@@ -511,21 +518,23 @@ def test_a_file_does_not_ask_todays_defaults(tmp_path, monkeypatch, recipe):
     density = FlowDensity(**{**TINY, "recipe": recipe, "batch_size": 16}).fit(X)
     density.save(tmp_path / "model")
     other = "planar_flow" if recipe == "rnode" else "hypernetwork"
-    monkeypatch.setitem(flows.RECIPES, recipe, flows.RECIPES[other]._replace(preconditioned=recipe == "rnode"))
+    changed = dataclasses.replace(recipes.RECIPES[other], preconditioned=recipe == "rnode")
+    monkeypatch.setitem(recipes.RECIPES, recipe, changed)
     loaded = FlowDensity.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.score_samples(X), density.score_samples(X))
     loaded.save(tmp_path / "again")
-    monkeypatch.delitem(flows.RECIPES, recipe)
+    monkeypatch.delitem(recipes.RECIPES, recipe)
     np.testing.assert_array_equal(FlowDensity.load(tmp_path / "again").score_samples(X), density.score_samples(X))
 
 
 @pytest.mark.slow
 def test_a_file_of_pictures_does_not_ask_todays_defaults(tmp_path, monkeypatch):
-    params = {**PICTURES, "recipe": "rnode_image", "dequantization": "variational", "max_iter": 1}
+    params = {**PICTURES, "recipe": "rnode", "dequantization": "variational", "max_iter": 1}
     density = ImageDensity(**params).fit(pixels(40))
     density.save(tmp_path / "model")
-    changed = flows.IMAGE_RECIPES["rnode_image"]._replace(preprocess="margins", multiscale=False, preconditioned=True)
-    monkeypatch.setitem(flows.IMAGE_RECIPES, "rnode_image", changed._replace(small_field="unet", field="unet"))
+    other = {"preprocess": "margins", "multiscale": False, "preconditioned": True, "vector_field": "unet"}
+    changed = dataclasses.replace(recipes.IMAGE_RECIPES["rnode"], small_field="unet", **other)
+    monkeypatch.setitem(recipes.IMAGE_RECIPES, "rnode", changed)
     loaded = ImageDensity.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.score_samples(pixels(3)), density.score_samples(pixels(3)))
     assert os.path.getsize(tmp_path / "model") > 0

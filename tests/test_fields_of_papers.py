@@ -11,7 +11,7 @@ from checks import FIELDS, make_field, randomize
 from liouville._types import is_parameter
 from liouville.bijections import CNF
 from liouville.divergences import Exact, Hutchinson
-from liouville.flows import VECTOR_FIELDS, FlowRecipe
+from liouville.flows import VECTOR_FIELDS, FlowSpec
 from liouville.integrate import Integrator
 from liouville.vector_fields import (
     ConcatSquash,
@@ -234,7 +234,7 @@ def test_end_time_has_the_right_gradient(x64):
 
 @pytest.mark.parametrize("name", ["galerkin", "planar", "potential"])
 def test_recipes_know_the_fields_by_name(name):
-    flow = FlowRecipe(2, vector_field=name, width=8, depth=1)(KEY)
+    flow = FlowSpec(2, vector_field=name, width=8, depth=1)(KEY)
     assert isinstance(flow.bijection.vector_field.rest, VECTOR_FIELDS[name])
 
 

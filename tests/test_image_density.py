@@ -18,7 +18,7 @@ from PIL import Image
 from scipy import stats
 from typer.testing import CliRunner
 
-from liouville import CheckpointError, DataError, FlowDensity, ImageDensity, image_density
+from liouville import CheckpointError, DataError, FlowDensity, ImageDensity, _splits, selection
 from liouville.bijections import PixelMargins
 from liouville.cli import app
 from liouville.data import tile, write_pictures
@@ -42,7 +42,7 @@ def stripes(num, seed=0):
 
 
 @functools.cache
-def fitted(recipe="flow_matching_image", max_iter=30, **params):
+def fitted(recipe="flow_matching", max_iter=30, **params):
     return ImageDensity(recipe=recipe, max_iter=max_iter, **{**SMALL, **params}).fit(stripes(400))
 
 
@@ -184,7 +184,7 @@ def test_a_fit_that_is_killed_ten_times_ends_with_the_same_weights(tmp_path, mon
 
 @pytest.mark.slow
 def test_likelihood_trains_noise_of_its_own():
-    density = fitted("rnode_image", 60, dequantization="variational", vector_field="concat_squash", width=16)
+    density = fitted("rnode", 60, dequantization="variational", vector_field="concat_squash", width=16)
     bits = density.history_["bits_per_dim"]
     assert density.facts_["validation_bits_per_dim"] < bits[0] - 0.02
     # The noise starts as uniform: its last layer is zero.
@@ -196,7 +196,7 @@ def test_likelihood_trains_noise_of_its_own():
 
 @pytest.mark.slow
 def test_the_history_has_the_penalties():
-    history = fitted("rnode_image", 60, dequantization="variational", vector_field="concat_squash", width=16).history_
+    history = fitted("rnode", 60, dequantization="variational", vector_field="concat_squash", width=16).history_
     for name in ("kinetic_energy", "jacobian_frobenius"):
         known = np.asarray(history[name])[np.isfinite(history[name])]
         assert known.size and np.all(known >= 0) and known[-1] > 0
@@ -213,7 +213,7 @@ def test_fewer_bits_are_a_matter_of_training():
 
 def test_pictures_that_do_not_fit_the_device_come_in_parts(monkeypatch, tmp_path):
     whole = fitted()
-    monkeypatch.setattr(image_density, "_MOST_ON_DEVICE", 16 * 100)
+    monkeypatch.setattr(_splits, "MOST_ON_DEVICE", 16 * 100)
     pixels = stripes(400)
     np.save(tmp_path / "pixels.npy", pixels)
     density = ImageDensity(**SMALL, max_iter=30)
@@ -224,14 +224,14 @@ def test_pictures_that_do_not_fit_the_device_come_in_parts(monkeypatch, tmp_path
 
 def test_parts_of_a_stream_depend_on_the_step_alone():
     rows, index = np.arange(200, dtype=np.uint8)[:, None], np.arange(0, 200, 2)
-    stream = StreamedData(rows, index, batch_size=4, part_rows=20, seed=0)
+    stream = StreamedData(rows, index, np.ones(len(index)), batch_size=4, part_rows=20, seed=0)
     first, until = stream.at(0)
     assert until == 5
     assert first.rows.dtype == jnp.uint8
     assert set(np.asarray(first.rows).ravel()) <= set(index)
     later, _ = stream.at(7)
     assert set(np.asarray(later.rows).ravel()) != set(np.asarray(first.rows).ravel())
-    fresh = StreamedData(rows, index, batch_size=4, part_rows=20, seed=0).at(8)[0]
+    fresh = StreamedData(rows, index, np.ones(len(index)), batch_size=4, part_rows=20, seed=0).at(8)[0]
     np.testing.assert_array_equal(fresh.rows, later.rows)
 
 
@@ -345,17 +345,17 @@ def test_the_command_line_goes_from_a_folder_to_samples(tmp_path):
 )
 def test_pictures_that_choose_leave_time_to_train(monkeypatch, evaluations, left, expected):
     """A validation takes 2% of the time that is left, on a clock: ten times as long where the solve was that short."""
-    clock, few = types.SimpleNamespace(now=0.0), image_density._FEW_VALIDATED
-    monkeypatch.setattr(image_density.time, "perf_counter", lambda: clock.now)
+    clock, few = types.SimpleNamespace(now=0.0), 8
+    monkeypatch.setattr(selection.time, "perf_counter", lambda: clock.now)
 
     def score(num):
         # The first call compiles; a picture takes a tenth of a second.
         clock.now += 60 * (num == 1) + 0.1 * num
         return None, types.SimpleNamespace(num_evaluations=np.full(num, evaluations))
 
-    num, seconds = image_density.validated_in_time(score, 500, deadline=60 + 0.1 + 0.1 * few + left)
+    num, seconds = selection.validated_in_time(score, few, 500, deadline=60 + 0.1 + 0.1 * few + left)
     assert num == pytest.approx(expected, abs=1)
-    assert seconds == pytest.approx(0.1 * num * image_density.SOLVE_EVALUATIONS / evaluations)
+    assert seconds == pytest.approx(0.1 * num * selection._SOLVE_EVALUATIONS / evaluations)
 
 
 def test_sheets_show_pictures_in_order(tmp_path):

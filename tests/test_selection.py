@@ -1,17 +1,19 @@
 """The race between kinds of preprocessing."""
 
+import dataclasses
 import types
 
 import equinox as eqx
 import jax
 import numpy as np
 
-from liouville import evaluation
-from liouville._defaults import affordable_validation
+from liouville import FlowDensity, evaluation
+from liouville._defaults import affordable_validation, resolve
+from liouville._splits import Split
 from liouville.density import Density
 from liouville.divergences import Exact, Hutchinson
-from liouville.flows import FlowRecipe
-from liouville.selection import Candidate, Race, Split, finalists, prepare
+from liouville.flows import FlowSpec
+from liouville.selection import Candidate, Race, finalists, prepare
 from liouville.training import Budget
 
 
@@ -86,24 +88,26 @@ def test_one_kind_runs_no_race():
 
 
 def test_validation_is_exact_unless_columns_are_many():
-    rows, divergence = affordable_validation(FlowRecipe(5, width=64, depth=3))
+    rows, divergence = affordable_validation(FlowSpec(5, width=64, depth=3))
     assert isinstance(divergence, Exact) and rows > 1000
-    rows, divergence = affordable_validation(FlowRecipe(63, width=256, depth=2))
+    rows, divergence = affordable_validation(FlowSpec(63, width=256, depth=2))
     assert isinstance(divergence, Hutchinson) and 400 < rows < 600
     # Discrete layers are exact whatever their size.
-    assert isinstance(affordable_validation(FlowRecipe(63, width=256, depth=2, layer="planar"))[1], Exact)
+    assert isinstance(affordable_validation(FlowSpec(63, width=256, depth=2, layer="planar"))[1], Exact)
 
 
 def test_estimated_validation_agrees_with_the_exact_one():
     rng = np.random.default_rng(0)
     rows = rng.standard_t(3, size=(600, 6))
     split = Split(rows[:300], np.ones(300), rows[300:], np.ones(300))
-    flow = FlowRecipe(6, width=16, depth=1)(jax.random.key(0))
+    flow = FlowSpec(6, width=16, depth=1)(jax.random.key(0))
     noise = 0.3 * np.random.default_rng(1).normal(size=(6, 16)).astype(np.float32)
     rest = lambda f: f.bijection.vector_field.rest.outer.weight
     flow = eqx.tree_at(rest, flow, noise)
-    candidate = prepare("whiten", split, Hutchinson(), lambda data, validate: validate)
+    plan = resolve(FlowDensity(width=16, depth=1), 600, 6)
+    plan = dataclasses.replace(plan, validation_divergence=Hutchinson())
+    candidate = prepare("whiten", split, plan, Budget(max_iter=1), seed=0)
     exact = evaluation.score(Density(flow, candidate.frame), split.validation_rows)[0]
-    off = candidate.trainer(flow) - exact
+    off = candidate.trainer.validate_fn(flow) - exact
     assert np.std(off) > 0.05
     assert abs(np.mean(off)) < 4 * np.std(off) / np.sqrt(len(off))

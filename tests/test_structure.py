@@ -31,9 +31,11 @@ LAYERS = (
     ("objectives", "penalties", "variational", "bespoke"),
     ("checkpoint", "sharding", "_training_data"),
     ("training", "evaluation"),
-    ("flows", "selection", "data", "metrics"),
-    ("_defaults", "_image_defaults", "_progress", "_tables", "_splits", "_fitting"),
+    ("flows", "_splits", "data", "metrics"),
+    ("recipes", "selection"),
+    ("_defaults", "_image_defaults", "_progress", "_tables", "_fitting"),
     ("_model_file",),
+    ("_estimator",),
     ("estimators", "image_density", "plots", "callbacks"),
     ("cli", "__main__"),
 )

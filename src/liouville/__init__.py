@@ -41,6 +41,7 @@ _MODULES = (
     "paths",
     "penalties",
     "plots",
+    "recipes",
     "regularizers",
     "sharding",
     "training",

@@ -12,10 +12,12 @@ from sklearn.utils import check_random_state
 
 from ._chunks import chunk_rows
 from .divergences import AbstractDivergence, Exact, Hutchinson
-from .flows import DIVERGENCES, RECIPES, VECTOR_FIELDS, FlowRecipe, Recipe
-from .frames import PREPROCESSORS
+from .flows import CONVOLUTIONAL, DIVERGENCES, VECTOR_FIELDS, FlowSpec
+from .frames import PREPROCESSORS, candidates
 from .integrate import SOLVERS
 from .objectives import AbstractObjective, FlowMatching, MaximumLikelihood, TrainedWith
+from .recipes import RECIPES, Recipe, matching
+from .selection import Plan
 from .training import Options, Trainer
 
 OBJECTIVES = ("flow_matching", "likelihood")
@@ -23,7 +25,7 @@ BASES = ("standard", "trainable")
 CHOICES = {
     "recipe": tuple(RECIPES),
     "objective": (None, *OBJECTIVES),
-    "vector_field": (None, *VECTOR_FIELDS),
+    "vector_field": (None, *(name for name in VECTOR_FIELDS if name not in CONVOLUTIONAL)),
     "base": BASES,
     "divergence": (None, *DIVERGENCES),
     "solver": (None, *SOLVERS),
@@ -38,19 +40,6 @@ SOLVE_EVALUATIONS = 50
 STRETCH, LONGEST = 5, 20_000
 # Shares of the schedule at which training is validated; late ones are the likeliest to be the best.
 GOALS = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Everything that training needs to know, resolved to numbers."""
-
-    recipe: FlowRecipe
-    objective: AbstractObjective
-    options: Options
-    max_iter: int | None
-    longest: int | None
-    validation_rows: int
-    validation_divergence: AbstractDivergence
 
 
 def check_parameters(estimator: Any) -> None:
@@ -87,8 +76,8 @@ def check_numbers(
             raise ValueError(f"Expected {least} {name}, got {value!r}; try leaving it out.")
 
 
-def resolve(estimator: Any, rows: int, columns: int) -> Settings:
-    """Return the settings for a table of this size: the estimator's parameters, the recipe's, then defaults."""
+def resolve(estimator: Any, rows: int, columns: int) -> Plan:
+    """Return how a table of this size is fitted: the estimator's parameters, the recipe's, then defaults."""
     named = RECIPES[estimator.recipe]
     if named.layer is not None and estimator.vector_field is not None:
         raise ValueError(
@@ -96,9 +85,9 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
             f"{estimator.vector_field!r}; try another recipe, for example 'flow_matching'."
         )
     objective = choose_objective(estimator, named, columns)
-    matching = isinstance(objective, FlowMatching)
-    solves = named.layer is None and not matching
-    if matching and estimator.base == "trainable":
+    is_matching = isinstance(objective, FlowMatching)
+    solves = named.layer is None and not is_matching
+    if is_matching and estimator.base == "trainable":
         raise ValueError(
             "Expected base 'standard' with flow matching, whose loss is least where the base is a point, got "
             "'trainable'; try objective='likelihood'."
@@ -106,13 +95,13 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
     # Measured at equal time: narrow nets that take more steps beat wide ones, until the columns are many.
     width = 64 if columns < 24 else 256
     depth = 3 if columns < 24 else 2
-    recipe = FlowRecipe(
-        size=columns,
+    flow = FlowSpec(
+        columns,
         vector_field=given_or(estimator.vector_field, named.vector_field),
         width=given_or(estimator.width, given_or(named.width, width)),
         depth=given_or(estimator.depth, given_or(named.depth, depth)),
         layer=named.layer,
-        preconditioned=matching and named.preconditioned,
+        preconditioned=is_matching and named.preconditioned,
         base=estimator.base,
         # Where many columns make the divergence rough, small steps of a low order take fewer evaluations.
         solver=given_or(estimator.solver, "dopri5" if columns < 24 else "bosh3"),
@@ -120,11 +109,12 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
         atol=estimator.atol,
     )
     steps = given_or(named.max_iter, default_steps(rows, solves))
-    validation_rows, validation_divergence = affordable_validation(recipe)
+    validation_rows, validation_divergence = affordable_validation(flow)
     by_default = estimator.max_seconds is None and estimator.max_iter is None
     unlimited = estimator.max_seconds is not None and estimator.max_iter is None
-    return Settings(
-        recipe=recipe,
+    return Plan(
+        kinds=candidates(columns) if estimator.preprocess == "auto" else [estimator.preprocess],
+        flow=flow,
         objective=objective,
         options=Options(
             given_or(estimator.learning_rate, given_or(named.learning_rate, learning_rate(columns))),
@@ -133,31 +123,21 @@ def resolve(estimator: Any, rows: int, columns: int) -> Settings:
         ),
         max_iter=None if unlimited else given_or(estimator.max_iter, steps),
         # Steps of wide nets, and steps that solve, are dear.
-        longest=min(STRETCH * steps, LONGEST) if by_default and matching and columns < 24 else None,
-        validation_rows=validation_rows,
+        longest=min(STRETCH * steps, LONGEST) if by_default and is_matching and columns < 24 else None,
+        validation_size=validation_rows,
         validation_divergence=validation_divergence,
     )
 
 
 def choose_objective(estimator: Any, named: Recipe, columns: int) -> AbstractObjective:
     """Return the recipe's objective, unless the estimator names another, or another divergence."""
-    matching = FlowMatching(time_skew=time_skew(columns))
-    by_name = {"flow_matching": matching, "likelihood": MaximumLikelihood(), None: named.objective or matching}
-    objective = by_name[estimator.objective]
+    by_name = {"flow_matching": matching(columns), "likelihood": MaximumLikelihood()}
+    objective = by_name.get(estimator.objective) or named.objective(columns)
     if estimator.divergence is None or isinstance(objective, FlowMatching):
         return objective
     if isinstance(objective, TrainedWith):
         return dataclasses.replace(objective, divergence=DIVERGENCES[estimator.divergence])
     return TrainedWith(objective, DIVERGENCES[estimator.divergence])
-
-
-def time_skew(columns: int) -> float:
-    """Return how much training crowds near the data: most where fine detail lives in several columns.
-
-    Few columns are learned soon, and then crowding fits the sample's noise; of many columns the coarse
-    structure takes the longest.
-    """
-    return 1.5 if columns < 4 else 3.0 if columns < 24 else 1.0
 
 
 def learning_rate(columns: int) -> float:
@@ -174,18 +154,19 @@ def default_steps(rows: int, solves: bool) -> int:
     return steps // 8 if solves else steps
 
 
-def affordable_validation(recipe: FlowRecipe) -> tuple[int, AbstractDivergence]:
+def affordable_validation(flow: FlowSpec) -> tuple[int, AbstractDivergence]:
     """Return the number of rows whose log-density costs about half a second, and by which divergence.
 
     Where the exact one costs more than that on a chunk, it is estimated by one probe for each of more rows: how rows
     differ, on many columns, leaves the mean far less certain than the probes do. Discrete layers have no divergence.
     """
-    weights = 2 * recipe.depth * recipe.width**2 + 2 * recipe.size * recipe.width
+    size = math.prod(flow.shape)
+    weights = 2 * flow.depth * flow.width**2 + 2 * size * flow.width
     rows = lambda directions: VALIDATION_FLOPS / (2 * weights * (1 + directions) * SOLVE_EVALUATIONS)
-    least = min(chunk_rows((recipe.size,)), 128)
-    if recipe.layer is None and rows(recipe.size) < least:
+    least = min(chunk_rows((size,)), 128)
+    if flow.layer is None and rows(size) < least:
         return int(np.clip(rows(1), least, 4096)), Hutchinson()
-    return int(np.clip(rows(recipe.size), least, 4096)), Exact()
+    return int(np.clip(rows(size), least, 4096)), Exact()
 
 
 def validation_goals(trainer: Trainer) -> tuple[float, ...]:

@@ -1,6 +1,5 @@
 """What the parameters of the estimator of pictures mean: their legal values, and defaults by the pictures' size."""
 
-import dataclasses
 import math
 from typing import Any
 
@@ -11,10 +10,13 @@ import numpy as np
 
 from ._defaults import AT_LEAST_ZERO, check_choices, check_numbers, given_or
 from ._operations import count_operations
-from .flows import CONVOLUTIONAL, IMAGE_FIELDS, IMAGE_RECIPES, ImageFlow, NoiseFlow
+from .divergences import Hutchinson
+from .flows import CONVOLUTIONAL, IMAGE_FIELDS, FlowSpec, NoiseSpec
 from .frames import PIXELS
 from .integrate import SOLVERS
-from .objectives import AbstractObjective, Encoded, MixedPrecision
+from .objectives import Encoded, MixedPrecision
+from .recipes import IMAGE_RECIPES
+from .selection import Plan
 from .training import Options
 
 CHOICES = {
@@ -41,27 +43,18 @@ INTEGERS = ("width", "depth", "batch_size", "max_iter", "levels", "parts", "vali
 # What a validation may cost, by operations of the field; how often it is evaluated; pictures that choose, at most.
 VALIDATION_FLOPS = {"cpu": 1e12, "accelerator": 1e14}
 SOLVE_EVALUATIONS, MOST_VALIDATION = 60, 1000
+# With a deadline so few pictures are enough.
+_FEW_VALIDATED = 8
 # Flows of a multiscale one, in units of the cost of one at full size; passes over the pictures.
 FLOWS_OF_MULTISCALE, PASSES, FEWEST_STEPS = 4, 20, 3000
 # Pictures are bytes.
 MOST_LEVELS = 256
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Everything that training needs to know, resolved to numbers."""
-
-    flow: ImageFlow
-    noise: NoiseFlow | None
-    objective: AbstractObjective
-    options: Options
-    preprocess: str
-    max_iter: int | None
-
-
 def check_parameters(estimator: Any) -> None:
     """Raise ``ValueError`` or ``TypeError`` for a parameter that has no meaning."""
     params = estimator.get_params()
+    params["recipe"] = known_name(params["recipe"])
     check_choices(params, CHOICES)
     check_numbers(params, POSITIVE, AT_LEAST_ZERO, INTEGERS)
     if params["levels"] > MOST_LEVELS:
@@ -70,19 +63,19 @@ def check_parameters(estimator: Any) -> None:
     if matching and params["dequantization"] == "variational":
         raise ValueError(
             f"Expected uniform dequantization with {params['recipe']!r}, which trains no noise, got "
-            "'variational'; try recipe='rnode_image'."
+            "'variational'; try recipe='rnode'."
         )
 
 
-def resolve(estimator: Any, shape: tuple[int, ...]) -> Settings:
-    """Return the settings for pictures of a shape: the estimator's parameters, the recipe's, then defaults."""
-    named, (num, *picture) = IMAGE_RECIPES[estimator.recipe], shape
+def resolve(estimator: Any, shape: tuple[int, ...]) -> Plan:
+    """Return how pictures of a shape are fitted: the estimator's parameters, the recipe's, then defaults."""
+    named, (num, *picture) = IMAGE_RECIPES[known_name(estimator.recipe)], shape
     size = int(np.prod(picture))
-    field = given_or(estimator.vector_field, named.small_field if size <= named.small_size else named.field)
+    field = given_or(estimator.vector_field, named.small_field if size <= named.small_size else named.vector_field)
     width, depth = network_size(field, size)
-    flow = ImageFlow(
+    flow = FlowSpec(
         tuple(picture),
-        field=field,
+        vector_field=field,
         width=given_or(estimator.width, width),
         depth=given_or(estimator.depth, depth),
         multiscale=named.multiscale and field in CONVOLUTIONAL,
@@ -94,9 +87,10 @@ def resolve(estimator: Any, shape: tuple[int, ...]) -> Settings:
     objective, batch_size = named.objective(size), given_or(estimator.batch_size, named.batch_size)
     steps = max(FEWEST_STEPS, math.ceil(PASSES * num / batch_size))
     unlimited = estimator.max_seconds is not None and estimator.max_iter is None
-    return Settings(
+    return Plan(
+        kinds=[given_or(estimator.preprocess, named.preprocess)],
         flow=flow,
-        noise=NoiseFlow(tuple(picture)) if estimator.dequantization == "variational" else None,
+        noise=NoiseSpec(tuple(picture)) if estimator.dequantization == "variational" else None,
         objective=objective if estimator.precision == "float32" else MixedPrecision(objective, estimator.precision),
         options=Options(
             given_or(estimator.learning_rate, named.learning_rate),
@@ -104,9 +98,16 @@ def resolve(estimator: Any, shape: tuple[int, ...]) -> Settings:
             batch_size=batch_size,
             parts=estimator.parts,
         ),
-        preprocess=given_or(estimator.preprocess, named.preprocess),
         max_iter=None if unlimited else given_or(estimator.max_iter, steps),
+        validation_size=given_or(estimator.validation_size, affordable_validation(flow)),
+        validation_divergence=Hutchinson(),
+        fewest_validated=_FEW_VALIDATED,
     )
+
+
+def known_name(recipe: Any) -> Any:
+    """Return the name of a recipe of pictures as it is in the list: until 0.2 it ended in ``_image``."""
+    return recipe.removesuffix("_image") if isinstance(recipe, str) else recipe
 
 
 def network_size(field: str, size: int) -> tuple[int, int]:
@@ -116,7 +117,7 @@ def network_size(field: str, size: int) -> tuple[int, int]:
     return (64, 3) if field == "conv" else (256, 2)
 
 
-def affordable_validation(flow: ImageFlow) -> int:
+def affordable_validation(flow: FlowSpec) -> int:
     """Return the number of pictures whose log-density, by one probe, costs about as much as it may."""
     field = eqx.filter_eval_shape(lambda key: flow.make_field(flow.shape, key), jax.random.key(0))
     arrays, static = eqx.partition(field, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))

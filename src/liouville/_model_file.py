@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import equinox as eqx
@@ -11,16 +11,10 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from . import checkpoint
-from ._defaults import resolve
-from ._image_defaults import resolve as resolve_image
 from .bijections import Chain
 from .density import Density
-from .dequantization import UniformDequantization
-from .flows import FlowRecipe, FramedFlow, ImageFlow, NoiseFlow
-from .frames import fit_pictures, fit_table
-
-# Rows to which a frame is fitted whose numbers a file has.
-_ANY_ROWS = 500
+from .flows import FlowSpec, FramedFlow, NoiseSpec
+from .frames import any_frame
 
 
 class SavedMixin:
@@ -76,59 +70,49 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
             f"Expected a model of {kinds[0].__name__}, got one of {facts['estimator']} in {path}; try "
             f"{facts['estimator']}.load."
         )
-    estimator = kind(**facts["parameters"])
-    chosen = facts["facts"]
-    skeleton = SKELETONS[kind.__name__](estimator, chosen)
+    estimator, chosen = kind(**facts["parameters"]), facts["facts"]
     if facts["format_version"] == 1:
-        arrays = _renamed(arrays, skeleton)
-    estimator.flow_ = checkpoint.fill(skeleton, arrays)
+        density = built_by(as_of_format_2(estimator, chosen))
+        arrays = _renamed(arrays, density)
+    else:
+        density = built_by(chosen)
+    estimator.flow_, estimator._steps_by_error = checkpoint.fill(density, arrays), {}
     estimator.history_, estimator.facts_, estimator.n_iter_ = facts["history"], chosen, chosen["steps"]
+    if "columns" in chosen:
+        estimator.n_features_in_ = chosen["columns"]
     if facts["feature_names"] is not None:
         estimator.feature_names_in_ = np.asarray(facts["feature_names"], dtype=object)
     return estimator
 
 
-def recipe_facts(recipe: FlowRecipe) -> dict[str, Any]:
-    """Return all that a flow of tables is built by but for its number of columns, in JSON's types."""
-    facts = dataclasses.asdict(recipe)
-    del facts["size"]
-    return facts if recipe.layer is None else {**facts, "vector_field": None}
-
-
-def table_flow(estimator: Any, chosen: dict[str, Any]) -> Density:
-    """Return the density of a fitted `FlowDensity`, but for its arrays."""
-    kept = {"size": chosen["columns"]} | {name: chosen[name] for name in names_of(FlowRecipe) if name in chosen}
-    recipe = _built_by(FlowRecipe, kept, lambda: resolve(estimator, chosen["rows"], chosen["columns"]).recipe)
-    estimator.n_features_in_, estimator._steps_by_error = recipe.size, {}
-    # Fitted to any rows: what a file holds takes the place of their numbers.
-    rows = np.random.default_rng(0).normal(size=(_ANY_ROWS, recipe.size))
-    frame, _ = fit_table(chosen["preprocess"], rows, np.ones(len(rows)))
-    return Density(eqx.filter_eval_shape(recipe, jax.random.key(0)), frame)
-
-
-def image_facts(flow: ImageFlow, noise: NoiseFlow | None) -> dict[str, Any]:
-    """Return all that a flow of pictures is built by, in JSON's types."""
-    facts = {**dataclasses.asdict(flow), "shape": list(flow.shape), "noise": None}
-    facts["vector_field"] = facts.pop("field")
+def spec_facts(flow: FlowSpec, noise: NoiseSpec | None, levels: int | None) -> dict[str, Any]:
+    """Return all that a density is built by but for the kind of its frame, in JSON's types."""
+    facts = {**dataclasses.asdict(flow), "shape": list(flow.shape), "levels": levels, "noise": None}
+    if flow.layer is not None:
+        facts["vector_field"] = None
     return facts if noise is None else {**facts, "noise": {"width": noise.width, "depth": noise.depth}}
 
 
-def image_flow(estimator: Any, chosen: dict[str, Any]) -> Density:
-    """Return the density of a fitted `ImageDensity`, but for its arrays."""
-    shape, named = tuple(chosen["shape"]), {**chosen, "field": chosen["vector_field"]}
-    kept = {name: named[name] for name in names_of(ImageFlow) if name in named} | {"shape": shape}
-    settings = lambda: resolve_image(estimator, (chosen["pictures"], *shape))
-    flow = _built_by(ImageFlow, kept, lambda: settings().flow)
-    if "noise" in chosen:
-        noise = None if chosen["noise"] is None else NoiseFlow(shape, **chosen["noise"])
-    else:
-        noise = settings().noise
-    frame = fit_pictures(
-        chosen["preprocess"], np.zeros((1, *shape), np.uint8), chosen["levels"], UniformDequantization()
-    )
+def built_by(chosen: dict[str, Any]) -> Density:
+    """Return the density that facts describe, but for its arrays."""
+    flow = FlowSpec(**{field.name: chosen[field.name] for field in dataclasses.fields(FlowSpec)})
+    noise = None if chosen["noise"] is None else NoiseSpec(flow.shape, **chosen["noise"])
+    frame = any_frame(chosen["preprocess"], flow.shape, chosen["levels"])
     built = eqx.filter_eval_shape(FramedFlow(flow, frame, noise), jax.random.key(0))
     # The closed forms' own arrays: what comes out of a trace has none of NumPy's.
     return dataclasses.replace(built, frame=dataclasses.replace(built.frame, links=frame.links))
+
+
+def as_of_format_2(estimator: Any, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a file of format 1 with all that it left to what the defaults were."""
+    shape = chosen.get("shape", [chosen.get("columns")])
+    known = {"shape": shape, "multiscale": False, "layer": None, "base": "standard", "levels": None, **chosen}
+    known = known if "pictures" in chosen else {"noise": None, **known}
+    if "noise" in known and all(field.name in known for field in dataclasses.fields(FlowSpec)):
+        return known
+    # Files of version 0.1 leave some of it to what the defaults were.
+    plan = estimator._plan((chosen.get("pictures", chosen.get("rows")), *shape))
+    return {**spec_facts(plan.flow, plan.noise, None), **known}
 
 
 def _renamed(arrays: dict[str, np.ndarray], skeleton: Density) -> dict[str, np.ndarray]:
@@ -150,20 +134,6 @@ def _renamed(arrays: dict[str, np.ndarray], skeleton: Density) -> dict[str, np.n
         return starts.get(old, "") + name.removeprefix(old)
 
     return {renamed(name): array for name, array in arrays.items()}
-
-
-def names_of(recipe: type) -> list[str]:
-    """Return the names of all that a recipe is made of."""
-    return [field.name for field in dataclasses.fields(recipe)]
-
-
-def _built_by(recipe: type, kept: dict[str, Any], by_default: Callable[[], Any]) -> Any:
-    """Return the recipe of a file; files of version 0.1 leave some of it to what the defaults were."""
-    whole = set(kept) == set(names_of(recipe))
-    return recipe(**kept) if whole else dataclasses.replace(by_default(), **kept)
-
-
-SKELETONS = {"FlowDensity": table_flow, "ImageDensity": image_flow}
 
 
 def portable_params(estimator: Any) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """Rows to train on and rows to choose by: equal rows go to one side, and near copies are told."""
 
+import dataclasses
 import warnings
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from ._copies import first_copies
+from ._training_data import StreamedData, TrainingData
 from ._types import Rows
-from .selection import Split
+from .dequantization import UniformDequantization
+from .frames import Frame, fit_pictures, fit_table
 
 # On fewer rows nothing can be held out, and a flow would learn the rows by heart.
 FEWEST_ROWS = 8
@@ -16,6 +19,57 @@ MOST_HELD_OUT, MOST_TRAINED, NEIGHBOURS = 256, 100_000, 64
 # A row has a near copy where the gap behind its nearest neighbours is so wide, which is so for one row in a hundred of
 # an even table of one column, and for fewer in more columns. So large a share of the rows is no chance.
 GAP, SHARE, FEWEST_COPIES = 100, 0.1, 5
+# Pictures of more bytes than this stay in their file, and are on the device a part at a time.
+MOST_ON_DEVICE = 2**30
+# Closed forms are fitted to no more pictures than this.
+MOST_FITTED = 60_000
+
+
+@dataclasses.dataclass
+class Split:
+    """A table in two parts: rows to train on, and rows to choose by; weights are shares of the table's."""
+
+    rows: Rows
+    weight: np.ndarray
+    validation_rows: Rows
+    validation_weight: np.ndarray
+
+    @property
+    def is_small(self) -> bool:
+        """Return True where a flow would learn the rows by heart."""
+        return len(self.rows) < FEWEST_ROWS
+
+    def framed(self, kind: str, batch_size: int, seed: int) -> tuple[Frame, TrainingData]:
+        """Fit the frame of a kind; return it, and what is trained on in its coordinates."""
+        frame, points = fit_table(kind, self.rows, self.weight)
+        return frame, TrainingData.pad(points, self.weight)
+
+
+@dataclasses.dataclass
+class PictureSplit:
+    """Pictures in two parts; those to train on are numbers in a random order, so that they may stay in their file."""
+
+    pixels: np.ndarray
+    weight: np.ndarray
+    train: np.ndarray
+    validation_rows: np.ndarray
+    validation_weight: np.ndarray
+    levels: int
+
+    @property
+    def is_small(self) -> bool:
+        """Return True where a flow would learn the pictures by heart."""
+        return len(self.train) < FEWEST_ROWS
+
+    def framed(self, kind: str, batch_size: int, seed: int) -> tuple[Frame, TrainingData | StreamedData]:
+        """Fit the frame of a kind; return it, and pictures to draw from: all on the device, or a part at a time."""
+        train, size = np.sort(self.train), self.pixels[0].size
+        fitted = self.pixels[np.sort(self.train[:MOST_FITTED])]
+        frame = fit_pictures(kind, fitted, self.levels, UniformDequantization())
+        if len(train) * size <= MOST_ON_DEVICE:
+            return frame, TrainingData.pad(self.pixels[train], self.weight[train])
+        stream = {"batch_size": batch_size, "part_rows": MOST_ON_DEVICE // size // 2, "seed": seed}
+        return frame, StreamedData(self.pixels, train, self.weight[train], **stream)
 
 
 def split_rows(rows: Rows, weight: np.ndarray, fraction: float, most: int, seed: int) -> Split:
@@ -36,20 +90,24 @@ def split_rows(rows: Rows, weight: np.ndarray, fraction: float, most: int, seed:
     return Split(rows[train], scaled(train), rows[chosen], scaled(chosen))
 
 
-def split_pictures(pixels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hold out at random `size` distinct pictures, at most a tenth; return them, and the numbers of those to train on.
+def split_pictures(pixels: np.ndarray, weight: np.ndarray, size: int, levels: int, seed: int) -> PictureSplit:
+    """Hold out at random `size` distinct pictures, at most a tenth, to choose by.
 
-    Of very few pictures none is held out: choices are made by those that are trained on. A picture that is held out has
-    no copy among the others, which come in random order, their further copies last.
+    Pictures of weight 0 are left out. Of very few none is held out: choices are made by those that are trained on. A
+    picture that is held out has no copy among the others, which come in random order, their further copies last.
     """
     first, copy_of = first_copies(pixels)
-    held, order = min(size, len(first) // 10), np.random.default_rng(seed).permutation(len(first))
+    mass = np.bincount(copy_of, weight)
+    order = np.flatnonzero(mass)
+    order = order[np.random.default_rng(seed).permutation(len(order))]
+    held = min(size, len(order) // 10)
     trained = np.zeros(len(first), bool)
     trained[order[held:]] = True
-    further = trained[copy_of]
+    further = trained[copy_of] & (weight > 0)
     further[first] = False
     train = np.concatenate([first[order[held:]], np.flatnonzero(further)])
-    return pixels[np.sort(first[order[: held or size]])], train
+    chosen = np.sort(order[: held or size])
+    return PictureSplit(pixels, weight, train, pixels[first[chosen]], mass[chosen] / mass[chosen].mean(), levels)
 
 
 def warn_of_near_copies(train: Rows, held_out: Rows) -> None:

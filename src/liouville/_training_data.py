@@ -66,8 +66,8 @@ class StreamedData:
     ----------
     rows
         The table, of shape ``(n, *shape)``.
-    index
-        Numbers of the rows to draw from.
+    index, weight
+        Numbers of the rows to draw from, and their weights: by them rows of a part are drawn.
     batch_size
         Rows per step.
     part_rows
@@ -78,14 +78,16 @@ class StreamedData:
     Examples
     --------
     >>> import numpy as np
-    >>> stream = StreamedData(np.arange(100.0)[:, None], np.arange(80), batch_size=5, part_rows=20, seed=0)
+    >>> stream = StreamedData(np.arange(100.0)[:, None], np.arange(80), np.ones(80), batch_size=5, part_rows=20, seed=0)
     >>> part, until = stream.at(3)
     >>> print(until, len(np.unique(part.rows)), part.rows.max() < 80)
     4 20 True
     """
 
-    def __init__(self, rows: Rows, index: np.ndarray, *, batch_size: int, part_rows: int, seed: int):
-        self.rows, self.index, self.seed = rows, index, seed
+    def __init__(
+        self, rows: Rows, index: np.ndarray, weight: np.ndarray, *, batch_size: int, part_rows: int, seed: int
+    ):
+        self.rows, self.index, self.weight, self.seed = rows, index, weight, seed
         self.part_rows = min(part_rows, len(index))
         self.steps = math.ceil(self.part_rows / batch_size)
         self._number, self._part = -1, None
@@ -96,6 +98,7 @@ class StreamedData:
         if self._part is None or number != self._number:
             rng = np.random.default_rng([self.seed, number])
             # In the order of the file, which reads it forwards.
-            chosen = np.sort(rng.choice(self.index, self.part_rows, replace=False))
-            self._number, self._part = number, TrainingData.pad(self.rows[chosen], np.ones(self.part_rows))
+            chosen = np.sort(rng.choice(len(self.index), self.part_rows, replace=False))
+            part = TrainingData.pad(self.rows[self.index[chosen]], self.weight[chosen])
+            self._number, self._part = number, part
         return self._part, (number + 1) * self.steps

@@ -109,8 +109,8 @@ def fit_steps(flow: Transformed, error: float, seed: int = 0) -> FittedSteps:
 
     Examples
     --------
-    >>> from liouville.flows import FlowRecipe
-    >>> flow = FlowRecipe(2, width=8, depth=1)(jax.random.key(0))
+    >>> from liouville.flows import FlowSpec
+    >>> flow = FlowSpec(2, width=8, depth=1)(jax.random.key(0))
     >>> steps = fit_steps(flow, error=1e-3)
     >>> print(steps.score_error < 1e-3, len(steps.score.solver.log_det_weights))
     True 8

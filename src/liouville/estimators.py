@@ -1,45 +1,20 @@
 """The friendly layer: density estimation as a scikit-learn estimator."""
 
-import dataclasses
-import numbers
-import time
-from functools import partial
-from typing import Literal, overload
+from typing import Any
 
-import jax
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from . import evaluation, flows
 from ._copies import merge_copies
-from ._defaults import (
-    Settings,
-    check_count,
-    check_parameters,
-    check_time,
-    resolve,
-    rng_of,
-    seed_of,
-    validation_goals,
-)
-from ._fitting import TrainingFile, run_fit, warn_of_few_steps
-from ._model_file import SavedMixin, portable_params, recipe_facts
-from ._progress import progress_bar, told
-from ._splits import FEWEST_ROWS, split_rows
-from ._tables import check_frame, check_points, check_varied, check_weight, warn_of_target
-from ._types import in_default_precision
-from .bespoke import fit_steps
-from .bijections import CNF, map_integrators
-from .density import Density
-from .distributions import AbstractDistribution
-from .divergences import Hutchinson
-from .frames import candidates
-from .selection import Candidate, Race, Split, prepare
-from .training import Budget, Trainer, TrainingData
+from ._defaults import check_parameters, resolve
+from ._estimator import FlowEstimator, Given
+from ._splits import Split, split_rows
+from ._tables import check_frame, check_points, check_varied, check_weight
+from .metrics import Likelihood, evaluate_baselines, likelihood
+from .selection import Plan
 
 
-class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
+class FlowDensity(FlowEstimator):
     """Density of a table, learned as a continuous normalizing flow.
 
     Nothing needs to be tuned: what is None or ``"auto"`` is set from the number of rows and columns, or
@@ -48,7 +23,7 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     Parameters
     ----------
     recipe
-        How a paper puts the parts together, by name: a key of ``liouville.flows.RECIPES``. What is None below is the
+        How a paper puts the parts together, by name: a key of ``liouville.recipes.RECIPES``. What is None below is the
         recipe's.
     objective
         ``"flow_matching"`` (regression on paths; no ODE is solved in training) or ``"likelihood"``.
@@ -160,333 +135,54 @@ class FlowDensity(SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         self.verbose = verbose
         self.checkpoint = checkpoint
 
-    def fit(self, X, y=None, *, sample_weight=None, callback=None) -> "FlowDensity":
-        """Learn the density of the rows of a table.
-
-        An interrupt (Ctrl-C) is passed on, with the estimator fitted by the best weights so far, where there was a
-        step. What is raised otherwise leaves the estimator as it was.
+    def evaluate(self, X, *, train=None, random_state: int = 0) -> list[Likelihood]:
+        """Return the likelihood of rows, beside that of a Gaussian, a Gaussian mixture and a kernel density.
 
         Parameters
         ----------
         X
-            Table of shape ``(n, d)``: an array, or a data frame with named columns. Masked cells are missing values.
-        y
-            Ignored, with a warning where it holds numbers.
-        sample_weight
-            Weights of the rows, of shape ``(n,)``: a row of weight 2 counts like two. Equal rows are one row with the
-            sum of their weights: none is held out while another is trained on.
-        callback
-            Called with step, loss and a function that returns the flow (see `liouville.callbacks`), about twice
-            a second, or None. Where it returns True, training ends there as it does at its last step: validated, and
-            fitted by the best weights.
+            Rows of shape ``(n, d)`` that the fit has not seen.
+        train
+            Rows that the baselines are fitted on, for example those of the fit; None leaves the baselines out.
+        random_state
+            Seed of the baselines.
 
         Returns
         -------
-        FlowDensity
-            The estimator itself.
-
-        Raises
-        ------
-        DataError
-            Where a value is missing or infinite, a cell is so far out that its column hardly varies beside it, a column
-            is constant or a combination of others, or there are not more rows than columns; the message names rows and
-            columns.
-        SolveError
-            Where training cannot recover.
+        list of Likelihood
+            Mean NLL in nats with its standard error, the flow's first.
         """
-        started = time.perf_counter()
+        rows = self._check(X)
+        flow = likelihood("flow", self.score_samples(X))
+        return [flow] if train is None else [flow, *evaluate_baselines(self._check(train), rows, random_state)]
+
+    def _check_parameters(self) -> None:
         check_parameters(self)
-        warn_of_target(y)
+
+    def _check_fit(self, X, sample_weight) -> Given:
         # Attributes change when the fit has ended: until then another one takes note of the columns.
-        columns = type(self)()
-        X = check_frame(X, columns, reset=True)
+        other = type(self)()
+        X = check_frame(X, other, reset=True)
         weight = check_weight(sample_weight, X)
-        check_varied(X, weight, getattr(columns, "feature_names_in_", None))
-        seed = seed_of(self.random_state)
-        rows, shares = merge_copies(X, weight)
-        settings = resolve(self, *rows.shape)
-        split = split_rows(rows, shares, self.validation_fraction, settings.validation_rows, seed)
-        identity = {"parameters": portable_params(self), "rows": len(X), "seed": seed}
-        file = TrainingFile(self.checkpoint, identity, X, weight)
+        check_varied(X, weight, getattr(other, "feature_names_in_", None))
+        columns = {name: value for name, value in vars(other).items() if name.endswith("_in_")}
+        return Given(*merge_copies(X, weight), (X, weight), columns)
 
-        def take(candidate: Candidate) -> None:
-            self._keep(candidate, settings, columns, len(X), seed, time.perf_counter() - started)
-
-        # By heart is all that a flow could learn of so few rows.
-        few = len(split.rows) < FEWEST_ROWS
-        with progress_bar(self.verbose) as watch:
-            race = self._race(split, settings, few, seed, started, partial(told, watch, callback))
-            goals = (lambda trainer: ()) if few else validation_goals
-            run_fit(race, goals, file, take, settings.longest)
-        warn_of_few_steps(race, self.max_seconds, started)
-        return self
-
-    def _race(self, split: Split, settings: Settings, few: bool, seed: int, started: float, told) -> Race:
-        deadline = None if self.max_seconds is None else started + self.max_seconds
-        budget = Budget(settings.max_iter, deadline)
-
-        def make_trainer(data: TrainingData, validate) -> Trainer:
-            return Trainer(
-                settings.recipe, settings.objective, data, validate, options=settings.options, budget=budget, seed=seed
-            )
-
-        judge = settings.validation_divergence
-        kinds = candidates(settings.recipe.size) if self.preprocess == "auto" else [self.preprocess]
-        return Race(kinds[:1] if few else kinds, lambda kind: told(prepare(kind, split, judge, make_trainer)))
-
-    def _keep(
-        self, candidate: Candidate, settings: Settings, columns: "FlowDensity", num_rows: int, seed: int, seconds: float
-    ) -> None:
-        trainer = candidate.trainer
-        self.__dict__.pop("feature_names_in_", None)
-        vars(self).update({name: value for name, value in vars(columns).items() if name.endswith("_in_")})
-        self.flow_ = candidate.density(trainer.best_params)
-        self._steps_by_error = {}
-        self.history_, self.n_iter_ = dict(trainer.history), int(trainer.state.step)
-        self.facts_ = {
-            "rows": num_rows,
-            "columns": settings.recipe.size,
-            "preprocess": candidate.kind,
-            "recipe": self.recipe,
-            # All that the flow is built by: a file does not ask what the recipe's defaults are when it is read.
-            **recipe_facts(settings.recipe),
-            "batch_size": settings.options.batch_size,
-            "learning_rate": settings.options.learning_rate,
-            "weight_decay": settings.options.weight_decay,
-            "steps": int(trainer.state.step),
-            "best_step": trainer.best_step,
-            "validation_nll": trainer.best_nll,
-            "validation_is_exact": settings.validation_divergence.is_exact,
-            "skipped_steps": int(trainer.state.skipped),
-            "seconds": round(seconds, 3),
-            "seed": seed,
-        }
-
-    @overload
-    def score_samples(
-        self, X, *, time=..., error=..., return_info: Literal[False] = ..., num_probes=..., random_state=...
-    ) -> np.ndarray: ...
-    @overload
-    def score_samples(
-        self, X, *, time=..., error=..., return_info: Literal[True], num_probes=..., random_state=...
-    ) -> tuple[np.ndarray, evaluation.EvaluationInfo]: ...
-    def score_samples(
-        self,
-        X,
-        *,
-        time: float = 1.0,
-        error: float | None = None,
-        return_info: bool = False,
-        num_probes: int | None = None,
-        random_state=0,
-    ):
-        """Return the log-density of each row, in nats, in the data's own units.
-
-        Exact up to the solver's tolerance (see `certify`), and the same whatever rows come with it.
-
-        Parameters
-        ----------
-        X
-            Rows of shape ``(n, d)``.
-        time
-            Time of the flow at which the density is asked for, from 0, where it is the base's in the data's units, to
-            1, where it is the data's. Of continuous flows alone.
-        error
-            Mean error of a log-density, in nats, that is good enough, for example 1e-3: a few steps are then fitted to
-            the flow, once, which takes some seconds, and long tables are scored several times as fast. Rows that
-            are less likely than nearly all of the flow's own are solved as without it. None solves at `rtol`, `atol`.
-        return_info
-            True also returns status, costs and standard error of each row's solve.
-        num_probes
-            A number estimates the divergence by as many Hutchinson probes instead of computing it.
-        random_state
-            Seed of the probes.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Log-densities; NaN, with a warning that names the first such row, where the solve failed.
-        EvaluationInfo
-            Only with `return_info`.
-        """
-        X = self._check_rows(X)
-        if check_time(time) != 1 and error is not None:
-            raise ValueError(
-                f"Expected no error with time={time!r}, got {error!r}: steps are fitted to the whole way; try one of "
-                "the two."
-            )
-        if num_probes is not None and error is not None:
-            raise ValueError(
-                f"Expected no error with num_probes, got {error!r}: what probes estimate has an error of its own; try "
-                "one of the two."
-            )
-        flow = self._flow(error)
-        if time != 1:
-            flow = flows.until(flow, time)
-        if num_probes is not None:
-            flow = flows.with_divergence(flow, Hutchinson(num_probes=check_count("num_probes", num_probes)))
-        log_prob, info = evaluation.score(flow, X, seed=seed_of(random_state))
-        evaluation.warn_of_failures(info)
-        return (log_prob, info) if return_info else log_prob
-
-    def score(self, X, y=None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the mean log-density of the rows, in nats.
-
-        Parameters
-        ----------
-        X
-            Rows of shape ``(n, d)``.
-        y
-            Ignored.
-        """
-        return float(np.mean(self.score_samples(X)))
-
-    def sample(self, n: int = 1, random_state=None, *, error: float | None = None) -> np.ndarray:
-        """Draw rows.
-
-        Parameters
-        ----------
-        n
-            Number of rows.
-        random_state
-            Seed; the same seed draws the same rows, and fewer rows are the first of many.
-        error
-            Mean error of a row's coordinates, in standard deviations, that is good enough, for example 1e-3: many rows
-            are then drawn several times as fast, as `score_samples` says.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            The rows, in the data's units; NaN where a solve failed, with a warning.
-        """
-        flow = self._flow(error)
-        rows, info = evaluation.sample(flow, check_count("n", n), seed=seed_of(random_state))
-        evaluation.warn_of_failures(info)
-        return rows
-
-    def sample_with_log_prob(self, n: int = 1, random_state=None) -> tuple[np.ndarray, np.ndarray]:
-        """Draw rows as `sample` does, and return them with their log-densities in nats.
-
-        Parameters
-        ----------
-        n
-            Number of rows.
-        random_state
-            Seed.
-        """
-        rows = self.sample(n, random_state)
-        return rows, evaluation.score(self._flow(), rows)[0]
-
-    def transform(self, X) -> np.ndarray:
-        """Map rows to the base's coordinates, in which the data are standard normal.
-
-        Parameters
-        ----------
-        X
-            Rows of shape ``(n, d)``.
-        """
-        X = self._check_rows(X)
-        return evaluation.to_base(self._flow(), X)
-
-    def inverse_transform(self, Z) -> np.ndarray:
-        """Map points of the base to rows: the inverse of `transform`.
-
-        Parameters
-        ----------
-        Z
-            Points of shape ``(n, d)``.
-        """
-        flow = self._flow()
-        return evaluation.from_base(flow, check_points(Z, self.n_features_in_))
-
-    def trajectory(self, X, num_times: int = 100) -> np.ndarray:
-        """Return the paths along which the flow carries base points to rows.
-
-        Parameters
-        ----------
-        X
-            Rows of shape ``(n, d)`` in which the paths end.
-        num_times
-            Number of equal times from 0 (base) to 1 (data).
-
-        Returns
-        -------
-        ndarray of shape (num_times, n, d)
-            Points in the data's units; the last are the rows themselves.
-        """
-        X = self._check_rows(X)
-        check_count("num_times", num_times, least=2)
-        return evaluation.paths(self._flow(), X, num_times)
-
-    def score_gradient(self, X) -> np.ndarray:
-        """Return the gradient of the log-density with respect to the row, in nats per unit of each column.
-
-        Parameters
-        ----------
-        X
-            Rows of shape ``(n, d)``.
-        """
-        X = self._check_rows(X)
-        return evaluation.gradient(self._flow(), X)
-
-    def certify(self, X, num_rows: int = 200, random_state=0, *, error: float | None = None) -> evaluation.Certificate:
-        """Solve a subsample again at a tenth of the tolerance, and say how far its log-densities move.
-
-        Parameters
-        ----------
-        X
-            Rows of shape ``(n, d)``.
-        num_rows
-            Size of the subsample.
-        random_state
-            Seed that chooses it.
-        error
-            What `score_samples` is called with.
-        """
-        X, flow = self._check_rows(X), self._flow(error)
-        chosen = rng_of(random_state).permutation(len(X))[: check_count("num_rows", num_rows)]
-        return evaluation.certify(flow, flows.with_tolerance(self.flow_, 0.1), X[chosen])
-
-    def log_prob_fn(self, *, error: float | None = None):
-        """Return the log-density as a pure JAX function of an array of shape ``(..., d)``.
-
-        It can be jitted and mapped, and runs in JAX's precision throughout: columns that are far from zero for their
-        spread keep more digits in `score_samples`.
-
-        Parameters
-        ----------
-        error
-            None solves at `rtol`, `atol`, and can be differentiated once, backwards (`jax.grad`). A number, for example
-            1e-3, takes the few steps that are fitted to the flow (see `score_samples`), whose mean error that is, and
-            can be differentiated any number of times in either mode (`jax.hessian`, `jax.jvp`); on points that are less
-            likely than nearly all of the flow's own its error is not known.
-
-        Returns
-        -------
-        Callable
-            Function of an array of shape ``(..., d)`` that returns nats, of shape ``(...)``.
-        """
-        flow = self._flow(error)
-        steps = flow.steps
-        if steps is not None:
-            flow = map_integrators(lambda _: steps.score, self.flow_)
-        return jax.tree_util.Partial(AbstractDistribution.log_prob, in_default_precision(flow))
-
-    def _check_rows(self, X, reset: bool = False) -> np.ndarray:
-        if not reset:
-            check_is_fitted(self)
-        return check_frame(X, self, reset=reset)
-
-    def _flow(self, error: float | None = None) -> Density:
-        """Return the density; with the steps that keep a mean error, fitted at the first call, where it is solved."""
+    def _check(self, X) -> np.ndarray:
         check_is_fitted(self)
-        if error is None:
-            return self.flow_
-        if not isinstance(error, numbers.Real) or not error > 0:
-            raise ValueError(f"Expected a positive error, got {error!r}; try error=1e-3.")
-        if error not in self._steps_by_error and isinstance(self.flow_.core.bijection, CNF):
-            self._steps_by_error[error] = fit_steps(self.flow_.core, error)
-        return dataclasses.replace(self.flow_, steps=self._steps_by_error.get(error))
+        return check_frame(X, self, reset=False)
+
+    def _check_points(self, Z) -> np.ndarray:
+        return check_points(Z, self.n_features_in_)
+
+    def _plan(self, shape: tuple[int, ...]) -> Plan:
+        return resolve(self, *shape)
+
+    def _split(self, given: Given, plan: Plan, seed: int) -> Split:
+        return split_rows(given.rows, given.weight, self.validation_fraction, plan.validation_size, seed)
+
+    def _facts_of_data(self, given: Given) -> dict[str, Any]:
+        return {"columns": given.rows.shape[1]}
 
     @property
     def _n_features_out(self) -> int:

@@ -221,15 +221,22 @@ def _score(density: Density, rows: Rows, condition: np.ndarray | None, seeds: tu
 
 def _score_alike(density: Density, rows: Rows, condition: np.ndarray | None, seeds: tuple[int, int]) -> _Scored:
     """Return log-densities in the core's coordinates, the log-determinants of the rest, and the solves' facts."""
-    core, frame, (seed, draw) = _forward(density), density.frame, map(np.uint32, seeds)
+    core, frame, seed = _forward(density), density.frame, np.uint32(seeds[0])
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        drawn = None if frame.noise is None else _noise_chunk(frame, on_device(chunk), index, seed, draw)
-        points, log_det = frame.encode(chunk, None if drawn is None else [np.asarray(d, np.float64) for d in drawn])
+        points, log_det = _encoded(frame, chunk, index, seeds)
         log_prob, std_error, info = _score_chunk(core, on_device(points), _of_chunk(condition, index), index, seed)
         return np.asarray(log_prob, np.float64), np.zeros(len(chunk)) + log_det, std_error, *_fields(info)
 
     return _Scored(*in_chunks(one_chunk, rows, chunk_rows(density.shape, products_at_a_time(core))))
+
+
+def _encoded(frame: Frame, chunk: Rows, index: np.ndarray, seeds: tuple[int, int] = (0, 0)) -> tuple:
+    """Return the points of a chunk of rows, and what is to be added to their log-density; noise is drawn by seeds."""
+    if frame.noise is None:
+        return frame.encode(chunk)
+    drawn = _noise_chunk(frame, on_device(chunk), index, *map(np.uint32, seeds))
+    return frame.encode(chunk, jax.tree.map(lambda part: np.asarray(part, np.float64), drawn))
 
 
 @eqx.filter_jit
@@ -299,7 +306,7 @@ def path_costs(
     condition = _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        penalties = _cost_chunk(core, on_device(frame.encode(chunk)[0]), _of_chunk(condition, index))
+        penalties = _cost_chunk(core, on_device(_encoded(frame, chunk, index)[0]), _of_chunk(condition, index))
         return tuple(np.asarray(penalties[name], np.float64) / weights[name] for name in names)
 
     size = chunk_rows(flow.shape, products_at_a_time(core))
@@ -348,7 +355,7 @@ def to_base(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     to_base, condition = Invert(core.bijection), _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        return (_transform_chunk(to_base, on_device(frame.encode(chunk)[0]), _of_chunk(condition, index)),)
+        return (_transform_chunk(to_base, on_device(_encoded(frame, chunk, index)[0]), _of_chunk(condition, index)),)
 
     return in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0].astype(np.float64)
 
@@ -372,7 +379,7 @@ def paths(flow: Flow, rows: Rows, num_times: int, condition=None) -> np.ndarray:
     times = np.linspace(cnf.t1, cnf.t0, num_times).astype(float_dtype())
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        path = _path_chunk(cnf, on_device(frame.encode(chunk)[0]), _of_chunk(condition, index), times)
+        path = _path_chunk(cnf, on_device(_encoded(frame, chunk, index)[0]), _of_chunk(condition, index), times)
         return (frame.decode(np.asarray(path, np.float64)),)
 
     return np.moveaxis(in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0], 1, 0)[::-1]
@@ -384,7 +391,7 @@ def velocity(flow: Flow, rows: Rows, time: float, condition=None) -> np.ndarray:
     cnf, condition = cnf_of(core), _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        x, _ = frame.encode(chunk)
+        x, _ = _encoded(frame, chunk, index)
         now = np.asarray(time, float_dtype())
         v = np.asarray(_velocity_chunk(cnf, on_device(x), _of_chunk(condition, index), now), np.float64)
         # The closed forms' change along the velocity, by the difference of two steps so small that they are straight.
@@ -397,6 +404,8 @@ def velocity(flow: Flow, rows: Rows, time: float, condition=None) -> np.ndarray:
 def gradient(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     """Return the gradient of the log-density with respect to each row, in nats per unit of each column."""
     density = Density.of(flow)
+    if density.frame.noise is not None:
+        raise TypeError("Expected a density with a gradient, got one of whole numbers; try that of log_prob_fn().")
     # The outermost link runs on the host, for its digits; it is affine, so the chain rule is a division.
     units = Standardize(np.zeros(density.shape), np.ones(density.shape))
     outer, *inner = density.frame.links or (units,)

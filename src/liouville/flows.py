@@ -1,10 +1,10 @@
-"""Recipes: members of the nine nouns put together under a name, from strings and numbers."""
+"""Flows by strings and numbers: what they are built by fits into a file."""
 
 import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -17,31 +17,18 @@ from .bijections import (
     Chain,
     Invert,
     Planar,
-    PowerSeries,
     Radial,
     Residual,
     map_cnfs,
     map_integrators,
     multiscale,
 )
-from .couplings import ExactOT
 from .density import Density
-from .dequantization import VariationalDequantization
+from .dequantization import AbstractDequantization, VariationalDequantization
 from .distributions import Normal, Transformed, cnf_of
 from .divergences import AbstractDivergence, Exact, Hutchinson
 from .frames import Frame
 from .integrate import CONSTANT_STEP_SOLVERS, SOLVERS, Integrator
-from .objectives import (
-    AbstractObjective,
-    Encoded,
-    FlowMatching,
-    MaximumLikelihood,
-    RandomEndTime,
-    TrainedWith,
-    TrajectoryPolynomial,
-    WeightedSum,
-)
-from .regularizers import HamiltonJacobi, JacobianFrobenius, KineticEnergy, TaylorDerivative
 from .vector_fields import (
     MLP,
     AbstractVectorField,
@@ -56,15 +43,19 @@ from .vector_fields import (
     UNet,
 )
 
-VECTOR_FIELDS = {
+VECTOR_FIELDS: dict[str, Callable[..., AbstractVectorField]] = {
     "concat_squash": ConcatSquash,
+    "conv": ConvNet,
     "galerkin": Galerkin,
     "hypernetwork": Hypernetwork,
     "mlp": MLP,
     "planar": PlanarField,
     "planar_layers": partial(PlanarField, form="layers"),
     "potential": Potential,
+    "unet": UNet,
 }
+# Those that take pictures, of shape (height, width, channels), and the convolutions among them.
+IMAGE_FIELDS, CONVOLUTIONAL = ("concat_squash", "conv", "mlp", "unet"), ("conv", "unet")
 DIVERGENCES: dict[str, AbstractDivergence] = {"exact": Exact(), "hutchinson": Hutchinson()}
 # Layers of discrete flows, by name: functions of size, width and key.
 LAYERS: dict[str, Callable[[int, int, Key], AbstractBijection]] = {
@@ -78,140 +69,31 @@ Tree = TypeVar("Tree")
 _LOGISTIC_SCALE = math.pi / math.sqrt(3)
 
 
-class Recipe(NamedTuple):
-    """How a paper puts the parts together.
-
-    Attributes
-    ----------
-    year, paper
-        Whose work it is.
-    figure
-        What was published, and where.
-    objective
-        What is made small; None is flow matching, its times skewed by the number of columns.
-    vector_field
-        A key of `VECTOR_FIELDS`.
-    layer
-        A key of `LAYERS` makes it a discrete flow, of `depth` layers; None makes it a CNF.
-    width, depth, learning_rate, batch_size, max_iter
-        None leaves them to the number of rows and columns.
-    preconditioned
-        True adds the Gaussian field in closed form.
-    weight_decay
-        Of AdamW.
-    """
-
-    year: int
-    paper: str
-    figure: str
-    objective: AbstractObjective | None
-    vector_field: str = "mlp"
-    layer: str | None = None
-    width: int | None = None
-    depth: int | None = None
-    learning_rate: float | None = None
-    batch_size: int | None = None
-    max_iter: int | None = None
-    preconditioned: bool = False
-    weight_decay: float = 0.0
-
-
-# As FFJORD and its kin train: one probe per solve, adaptive steps. (Gradients go through the steps, in less than half
-# the time that it takes to solve backwards, as the papers do.)
+# As FFJORD and its kin train: one probe per solve. (Gradients go through the steps, in less than half the time that it
+# takes to solve backwards, as the papers do.)
 ONE_PROBE = Hutchinson(noise="gaussian", mode="reverse")
-ADAPTIVE = Integrator.adaptive(1e-5, 1e-5)
 FOUR_STEPS = Integrator.constant(4)
-FFJORD = TrainedWith(MaximumLikelihood(), ONE_PROBE, ADAPTIVE)
-RECIPES: dict[str, Recipe] = {
-    "flow_matching": Recipe(
-        2023, "Lipman and others, Flow matching for generative modeling", "CIFAR-10 2.99 bits/dim", None,
-        preconditioned=True,
-    ),
-    "ot_flow_matching": Recipe(
-        2024, "Tong and others, Improving and generalizing flow-based generative models", "-",
-        FlowMatching(coupling=ExactOT()), batch_size=256,
-    ),
-    "cnf": Recipe(
-        2018, "Chen and others, Neural ordinary differential equations", "six Gaussians in 1 hour or more",
-        TrainedWith(
-            MaximumLikelihood(), Exact(), Integrator.adaptive(1e-4, 1e-4)
-        ),
-        learning_rate=2e-3, batch_size=1024, weight_decay=1e-5,
-    ),
-    "planar_cnf": Recipe(
-        2018, "Chen and others, Neural ordinary differential equations", "-",
-        MaximumLikelihood(), vector_field="planar_layers", learning_rate=1e-2, batch_size=500, max_iter=2000,
-    ),
-    "planar_flow": Recipe(
-        2015, "Rezende and Mohamed, Variational inference with normalizing flows", "-",
-        MaximumLikelihood(), layer="planar", depth=20, learning_rate=2e-2,
-    ),
-    "radial_flow": Recipe(
-        2015, "Rezende and Mohamed, Variational inference with normalizing flows", "-",
-        MaximumLikelihood(), layer="radial", depth=20, learning_rate=2e-2,
-    ),
-    "residual_flow": Recipe(
-        2019, "Chen and others, Residual flows for invertible generative modeling", "MNIST 0.970 bits/dim",
-        TrainedWith(MaximumLikelihood(), series=PowerSeries(2, stop=0.15)), layer="residual", width=48, depth=8,
-    ),
-    "galerkin": Recipe(
-        2020, "Massaroli and others, Dissecting neural ODEs", "-", None, "galerkin", preconditioned=True,
-    ),
-    "hypernetwork": Recipe(
-        2019, "Grathwohl and others, FFJORD; Ha and others, HyperNetworks", "-", None, "hypernetwork",
-        preconditioned=True,
-    ),
-    "ffjord": Recipe(
-        2019, "Grathwohl and others, FFJORD", "MNIST 0.99, CIFAR-10 3.40 bits/dim", FFJORD, "concat_squash",
-    ),
-    "rnode": Recipe(
-        2020, "Finlay and others, How to train your neural ODE", "MNIST 0.973, CIFAR-10 3.398 bits/dim",
-        TrainedWith(
-            MaximumLikelihood(), ONE_PROBE, FOUR_STEPS, (KineticEnergy(weight=0.01), JacobianFrobenius(weight=0.01))
-        ),
-        "concat_squash",
-    ),
-    "steer": Recipe(
-        2020, "Ghosh and others, STEER", "-", RandomEndTime(FFJORD, 0.5), "concat_squash",
-    ),
-    "taynode": Recipe(
-        2020, "Kelly and others, Learning differential equations that are easy to solve", "-",
-        TrainedWith(MaximumLikelihood(), ONE_PROBE, ADAPTIVE, (TaylorDerivative(2, weight=0.01),)),
-        "concat_squash",
-    ),
-    "tpr": Recipe(
-        2020, "Huang and others, Trajectory polynomial regularization", "42-71% fewer evaluations",
-        WeightedSum([(1.0, FFJORD), (5.0, TrainedWith(TrajectoryPolynomial(), integrator=ADAPTIVE))]),
-        "concat_squash",
-    ),
-    "ot_flow": Recipe(
-        2021, "Onken and others, OT-Flow", "8x faster training, 24x faster inference than FFJORD",
-        TrainedWith(
-            MaximumLikelihood(), Exact(), Integrator.constant(6),
-            (KineticEnergy(weight=0.01, reduce="sum"), HamiltonJacobi(weight=0.15)),
-        ),
-        "potential", depth=1, learning_rate=1e-2,
-    ),
-}  # fmt: skip
 
 
-class FlowRecipe(eqx.Module):
+class FlowSpec(eqx.Module):
     """A flow by strings and numbers: call it with a key to build the flow.
 
     Parameters
     ----------
-    size
-        Number of columns.
+    shape
+        Shape of one point; a number is that of columns.
     vector_field
         A key of `VECTOR_FIELDS`.
     width, depth
         Size of its network.
     layer
         A key of `LAYERS`: the flow is then `depth` such layers instead, data to base by their formula.
+    multiscale
+        True puts several flows, with squeezes and splits between them (`liouville.bijections.multiscale`).
     preconditioned
         True adds the Gaussian field in closed form: right for flow matching.
     base
-        ``"standard"`` normal, or ``"trainable"``: normal columns whose means and scales are trained with the rest.
+        ``"standard"`` normal, or ``"trainable"``: normal entries whose means and scales are trained with the rest.
     solver
         A key of `liouville.integrate.SOLVERS`; those without error estimate take 20 constant steps.
     rtol, atol
@@ -220,16 +102,19 @@ class FlowRecipe(eqx.Module):
     Examples
     --------
     >>> import jax
-    >>> flow = FlowRecipe(2, width=16, depth=1)(jax.random.key(0))
+    >>> flow = FlowSpec(2, width=16, depth=1)(jax.random.key(0))
     >>> flow.sample(jax.random.key(1), (5,)).shape
     (5, 2)
     """
 
-    size: int = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(
+        static=True, converter=lambda shape: (shape,) if isinstance(shape, int) else tuple(shape)
+    )
     vector_field: str = eqx.field(default="mlp", static=True)
     width: int = eqx.field(default=64, static=True)
     depth: int = eqx.field(default=2, static=True)
     layer: str | None = eqx.field(default=None, static=True)
+    multiscale: bool = eqx.field(default=False, static=True)
     preconditioned: bool = eqx.field(default=True, static=True)
     base: str = eqx.field(default="standard", static=True)
     solver: str = eqx.field(default="dopri5", static=True)
@@ -238,148 +123,26 @@ class FlowRecipe(eqx.Module):
 
     def __call__(self, key: Key) -> Transformed:
         """Build the flow, on a base that starts as standard normal, with weights drawn from `key`."""
-        base = Normal(np.zeros(self.size), np.ones(self.size), trainable=self.base == "trainable")
+        base = Normal(np.zeros(self.shape), np.ones(self.shape), trainable=self.base == "trainable")
+        return Transformed(base, self._bijection(key))
+
+    def _bijection(self, key: Key) -> AbstractBijection:
         if self.layer is not None:
-            make = LAYERS[self.layer]
+            make, size = LAYERS[self.layer], math.prod(self.shape)
             # Likelihood goes from data to base, so that is the direction of the formula.
-            layers = [Invert(make(self.size, self.width, k)) for k in jax.random.split(key, self.depth)]
-            return Transformed(base, Chain(layers))
-        field = VECTOR_FIELDS[self.vector_field]((self.size,), width=self.width, depth=self.depth, key=key)
-        if self.preconditioned:
-            field = Preconditioned(field)
-        return Transformed(base, CNF(field, Exact(), integrator_of(self.solver, self.rtol, self.atol)))
-
-
-class ImageRecipe(NamedTuple):
-    """How a paper learns pictures.
-
-    Attributes
-    ----------
-    year, paper, figure
-        Whose work it is, and what was published.
-    objective
-        Function of the number of pixels that makes the objective; likelihoods are in bits per dimension.
-    preprocess
-        How pixels become numbers: a key of `liouville.frames.PIXELS`.
-    small_field, field
-        Keys of `IMAGE_FIELDS`: for pictures of at most `small_size` numbers, and for others.
-    small_size
-        Up to where a network without convolutions learns more in the same time.
-    multiscale
-        True squeezes and splits between several flows, where they are convolutional; False is one flow of the whole
-        picture.
-    preconditioned
-        True adds the Gaussian field in closed form.
-    learning_rate, batch_size, weight_decay
-        As in `Recipe`.
-    """
-
-    year: int
-    paper: str
-    figure: str
-    objective: Callable[[int], AbstractObjective]
-    preprocess: str
-    small_field: str
-    field: str
-    small_size: int
-    multiscale: bool
-    preconditioned: bool
-    learning_rate: float
-    batch_size: int
-    weight_decay: float = 0.0
-
-
-IMAGE_FIELDS: dict[str, Callable[..., AbstractVectorField]] = {
-    "concat_squash": ConcatSquash,
-    "conv": ConvNet,
-    "mlp": MLP,
-    "unet": UNet,
-}
-CONVOLUTIONAL = ("conv", "unet")
-
-
-def in_bits(objective: AbstractObjective, size: int) -> AbstractObjective:
-    """Return a likelihood of pictures of so many pixels in bits per dimension."""
-    return WeightedSum([(1 / (size * math.log(2)), Encoded(objective))])
-
-
-def rnode_image(size: int, penalties: tuple[type, ...] = (KineticEnergy, JacobianFrobenius)) -> AbstractObjective:
-    """Return RNODE's objective: bits per dimension, and a hundredth of each penalty."""
-    # The penalties are divided with the nats.
-    weighted = tuple(penalty(weight=0.01 * size * math.log(2)) for penalty in penalties)
-    return in_bits(TrainedWith(MaximumLikelihood(), ONE_PROBE, FOUR_STEPS, weighted), size)
-
-
-IMAGE_RECIPES = {
-    "flow_matching_image": ImageRecipe(
-        2023, "Lipman and others, Flow matching for generative modeling", "CIFAR-10 2.99 bits/dim",
-        lambda size: Encoded(FlowMatching()), "margins", "mlp", "unet", 100, False, True, 1e-3, 128,
-    ),
-    "ffjord_image": ImageRecipe(
-        2019, "Grathwohl and others, FFJORD", "MNIST 0.99, CIFAR-10 3.40 bits/dim",
-        lambda size: in_bits(FFJORD, size), "logit", "concat_squash", "conv", 256, True, False, 1e-3, 200,
-    ),
-    "rnode_image": ImageRecipe(
-        2020, "Finlay and others, How to train your neural ODE", "MNIST 0.973, CIFAR-10 3.398 bits/dim",
-        rnode_image, "logit", "concat_squash", "conv", 256, True, False, 1e-3, 200,
-    ),
-}  # fmt: skip
-
-
-class ImageFlow(eqx.Module):
-    """A flow of pictures by strings and numbers: call it with a key to build the flow.
-
-    Parameters
-    ----------
-    shape
-        Shape of one picture: height, width, channels.
-    field
-        A key of `IMAGE_FIELDS`.
-    width, depth
-        Size of its network.
-    multiscale
-        True puts several flows, with squeezes and splits between them (`liouville.bijections.multiscale`).
-    preconditioned
-        True adds the Gaussian field in closed form: right for flow matching.
-    solver
-        A key of `liouville.integrate.SOLVERS`.
-    rtol, atol
-        Tolerances of adaptive steps.
-
-    Examples
-    --------
-    >>> import jax
-    >>> flow = ImageFlow((8, 8, 1), "conv", width=4, depth=1)(jax.random.key(0))
-    >>> flow.shape
-    (8, 8, 1)
-    """
-
-    shape: tuple[int, ...] = eqx.field(static=True)
-    field: str = eqx.field(default="unet", static=True)
-    width: int = eqx.field(default=32, static=True)
-    depth: int = eqx.field(default=1, static=True)
-    multiscale: bool = eqx.field(default=False, static=True)
-    preconditioned: bool = eqx.field(default=True, static=True)
-    solver: str = eqx.field(default="dopri5", static=True)
-    rtol: float = eqx.field(default=1e-5, static=True)
-    atol: float = eqx.field(default=1e-5, static=True)
-
-    def __call__(self, key: Key) -> Transformed:
-        """Build the flow, on a standard normal base, with weights drawn from `key`."""
-        base, integrator = Normal.standard(self.shape), integrator_of(self.solver, self.rtol, self.atol)
+            return Chain([Invert(make(size, self.width, k)) for k in jax.random.split(key, self.depth)])
+        integrator = integrator_of(self.solver, self.rtol, self.atol)
         if self.multiscale:
-            bijection = multiscale(self.shape, self.make_field, key=key, integrator=integrator)
-        else:
-            bijection = CNF(self.make_field(self.shape, key), integrator=integrator)
-        return Transformed(base, bijection)
+            return multiscale(self.shape, self.make_field, key=key, integrator=integrator)
+        return CNF(self.make_field(self.shape, key), Exact(), integrator)
 
     def make_field(self, shape: tuple[int, ...], key: Key) -> AbstractVectorField:
-        """Build the vector field of pictures of a shape."""
-        field = IMAGE_FIELDS[self.field](shape, width=self.width, depth=self.depth, key=key)
+        """Build the vector field of points of a shape."""
+        field = VECTOR_FIELDS[self.vector_field](shape, width=self.width, depth=self.depth, key=key)
         return Preconditioned(field) if self.preconditioned else field
 
 
-class NoiseFlow(eqx.Module):
+class NoiseSpec(eqx.Module):
     """The noise of variational dequantization: call it with a key to build it.
 
     Its flow starts at the logits of uniform noise but for their tails, is solved in four constant steps, and its
@@ -406,21 +169,21 @@ class NoiseFlow(eqx.Module):
 
 
 class FramedFlow(eqx.Module):
-    """A flow of pictures of whole numbers, in its frame: call it with a key to build it.
+    """A flow in its frame: call it with a key to build the density.
 
     Parameters
     ----------
     flow
         Builds the core.
     frame
-        What is done to pictures before it.
+        What is done to data before it.
     noise
         Builds the frame's noise; None leaves it as it is.
     """
 
-    flow: ImageFlow
+    flow: Callable[[Key], Transformed]
     frame: Frame
-    noise: NoiseFlow | None = None
+    noise: Callable[[Key], AbstractDequantization] | None = None
 
     def __call__(self, key: Key) -> Density:
         """Build the density, with weights drawn from `key`."""

@@ -18,7 +18,7 @@ from .bijections import (
     Whiten,
     namespace,
 )
-from .dequantization import AbstractDequantization
+from .dequantization import AbstractDequantization, UniformDequantization
 
 PREPROCESSORS: dict[str, tuple] = {
     # From the data towards the base: each is fitted to what the one before it makes of the data.
@@ -33,6 +33,7 @@ PIXELS = ("margins", "logit", "center")
 
 _BLOCK_ROWS = 4096
 _MOST_CENTERED = 10_000
+_ANY_ROWS = 500
 
 
 class Frame(eqx.Module):
@@ -187,3 +188,11 @@ def fit_pictures(kind: str, pixels: np.ndarray, levels: int, noise: AbstractDequ
         mean, spread = (few.mean(axis=0) + 0.5) / levels, few.std() / levels
         link = Standardize(mean, np.full(mean.shape, spread or 1.0))
     return Frame(shape, (link,), levels, noise)
+
+
+def any_frame(kind: str, shape: tuple[int, ...], levels: int | None) -> Frame:
+    """Return a frame of a kind that is fitted to any data: the numbers of one from a file take the place of its own."""
+    if levels is not None:
+        return fit_pictures(kind, np.zeros((1, *shape), np.uint8), levels, UniformDequantization())
+    rows = np.random.default_rng(0).normal(size=(_ANY_ROWS, *shape))
+    return fit_table(kind, rows, np.ones(len(rows)))[0]

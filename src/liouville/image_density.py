@@ -1,39 +1,25 @@
 """The friendly layer of pictures: their density as an estimator, in bits per dimension."""
 
 import math
-import time
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
-from . import evaluation, flows
-from ._defaults import check_count, rng_of, seed_of, validation_goals
-from ._fitting import TrainingFile, run_fit, warn_of_few_steps
-from ._image_defaults import SOLVE_EVALUATIONS, Settings, affordable_validation, check_parameters, resolve
-from ._model_file import SavedMixin, image_facts, portable_params
-from ._progress import Watch, progress_bar, told
-from ._splits import split_pictures
+from ._defaults import check_count
+from ._errors import DataError
+from ._estimator import FlowEstimator, Given
+from ._image_defaults import check_parameters, resolve
+from ._progress import Watch
+from ._splits import PictureSplit, split_pictures
+from ._tables import check_weight
 from .data import check_pictures
-from .density import Density
-from .dequantization import AbstractDequantization, MidPoints, UniformDequantization
-from .divergences import Exact, Hutchinson
-from .frames import fit_pictures
+from .dequantization import MidPoints
 from .metrics import bits_per_dim, likelihood
-from .selection import Candidate, Race
-from .training import Budget, StreamedData, Trainer, TrainingData
-
-# Pictures of more bytes than this stay in their file, and are on the device a part at a time.
-_MOST_ON_DEVICE = 2**30
-# Closed forms are fitted to no more pictures than this.
-_MOST_FITTED = 60_000
-# With a deadline a validation takes no more than this share of the time, where so few pictures are enough.
-_VALIDATION_SHARE, _FEW_VALIDATED = 0.02, 8
+from .selection import Candidate, Plan
+from .training import Trainer
 
 
 class BitsPerDim(NamedTuple):
@@ -63,7 +49,7 @@ class BitsPerDim(NamedTuple):
     num_failed: int
 
 
-class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
+class ImageDensity(FlowEstimator):
     """Density of pictures, learned as a continuous normalizing flow.
 
     Pixels are whole numbers: noise fills the gaps between them, and what is measured is a bound of their
@@ -72,7 +58,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
     Parameters
     ----------
     recipe
-        How a paper does it, by name: a key of ``liouville.flows.IMAGE_RECIPES``. What is None below is the recipe's.
+        How a paper does it, by name: a key of ``liouville.recipes.IMAGE_RECIPES``. What is None below is the recipe's.
     vector_field
         ``"mlp"``, ``"concat_squash"``, ``"unet"`` or ``"conv"``; None is the recipe's for pictures of this size. The
         likelihood recipes put several flows with squeezes and splits where it is convolutional.
@@ -134,7 +120,7 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        recipe: str = "flow_matching_image",
+        recipe: str = "flow_matching",
         vector_field: str | None = None,
         width: int | None = None,
         depth: int | None = None,
@@ -178,158 +164,6 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         self.verbose = verbose
         self.checkpoint = checkpoint
 
-    def fit(self, X, y=None, *, callback=None) -> "ImageDensity":
-        """Learn the density of pictures.
-
-        An interrupt (Ctrl-C) is passed on, with the estimator fitted by the best weights so far, where there was a
-        step. What is raised otherwise leaves the estimator as it was.
-
-        Parameters
-        ----------
-        X
-            Pictures of shape ``(n, height, width)`` or ``(n, height, width, channels)``: whole numbers from 0 on, as
-            bytes (`liouville.data.read_pictures`).
-        y
-            Ignored.
-        callback
-            Called with step, loss and a function that returns the flow (see `liouville.callbacks`), about twice
-            a second, or None. Where it returns True, training ends there as it does at its last step: validated, and
-            fitted by the best weights.
-
-        Returns
-        -------
-        ImageDensity
-            The estimator itself.
-
-        Raises
-        ------
-        DataError
-            Where `X` are not pictures of `levels` levels; the message names the first that is not.
-        SolveError
-            Where training cannot recover.
-        """
-        started = time.perf_counter()
-        check_parameters(self)
-        pixels = check_pictures(X, self.levels)
-        seed = seed_of(self.random_state)
-        settings = resolve(self, pixels.shape)
-        identity = {"parameters": portable_params(self), "rows": len(pixels), "seed": seed}
-        file = TrainingFile(self.checkpoint, identity, pixels)
-
-        def take(candidate: Candidate) -> None:
-            self._keep(candidate.trainer, settings, len(pixels), seed, time.perf_counter() - started)
-
-        with progress_bar(self.verbose) as watch:
-            told_of = partial(told, shown_in_bits(watch, pixels[0].size), callback)
-            race = self._race(pixels, settings, seed, started, told_of)
-            run_fit(race, validation_goals, file, take)
-        warn_of_few_steps(race, self.max_seconds, started)
-        return self
-
-    def _race(self, pixels: np.ndarray, settings: Settings, seed: int, started: float, told_of) -> Race:
-        size = affordable_validation(settings.flow) if self.validation_size is None else self.validation_size
-        held_out, train = split_pictures(pixels, size, seed)
-        deadline = None if self.max_seconds is None else started + self.max_seconds
-
-        def score(pictures: Density, num: int) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
-            return evaluation.score(flows.with_divergence(pictures, Hutchinson()), held_out[:num])
-
-        def prepare(kind: str) -> Candidate:
-            frame = fit_pictures(kind, pixels[np.sort(train[:_MOST_FITTED])], self.levels, UniformDequantization())
-            trainer = Trainer(
-                flows.FramedFlow(settings.flow, frame, settings.noise),
-                settings.objective,
-                training_data(pixels, np.sort(train), settings.options.batch_size, seed),
-                # As many as have chosen before.
-                lambda pictures: score(pictures, len(trainer.best_rows) or num)[0],
-                options=settings.options,
-                budget=Budget(settings.max_iter, deadline),
-                seed=seed,
-            )
-            num = len(held_out)
-            if deadline is not None:
-                timed = partial(score, trainer.best_flow())
-                num, trainer.least_validate_seconds = validated_in_time(timed, len(held_out), deadline)
-            return told_of(Candidate(kind, None, trainer))
-
-        return Race([settings.preprocess], prepare)
-
-    def _keep(self, trainer: Trainer, settings: Settings, num: int, seed: int, seconds: float) -> None:
-        self.flow_: Density = trainer.best_flow()
-        size = int(np.prod(settings.flow.shape))
-        self.history_ = dict(trainer.history)
-        self.history_["bits_per_dim"] = [bits_per_dim(nll, size) for nll in trainer.history["nll"]]
-        self.n_iter_ = int(trainer.state.step)
-        self.facts_ = {
-            "pictures": num,
-            "levels": self.levels,
-            "recipe": self.recipe,
-            "preprocess": settings.preprocess,
-            **image_facts(settings.flow, settings.noise),
-            "numbers": sum(leaf.size for leaf in jax.tree.leaves(trainer.best_params)),
-            "batch_size": settings.options.batch_size,
-            "learning_rate": settings.options.learning_rate,
-            "weight_decay": settings.options.weight_decay,
-            "steps": self.n_iter_,
-            "best_step": trainer.best_step,
-            "validation_pictures": len(trainer.best_rows),
-            "validation_bits_per_dim": float(bits_per_dim(trainer.best_nll, size)),
-            "skipped_steps": int(trainer.state.skipped),
-            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-            "seconds": round(seconds, 3),
-            "seed": seed,
-        }
-
-    @overload
-    def score_samples(
-        self, X, *, num_draws=..., num_probes=..., return_info: Literal[False] = ..., random_state=...
-    ) -> np.ndarray: ...
-    @overload
-    def score_samples(
-        self, X, *, num_draws=..., num_probes=..., return_info: Literal[True], random_state=...
-    ) -> tuple[np.ndarray, evaluation.EvaluationInfo]: ...
-    def score_samples(
-        self, X, *, num_draws: int = 1, num_probes: int | None = 1, return_info: bool = False, random_state=0
-    ):
-        """Return a bound of the log-probability of each picture, in nats.
-
-        Parameters
-        ----------
-        X
-            Pictures, as `fit` takes them.
-        num_draws
-            Draws of the noise; with several, the importance-weighted bound (Burda and others, 2016, equation 8).
-        num_probes
-            Hutchinson probes by which the divergence is estimated; None computes it, which takes as many products as
-            a picture has pixels.
-        return_info
-            True also returns status, costs and standard error of each picture's solves.
-        random_state
-            Seed of noise and probes.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            The bound; NaN, with a warning that names the first such picture, where the solve failed.
-        EvaluationInfo
-            Only with `return_info`.
-        """
-        log_prob, info = self._score(self._check(X), num_draws, num_probes, random_state)
-        evaluation.warn_of_failures(info)
-        return (log_prob, info) if return_info else log_prob
-
-    def score(self, X, y=None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the mean of `score_samples`, in nats.
-
-        Parameters
-        ----------
-        X
-            Pictures, as `fit` takes them.
-        y
-            Ignored.
-        """
-        return float(np.mean(self.score_samples(X)))
-
     def bits_per_dim(
         self, X, *, num_draws: int = 1, num_probes: int | None = 1, middle: bool = False, random_state=0
     ) -> BitsPerDim:
@@ -346,8 +180,8 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
             published curves of that kind.
         """
         pixels = self._check(X)
-        noise = MidPoints() if middle else None
-        log_prob, info = self._score(pixels, num_draws, num_probes, random_state, noise)
+        flow = eqx.tree_at(lambda f: f.frame.noise, self.flow_, MidPoints()) if middle else self.flow_
+        log_prob, info = self._score(flow, pixels, num_draws, num_probes, random_state)
         found, size = likelihood("flow", log_prob), pixels[0].size
         return BitsPerDim(
             mean=bits_per_dim(found.nll, size),
@@ -396,77 +230,50 @@ class ImageDensity(SavedMixin, DensityMixin, BaseEstimator):
         found["mid-points"] = measure(pixels, num_probes=num_probes, middle=True)
         return found
 
-    def sample(self, n: int = 1, random_state=None) -> np.ndarray:
-        """Draw pictures.
+    def _check_parameters(self) -> None:
+        check_parameters(self)
 
-        Parameters
-        ----------
-        n
-            Number of pictures.
-        random_state
-            Seed; the same seed draws the same pictures, and fewer are the first of many.
-
-        Returns
-        -------
-        ndarray of shape (n, height, width, channels)
-            Bytes; with a warning where a solve failed, whose picture is black.
-        """
-        check_is_fitted(self)
-        pixels, info = evaluation.sample(self.flow_, check_count("n", n), seed=seed_of(random_state))
-        evaluation.warn_of_failures(info)
-        return pixels
-
-    def certify(self, X, num_pictures: int = 32, random_state=0) -> evaluation.Certificate:
-        """Solve some pictures again at a tenth of the tolerance, and say how far their log-densities move.
-
-        Parameters
-        ----------
-        X
-            Pictures, as `fit` takes them.
-        num_pictures
-            How many of them.
-        random_state
-            Seed that chooses them.
-        """
-        pixels = self._check(X)
-        chosen = rng_of(random_state).permutation(len(pixels))[: check_count("num_pictures", num_pictures)]
-        pictures = flows.with_divergence(self.flow_, Hutchinson())
-        tight = flows.with_tolerance(pictures, 0.1)
-        return evaluation.certify(pictures, tight, pixels[chosen])
+    def _check_fit(self, X, sample_weight) -> Given:
+        pixels = check_pictures(X, self.levels)
+        weight = check_weight(sample_weight, pixels)
+        # Pictures without weights are the same data as before there were any.
+        arrays = (pixels,) if sample_weight is None else (pixels, weight)
+        return Given(pixels, weight, arrays, {})
 
     def _check(self, X) -> np.ndarray:
         check_is_fitted(self)
         return check_pictures(X, self.levels, self.flow_.shape)
 
-    def _score(
-        self,
-        pixels: np.ndarray,
-        num_draws: int,
-        num_probes: int | None,
-        random_state,
-        noise: AbstractDequantization | None = None,
-    ) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
-        check_count("num_draws", num_draws)
-        if num_probes is not None:
-            check_count("num_probes", num_probes)
-        divergence = Exact() if num_probes is None else Hutchinson(num_probes=num_probes)
-        pictures = flows.with_divergence(self.flow_, divergence)
-        if noise is not None:
-            pictures = eqx.tree_at(lambda p: p.frame.noise, pictures, noise)
-        return evaluation.score(pictures, pixels, seed=seed_of(random_state), num_draws=num_draws)
+    def _check_points(self, Z) -> np.ndarray:
+        shape, points = self.flow_.shape, np.asarray(Z, np.float64)
+        if points.shape[1:] != shape or not np.isfinite(points).all():
+            raise DataError(
+                f"Expected finite points of shape {(len(points), *shape)}, got {points.shape}; try transform."
+            )
+        return points
 
+    def _plan(self, shape: tuple[int, ...]) -> Plan:
+        return resolve(self, shape)
 
-def validated_in_time(score: Callable[[int], Any], most: int, deadline: float) -> tuple[int, float]:
-    """Return how many pictures, at most, can be scored in a small share of the time left, and in how many seconds."""
-    score(1)
-    # Compiled by now.
-    start = time.perf_counter()
-    _, info = score(few := min(most, _FEW_VALIDATED))
-    end = time.perf_counter()
-    # A flow that has learned takes more evaluations than the first one, which may be known in closed form.
-    a_picture = (end - start) / few * max(1.0, SOLVE_EVALUATIONS / info.num_evaluations.max())
-    num = int(np.clip(_VALIDATION_SHARE * (deadline - end) / a_picture, few, most))
-    return num, num * a_picture
+    def _split(self, given: Given, plan: Plan, seed: int) -> PictureSplit:
+        return split_pictures(given.rows, given.weight, plan.validation_size, self.levels, seed)
+
+    def _shown(self, watch: Watch, given: Given) -> Watch:
+        return shown_in_bits(watch, given.rows[0].size)
+
+    def _keep(self, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
+        super()._keep(candidate, plan, given, seed, seconds)
+        size = given.rows[0].size
+        self.history_["bits_per_dim"] = [bits_per_dim(nll, size) for nll in self.history_["nll"]]
+        self.facts_["validation_pictures"] = self.facts_["validation_rows"]
+        self.facts_["validation_bits_per_dim"] = float(bits_per_dim(candidate.trainer.best_nll, size))
+
+    def _facts_of_data(self, given: Given) -> dict[str, Any]:
+        return {"pictures": len(given.rows)}
+
+    @property
+    def _n_features_out(self) -> int:
+        return math.prod(self.flow_.shape)
 
 
 def shown_in_bits(watch: Watch, size: int) -> Watch:
@@ -476,11 +283,3 @@ def shown_in_bits(watch: Watch, size: int) -> Watch:
         watch(trainer, {**seen, "nll": math.nan, "bits/dim": bits_per_dim(seen["nll"], size)})
 
     return show
-
-
-def training_data(pixels: np.ndarray, train: np.ndarray, batch_size: int, seed: int) -> TrainingData | StreamedData:
-    """Return pictures to draw batches from: all on the device, or a part at a time where they are many."""
-    if len(train) * pixels[0].size <= _MOST_ON_DEVICE:
-        return TrainingData.pad(pixels[train], np.ones(len(train)))
-    part_rows = _MOST_ON_DEVICE // pixels[0].size // 2
-    return StreamedData(pixels, train, batch_size=batch_size, part_rows=part_rows, seed=seed)

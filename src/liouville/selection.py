@@ -2,20 +2,23 @@
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import PyTree
 
 from . import evaluation
-from ._types import Rows
+from ._splits import PictureSplit, Split
 from .density import Density
 from .distributions import Transformed
 from .divergences import AbstractDivergence
-from .flows import with_divergence
-from .frames import Frame, fit_table
-from .training import Budget, Trainer, TrainingData, clearly_better
+from .flows import FlowSpec, FramedFlow, NoiseSpec, with_divergence
+from .frames import Frame
+from .objectives import AbstractObjective
+from .training import Budget, Options, Trainer, clearly_better
 
 _RACE_PROGRESS = 0.03
 _RACE_STEPS = 1600
@@ -23,49 +26,104 @@ _RACE_MOST = 0.8
 _FINAL_LENGTH = 3.0
 # Several kinds have their chances, at several validations: evidence against the simpler one must be strong.
 _RACE_STD_ERRORS = 3.0
+# With a deadline a validation takes no more than this share of the time, at so many evaluations a row.
+_VALIDATION_SHARE, _SOLVE_EVALUATIONS = 0.02, 60
 
 
-@dataclasses.dataclass
-class Split:
-    """A table in two parts: rows to train on, and rows to choose by; weights are shares of the table's."""
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a fit is done: an estimator's parameters, a recipe's, and defaults, resolved to numbers.
 
-    rows: Rows
-    weight: np.ndarray
-    validation_rows: Rows
-    validation_weight: np.ndarray
+    Attributes
+    ----------
+    kinds
+        Kinds of preprocessing that race, the simplest first.
+    flow
+        Builds the core.
+    noise
+        Builds the noise of whole numbers; None is uniform noise, where there are whole numbers.
+    objective, options
+        What is made small, and how weights are moved.
+    max_iter
+        Number of steps, or None where seconds alone are the limit.
+    longest
+        Number of steps to which training that still gains may be stretched, or None.
+    validation_size, validation_divergence
+        How many rows choices are made by, at most, and by which divergence their log-density is known.
+    fewest_validated
+        With a deadline the time left may allow of fewer rows, down to so many; None keeps to all.
+    """
+
+    kinds: list[str]
+    flow: FlowSpec
+    objective: AbstractObjective
+    options: Options
+    max_iter: int | None
+    validation_size: int
+    validation_divergence: AbstractDivergence
+    noise: NoiseSpec | None = None
+    longest: int | None = None
+    fewest_validated: int | None = None
 
 
 @dataclasses.dataclass
 class Candidate:
-    """A kind of preprocessing in training: its trainer, and the frame that the trained flow does not hold, or None."""
+    """A kind of preprocessing in training: its trainer, and its frame."""
 
     kind: str
-    frame: Frame | None
+    frame: Frame
     trainer: Trainer
 
     def density(self, params: PyTree) -> Density:
         """Return the density with these parameters."""
-        flow = self.trainer.flow(params)
-        return flow if self.frame is None else Density(flow, self.frame)
+        return framed(self.trainer.flow(params), self.frame)
 
 
-def prepare(
-    kind: str,
-    split: Split,
-    divergence: AbstractDivergence,
-    make_trainer: Callable[[TrainingData, Callable], Trainer],
-) -> Candidate:
-    """Fit the frame of a kind; make the trainer of the core in its coordinates, judged by a divergence."""
-    frame, points = fit_table(kind, split.rows, split.weight)
-    validation_points, log_det = frame.encode(split.validation_rows)
+def framed(flow: Transformed | Density, frame: Frame) -> Density:
+    """Return what is trained as a density: an exact frame takes no part in training."""
+    return flow if isinstance(flow, Density) else Density(flow, frame)
 
-    def validate(core: Transformed) -> np.ndarray:
-        log_prob, _ = evaluation.score(with_divergence(core, divergence), validation_points)
-        # A weighted mean as a plain one: rows carry their share of the weight. NLLs are compared
-        # between kinds, so they are in the units of the data.
-        return (log_prob + log_det) * split.validation_weight
 
-    return Candidate(kind, frame, make_trainer(TrainingData.pad(points, split.weight), validate))
+def prepare(kind: str, split: Split | PictureSplit, plan: Plan, budget: Budget, seed: int) -> Candidate:
+    """Fit the frame of a kind, and make its trainer."""
+    frame, data = split.framed(kind, plan.options.batch_size, seed)
+
+    def score(flow: Transformed | Density, num: int) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
+        density = with_divergence(framed(flow, frame), plan.validation_divergence)
+        log_prob, info = evaluation.score(density, split.validation_rows[:num])
+        # A weighted mean as a plain one: rows carry their share of the weight.
+        return log_prob * split.validation_weight[:num], info
+
+    trainer = Trainer(
+        # Where no noise is drawn, points are made once, and the core alone is trained: one program for all kinds.
+        plan.flow if frame.noise is None else FramedFlow(plan.flow, frame, plan.noise),
+        plan.objective,
+        data,
+        # As many as have chosen before.
+        lambda flow: score(flow, len(trainer.best_rows) or num)[0],
+        options=plan.options,
+        budget=budget,
+        seed=seed,
+    )
+    num = len(split.validation_rows)
+    if budget.deadline is not None and plan.fewest_validated is not None:
+        timed = partial(score, trainer.best_flow())
+        found = validated_in_time(timed, min(num, plan.fewest_validated), num, budget.deadline)
+        num, trainer.least_validate_seconds = found
+    return Candidate(kind, frame, trainer)
+
+
+def validated_in_time(score: Callable[[int], Any], few: int, most: int, deadline: float) -> tuple[int, float]:
+    """Return how many rows, at most, can be scored in a small share of the time left, and in how many seconds."""
+    score(1)
+    # Compiled by now.
+    start = time.perf_counter()
+    _, info = score(few)
+    end = time.perf_counter()
+    # A flow that has learned takes more evaluations than the first one, which may be known in closed form.
+    a_row = (end - start) / few * max(1.0, _SOLVE_EVALUATIONS / info.num_evaluations.max())
+    num = int(np.clip(_VALIDATION_SHARE * (deadline - end) / a_row, few, most))
+    return num, num * a_row
 
 
 class Race:

@@ -127,18 +127,13 @@ def fit_pictures(estimator: "FlowDensity | ImageDensity", data: Path, skip_bad: 
 
 def configured(estimator_class: type, params: dict[str, Any]) -> "FlowDensity | ImageDensity":
     """Return the estimator; a value without meaning is an error of usage, found before any data are read."""
-    from .. import FlowDensity
-    from .._defaults import check_parameters
-    from .._image_defaults import check_parameters as check_image_parameters
-
     known = estimator_class().get_params()
     for name in params:
         if name not in known:
             raise typer.BadParameter(f"Expected no {name} for {estimator_class.__name__}; try leaving it out.")
     estimator = estimator_class(**params)
-    check = check_parameters if estimator_class is FlowDensity else check_image_parameters
     try:
-        check(estimator)
+        estimator._check_parameters()
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None
     return estimator

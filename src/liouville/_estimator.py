@@ -1,0 +1,440 @@
+"""What all estimators have in common: one fit, and what a fitted density is asked for."""
+
+import abc
+import dataclasses
+import numbers
+import time
+from typing import Any, Literal, NamedTuple, Self, overload
+
+import jax
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from . import evaluation, flows
+from ._defaults import check_count, check_time, rng_of, seed_of, validation_goals
+from ._fitting import TrainingFile, run_fit, warn_of_few_steps
+from ._model_file import SavedMixin, portable_params, spec_facts
+from ._progress import Watch, progress_bar, told
+from ._splits import PictureSplit, Split
+from ._tables import warn_of_target
+from ._types import in_default_precision
+from .bespoke import FittedSteps, fit_steps
+from .bijections import CNF, map_integrators
+from .density import Density
+from .distributions import AbstractDistribution
+from .divergences import Exact, Hutchinson
+from .selection import Candidate, Plan, Race, prepare
+from .training import Budget
+
+
+class Given(NamedTuple):
+    """Data of a fit, checked.
+
+    Attributes
+    ----------
+    rows, weight
+        What is learned from, and how much each counts.
+    arrays
+        What was given: data are told from others by its digest.
+    columns
+        What the estimator notes of them, by the names of its attributes.
+    """
+
+    rows: np.ndarray
+    weight: np.ndarray
+    arrays: tuple[np.ndarray, ...]
+    columns: dict[str, Any]
+
+
+class FlowEstimator(
+    SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator, abc.ABC
+):
+    """A density that is learned as a flow: subclasses say how their data are checked, split and framed."""
+
+    recipe: str
+    max_seconds: float | None
+    random_state: Any
+    verbose: int
+    checkpoint: str | None
+    flow_: Density
+    history_: dict[str, list]
+    facts_: dict[str, Any]
+    n_iter_: int
+    _steps_by_error: dict[float, FittedSteps]
+
+    @abc.abstractmethod
+    def _check_parameters(self) -> None:
+        """Raise for a parameter that has no meaning."""
+
+    @abc.abstractmethod
+    def _check_fit(self, X, sample_weight) -> Given:
+        """Return the data of a fit, or raise where there is no density to learn of them."""
+
+    @abc.abstractmethod
+    def _check(self, X) -> np.ndarray:
+        """Return data for the fitted density."""
+
+    @abc.abstractmethod
+    def _check_points(self, Z) -> np.ndarray:
+        """Return points of the base."""
+
+    @abc.abstractmethod
+    def _plan(self, shape: tuple[int, ...]) -> Plan:
+        """Return how data of a shape are fitted."""
+
+    @abc.abstractmethod
+    def _split(self, given: Given, plan: Plan, seed: int) -> Split | PictureSplit:
+        """Return what to train on, and what to choose by."""
+
+    @abc.abstractmethod
+    def _facts_of_data(self, given: Given) -> dict[str, Any]:
+        """Return what is worth knowing of the data."""
+
+    def _shown(self, watch: Watch, given: Given) -> Watch:
+        """Return what the progress bar shows of a training."""
+        return watch
+
+    def fit(self, X, y=None, *, sample_weight=None, callback=None) -> Self:
+        """Learn the density of data.
+
+        An interrupt (Ctrl-C) is passed on, with the estimator fitted by the best weights so far, where there was a
+        step. What is raised otherwise leaves the estimator as it was.
+
+        Parameters
+        ----------
+        X
+            A table of shape ``(n, d)``: an array, or a data frame with named columns; masked cells are missing values.
+            Of pictures whole numbers from 0 on, as bytes, of shape ``(n, height, width)`` or
+            ``(n, height, width, channels)`` (`liouville.data.read_pictures`).
+        y
+            Ignored, with a warning where it holds numbers.
+        sample_weight
+            Weights of shape ``(n,)``: a row of weight 2 counts like two. Equal rows are one row with the sum of their
+            weights: none is held out while another is trained on.
+        callback
+            Called with step, loss and a function that returns the density (see `liouville.callbacks`), about twice
+            a second, or None. Where it returns True, training ends there as it does at its last step: validated, and
+            fitted by the best weights.
+
+        Returns
+        -------
+        Self
+            The estimator itself.
+
+        Raises
+        ------
+        DataError
+            Where there is no density to learn: a value is missing or infinite, a cell is so far out that its column
+            hardly varies beside it, a column is constant or a combination of others, there are not more rows than
+            columns, or a picture has other levels; the message names rows, columns and pictures.
+        SolveError
+            Where training cannot recover.
+        """
+        started = time.perf_counter()
+        self._check_parameters()
+        warn_of_target(y)
+        given, seed = self._check_fit(X, sample_weight), seed_of(self.random_state)
+        plan = self._plan(given.rows.shape)
+        split = self._split(given, plan, seed)
+        budget = Budget(plan.max_iter, None if self.max_seconds is None else started + self.max_seconds)
+        identity = {"parameters": portable_params(self), "rows": len(given.arrays[0]), "seed": seed}
+        file = TrainingFile(self.checkpoint, identity, *given.arrays)
+
+        def take(candidate: Candidate) -> None:
+            self._keep(candidate, plan, given, seed, time.perf_counter() - started)
+
+        with progress_bar(self.verbose) as bar:
+            watch = self._shown(bar, given)
+            enter = lambda kind: told(watch, callback, prepare(kind, split, plan, budget, seed))
+            # By heart is all that a flow could learn of so few rows.
+            race = Race(plan.kinds[:1] if split.is_small else plan.kinds, enter)
+            goals = (lambda trainer: ()) if split.is_small else validation_goals
+            run_fit(race, goals, file, take, plan.longest)
+        warn_of_few_steps(race, self.max_seconds, started)
+        return self
+
+    def _keep(self, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
+        """Take up what a training has learned; attributes change here alone."""
+        trainer = candidate.trainer
+        vars(self).pop("feature_names_in_", None)
+        vars(self).update(given.columns)
+        self.flow_, self._steps_by_error = candidate.density(trainer.best_params), {}
+        self.history_, self.n_iter_ = dict(trainer.history), int(trainer.state.step)
+        self.facts_ = {
+            "rows": len(given.arrays[0]),
+            **self._facts_of_data(given),
+            "preprocess": candidate.kind,
+            "recipe": self.recipe,
+            # All that the density is built by: a file does not ask what a recipe's defaults are when it is read.
+            **spec_facts(plan.flow, plan.noise, candidate.frame.levels),
+            "numbers": sum(leaf.size for leaf in jax.tree.leaves(trainer.best_params)),
+            "batch_size": plan.options.batch_size,
+            "learning_rate": plan.options.learning_rate,
+            "weight_decay": plan.options.weight_decay,
+            "steps": self.n_iter_,
+            "best_step": trainer.best_step,
+            "validation_rows": len(trainer.best_rows),
+            "validation_nll": trainer.best_nll,
+            "validation_is_exact": plan.validation_divergence.is_exact,
+            "skipped_steps": int(trainer.state.skipped),
+            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "seconds": round(seconds, 3),
+            "seed": seed,
+        }
+
+    @overload
+    def score_samples(
+        self,
+        X,
+        *,
+        time=...,
+        error=...,
+        num_draws=...,
+        num_probes=...,
+        return_info: Literal[False] = ...,
+        random_state=...,
+    ) -> np.ndarray: ...
+    @overload
+    def score_samples(
+        self, X, *, time=..., error=..., num_draws=..., num_probes=..., return_info: Literal[True], random_state=...
+    ) -> tuple[np.ndarray, evaluation.EvaluationInfo]: ...
+    def score_samples(
+        self,
+        X,
+        *,
+        time: float = 1.0,
+        error: float | None = None,
+        num_draws: int = 1,
+        num_probes: int | str | None = "auto",
+        return_info: bool = False,
+        random_state=0,
+    ):
+        """Return the log-density of each row, in nats, in the data's own units; of pictures a bound of the probability.
+
+        The same whatever rows come with it. With an exact divergence it is exact up to the solver's tolerance (see
+        `certify`), of a table; noise makes it a lower bound in expectation, of pictures.
+
+        Parameters
+        ----------
+        X
+            Data, as `fit` takes them.
+        time
+            Time of the flow at which the density is asked for, from 0, where it is the base's in the data's units, to
+            1, where it is the data's. Of continuous flows alone.
+        error
+            Mean error of a log-density, in nats, that is good enough, for example 1e-3: a few steps are then fitted to
+            the flow, once, which takes some seconds, and long tables are scored several times as fast. Rows that
+            are less likely than nearly all of the flow's own are solved as without it. None solves at `rtol`, `atol`.
+        num_draws
+            Draws of the noise of pictures; with several, the importance-weighted bound (Burda and others, 2016,
+            equation 8). A table has none.
+        num_probes
+            A number estimates the divergence by as many Hutchinson probes; None computes it, which takes as many
+            products as a row has numbers; ``"auto"`` is exact on tables, and one probe on pictures.
+        return_info
+            True also returns status, costs and standard error of each row's solves.
+        random_state
+            Seed of noise and probes.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Log-densities; NaN, with a warning that names the first such row, where the solve failed.
+        EvaluationInfo
+            Only with `return_info`.
+        """
+        rows = self._check(X)
+        if check_time(time) != 1 and error is not None:
+            raise ValueError(
+                f"Expected no error with time={time!r}, got {error!r}: steps are fitted to the whole way; try one of "
+                "the two."
+            )
+        if num_probes not in (None, "auto") and error is not None:
+            raise ValueError(
+                f"Expected no error with num_probes, got {error!r}: what probes estimate has an error of its own; try "
+                "one of the two."
+            )
+        flow = self._flow(error)
+        if time != 1:
+            flow = flows.until(flow, time)
+        log_prob, info = self._score(flow, rows, num_draws, num_probes, random_state)
+        evaluation.warn_of_failures(info)
+        return (log_prob, info) if return_info else log_prob
+
+    def score(self, X, y=None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the mean of `score_samples`, in nats.
+
+        Parameters
+        ----------
+        X
+            Data, as `fit` takes them.
+        y
+            Ignored.
+        """
+        return float(np.mean(self.score_samples(X)))
+
+    def sample(self, n: int = 1, random_state=None, *, error: float | None = None) -> np.ndarray:
+        """Draw rows, or pictures.
+
+        Parameters
+        ----------
+        n
+            How many.
+        random_state
+            Seed; the same seed draws the same ones, and fewer are the first of many.
+        error
+            Mean error of a drawn coordinate, in standard deviations, that is good enough, for example 1e-3: many rows
+            are then drawn several times as fast, as `score_samples` says.
+
+        Returns
+        -------
+        ndarray of shape (n, d), or (n, height, width, channels)
+            In the data's units, NaN where a solve failed; pictures are bytes, black there. A warning says so.
+        """
+        flow = self._flow(error)
+        rows, info = evaluation.sample(flow, check_count("n", n), seed=seed_of(random_state))
+        evaluation.warn_of_failures(info)
+        return rows
+
+    def sample_with_log_prob(self, n: int = 1, random_state=None) -> tuple[np.ndarray, np.ndarray]:
+        """Draw as `sample` does, and return what is drawn with its log-density in nats, as `score_samples` has it.
+
+        Parameters
+        ----------
+        n
+            How many.
+        random_state
+            Seed.
+        """
+        rows = self.sample(n, random_state)
+        return rows, self._score(self._flow(), rows)[0]
+
+    def transform(self, X) -> np.ndarray:
+        """Map data to the base's coordinates, in which they are standard normal; pictures with noise of seed 0.
+
+        Parameters
+        ----------
+        X
+            Data, as `fit` takes them.
+        """
+        rows = self._check(X)
+        return evaluation.to_base(self._flow(), rows)
+
+    def inverse_transform(self, Z) -> np.ndarray:
+        """Map points of the base to data: the inverse of `transform`.
+
+        Parameters
+        ----------
+        Z
+            Points, of the shape of the data.
+        """
+        flow = self._flow()
+        return evaluation.from_base(flow, self._check_points(Z))
+
+    def trajectory(self, X, num_times: int = 100) -> np.ndarray:
+        """Return the paths along which the flow carries base points to data.
+
+        Parameters
+        ----------
+        X
+            Data in which the paths end.
+        num_times
+            Number of equal times from 0 (base) to 1 (data).
+
+        Returns
+        -------
+        ndarray of shape (num_times, n, d), or (num_times, n, height, width, channels)
+            Points in the data's units; the last are the data themselves.
+        """
+        rows = self._check(X)
+        check_count("num_times", num_times, least=2)
+        return evaluation.paths(self._flow(), rows, num_times)
+
+    def score_gradient(self, X) -> np.ndarray:
+        """Return the gradient of the log-density with respect to the row, in nats per unit of each column.
+
+        Parameters
+        ----------
+        X
+            Rows of shape ``(n, d)``.
+
+        Raises
+        ------
+        TypeError
+            Of pictures: whole numbers have no gradient.
+        """
+        rows = self._check(X)
+        return evaluation.gradient(self._flow(), rows)
+
+    def certify(self, X, num_rows: int = 200, random_state=0, *, error: float | None = None) -> evaluation.Certificate:
+        """Solve a subsample again at a tenth of the tolerance, and say how far its log-densities move.
+
+        Parameters
+        ----------
+        X
+            Data, as `fit` takes them.
+        num_rows
+            Size of the subsample.
+        random_state
+            Seed that chooses it.
+        error
+            What `score_samples` is called with.
+        """
+        rows, flow = self._check(X), self._flow(error)
+        rows = rows[rng_of(random_state).permutation(len(rows))[: check_count("num_rows", num_rows)]]
+        solved, tight = (self._with_probes(f, "auto") for f in (flow, flows.with_tolerance(self.flow_, 0.1)))
+        return evaluation.certify(solved, tight, rows)
+
+    def log_prob_fn(self, *, error: float | None = None):
+        """Return the log-density as a pure JAX function of an array of shape ``(..., d)``.
+
+        It can be jitted and mapped, and runs in JAX's precision throughout: columns that are far from zero for their
+        spread keep more digits in `score_samples`.
+
+        Parameters
+        ----------
+        error
+            None solves at `rtol`, `atol`, and can be differentiated once, backwards (`jax.grad`). A number, for example
+            1e-3, takes the few steps that are fitted to the flow (see `score_samples`), whose mean error that is, and
+            can be differentiated any number of times in either mode (`jax.hessian`, `jax.jvp`); on points that are less
+            likely than nearly all of the flow's own its error is not known.
+
+        Returns
+        -------
+        Callable
+            Function of an array of shape ``(..., d)``, of pictures of ``(..., height, width, channels)`` and ``key=``,
+            that returns nats, of shape ``(...)``.
+        """
+        flow = self._flow(error)
+        steps = flow.steps
+        if steps is not None:
+            flow = map_integrators(lambda _: steps.score, self.flow_)
+        return jax.tree_util.Partial(AbstractDistribution.log_prob, in_default_precision(flow))
+
+    def _score(
+        self, flow: Density, rows: np.ndarray, num_draws: int = 1, num_probes: Any = "auto", random_state: Any = 0
+    ) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
+        """Score rows that were checked by what is fitted, or what is made of it."""
+        flow, num_draws = self._with_probes(flow, num_probes), check_count("num_draws", num_draws)
+        return evaluation.score(flow, rows, seed=seed_of(random_state), num_draws=num_draws)
+
+    def _with_probes(self, flow: Density, num_probes: Any) -> Density:
+        """Return the density with the divergence that is asked for; exact is what a flow is built with."""
+        if isinstance(num_probes, str) and num_probes == "auto":
+            # Pictures have so many numbers that an exact one is dear.
+            num_probes = None if flow.steps is not None or flow.frame.noise is None else 1
+        if num_probes is None:
+            return flow if flow.frame.noise is None else flows.with_divergence(flow, Exact())
+        return flows.with_divergence(flow, Hutchinson(num_probes=check_count("num_probes", num_probes)))
+
+    def _flow(self, error: float | None = None) -> Density:
+        """Return the density; with the steps that keep a mean error, fitted at the first call, where it is solved."""
+        check_is_fitted(self)
+        if error is None:
+            return self.flow_
+        if not isinstance(error, numbers.Real) or not error > 0:
+            raise ValueError(f"Expected a positive error, got {error!r}; try error=1e-3.")
+        if error not in self._steps_by_error and isinstance(self.flow_.core.bijection, CNF):
+            self._steps_by_error[error] = fit_steps(self.flow_.core, error)
+        return dataclasses.replace(self.flow_, steps=self._steps_by_error.get(error))
