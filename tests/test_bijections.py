@@ -197,13 +197,13 @@ def test_neighbours_that_are_solved_are_compiled_once(x64):
     def one_by_one(chain, z):
         total = jnp.zeros(())
         for link, link_key in zip(chain.links, jax.random.split(key, 3), strict=True):
-            z, change, said = link.transform_and_report(z, key=link_key)
-            total += change + said.penalties["kinetic_energy"]
+            moved = link.to_data(z, key=link_key)
+            z, total = moved.x, total + moved.log_det + moved.penalties["kinetic_energy"]
         return total + jnp.sum(z**2)
 
     def chained(chain, z):
-        x, log_det, said = chain.transform_and_report(z, key=key)
-        return log_det + said.penalties["kinetic_energy"] + jnp.sum(x**2)
+        moved = chain.to_data(z, key=key)
+        return moved.log_det + moved.penalties["kinetic_energy"] + jnp.sum(moved.x**2)
 
     def slopes_and_calls(way):
         Counted.calls.clear()

@@ -524,7 +524,7 @@ def test_a_trainable_base_is_trained_and_travels_in_a_file(tmp_path):
     params = {**FAST, "objective": "likelihood", "solver": "rk4", "base": "trainable", "weight_decay": 1e-3}
     density = FlowDensity(**{**params, "max_iter": 3, "learning_rate": 0.1})
     density.fit(rows, callback=lambda step, loss, flow: handles.append(flow))
-    last = handles[-1]().base
+    last = handles[-1]().core.base
     assert np.any(np.asarray(last.loc) != 0) and np.any(np.asarray(last.log_scale) != 0)
     density.save(tmp_path / "model")
     np.testing.assert_array_equal(FlowDensity.load(tmp_path / "model").score_samples(rows), density.score_samples(rows))

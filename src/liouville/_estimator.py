@@ -47,7 +47,7 @@ class Given(NamedTuple):
     columns: dict[str, Any]
 
 
-class FlowEstimator(
+class AbstractFlowEstimator(
     SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator, abc.ABC
 ):
     """A density that is learned as a flow: subclasses say how their data are checked, split and framed."""

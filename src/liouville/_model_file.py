@@ -106,8 +106,10 @@ def built_by(chosen: dict[str, Any]) -> Density:
 def as_of_format_2(estimator: Any, chosen: dict[str, Any]) -> dict[str, Any]:
     """Return the facts of a file of format 1 with all that it left to what the defaults were."""
     shape = chosen.get("shape", [chosen.get("columns")])
-    known = {"shape": shape, "multiscale": False, "layer": None, "base": "standard", "levels": None, **chosen}
-    known = known if "pictures" in chosen else {"noise": None, **known}
+    new = {"multiscale": False, "levels": None, "noise": None}
+    if "pictures" in chosen:
+        new = {"layer": None, "base": "standard"}
+    known = {**new, "shape": shape, **chosen}
     if "noise" in known and all(field.name in known for field in dataclasses.fields(FlowSpec)):
         return known
     # Files of version 0.1 leave some of it to what the defaults were.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._types import Condition, Key, Point, Scalar
-from .bijections import Report
+from .bijections import Moved
 from .distributions import AbstractDistribution, Normal, Transformed
 from .integrate import SolveInfo
 
@@ -91,7 +91,7 @@ class AugmentedBound(AbstractDistribution):
     def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
         return self._log_prob_and_report(x, condition, key)[0]
 
-    def _log_prob_and_report(self, x: Point, condition: Condition, key: Key | None) -> tuple[Scalar, Report]:
+    def _log_prob_and_report(self, x: Point, condition: Condition, key: Key | None) -> tuple[Scalar, Moved]:
         """Return the bound, and what the solves say: the variance is that of the bound over the draws."""
         if key is None:
             raise ValueError("Expected a key to draw the augmented entries, got None; try log_prob(x, key=key).")
@@ -107,9 +107,9 @@ class AugmentedBound(AbstractDistribution):
         # The first draw that failed says why; costs are those of all draws.
         status = info.status[jnp.argmax(info.failed)]
         costs = (jnp.sum(cost) for cost in (info.num_accepted, info.num_rejected, info.num_evaluations))
-        return log_prob, Report(variance, penalties, SolveInfo(status, *costs))
+        return log_prob, Moved(x, None, variance, penalties, SolveInfo(status, *costs))
 
-    def _draw(self, x: Point, condition: Condition, key: Key) -> tuple[Scalar, Report]:
+    def _draw(self, x: Point, condition: Condition, key: Key) -> tuple[Scalar, Moved]:
         """Draw `e` and return ``log p(x, e) - log q(e)``."""
         draw_key, key = jax.random.split(key)
         e, log_q = self.auxiliary._sample_and_log_prob(draw_key, None)
@@ -117,7 +117,7 @@ class AugmentedBound(AbstractDistribution):
         if isinstance(self.flow, Transformed):
             log_p, report = self.flow._log_prob_and_report(joint, condition, key)
         else:
-            log_p, report = self.flow._log_prob(joint, condition, key), Report.empty()
+            log_p, report = self.flow._log_prob(joint, condition, key), Moved(joint, None)
         return log_p - log_q, report
 
     def _variance(self, log_weights: Float[Array, " samples"]) -> Scalar:

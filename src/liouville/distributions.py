@@ -3,6 +3,7 @@
 import abc
 import math
 from collections.abc import Callable
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ._types import Condition, Key, Point, Scalar, constant
-from .bijections import CNF, AbstractBijection, Invert, Report, common_cond_shape
+from .bijections import CNF, AbstractBijection, Invert, Moved, common_cond_shape
 
 
 class AbstractDistribution(eqx.Module):
@@ -234,9 +235,9 @@ class Transformed(AbstractDistribution):
         z, log_det = self.bijection.inverse_and_log_det(x, condition, key=key)
         return self.base._log_prob(z, self.base_condition(condition), None) + log_det
 
-    def _log_prob_and_report(self, x: Point, condition: Condition, key: Key | None) -> tuple[Scalar, Report]:
-        z, log_det, report = self.bijection.inverse_and_report(x, condition, key=key)
-        return self.base._log_prob(z, self.base_condition(condition), None) + log_det, report
+    def _log_prob_and_report(self, x: Point, condition: Condition, key: Key | None) -> tuple[Scalar, Moved]:
+        moved = self.bijection.to_base(x, condition, key=key)
+        return self.base._log_prob(moved.x, self.base_condition(condition), None) + cast(Scalar, moved.log_det), moved
 
     def _sample(self, key: Key, condition: Condition) -> Point:
         base_key, key = jax.random.split(key)

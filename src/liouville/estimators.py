@@ -7,14 +7,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._copies import merge_copies
 from ._defaults import check_parameters, resolve
-from ._estimator import FlowEstimator, Given
+from ._estimator import AbstractFlowEstimator, Given
 from ._splits import Split, split_rows
 from ._tables import check_frame, check_points, check_varied, check_weight
 from .metrics import Likelihood, evaluate_baselines, likelihood
 from .selection import Plan
 
 
-class FlowDensity(FlowEstimator):
+class FlowDensity(AbstractFlowEstimator):
     """Density of a table, learned as a continuous normalizing flow.
 
     Nothing needs to be tuned: what is None or ``"auto"`` is set from the number of rows and columns, or

@@ -126,7 +126,8 @@ def _sample_chunk(core: Transformed, condition, index: Index, seed):
     def draw(key, condition):
         of_base = core.base_condition(condition)
         z = core.base._sample(key, of_base)
-        return *core.bijection.transform_and_info(z, condition), core.base._log_prob(z, of_base, None)
+        moved = core.bijection.to_data(z, condition, density=False)
+        return moved.x, moved.info, core.base._log_prob(z, of_base, None)
 
     return jax.vmap(draw)(keys, condition)
 

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._defaults import check_count
 from ._errors import DataError
-from ._estimator import FlowEstimator, Given
+from ._estimator import AbstractFlowEstimator, Given
 from ._image_defaults import check_parameters, resolve
 from ._progress import Watch
 from ._splits import PictureSplit, split_pictures
@@ -49,7 +49,7 @@ class BitsPerDim(NamedTuple):
     num_failed: int
 
 
-class ImageDensity(FlowEstimator):
+class ImageDensity(AbstractFlowEstimator):
     """Density of pictures, learned as a continuous normalizing flow.
 
     Pixels are whole numbers: noise fills the gaps between them, and what is measured is a bound of their

@@ -90,7 +90,7 @@ class KineticEnergy(AbstractRegularizer):
     >>> from liouville.bijections import CNF
     >>> from liouville.vector_fields import MLP
     >>> cnf = CNF(MLP((2,), key=jax.random.key(0)), regularizers=(KineticEnergy(),))
-    >>> print(cnf.transform_and_report(jnp.ones(2))[2].penalties)
+    >>> print(cnf.to_data(jnp.ones(2)).penalties)
     {'kinetic_energy': Array(0., dtype=float32)}
     """
 

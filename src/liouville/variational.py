@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._types import AnyArray, Key, Point, Scalar
-from .bijections import Report
+from .bijections import Moved
 from .distributions import Transformed
 from .objectives import AbstractObjective, Batch, costs, sharing_steps
 
@@ -52,11 +52,11 @@ class ReverseKL(AbstractObjective):
         num = batch.x.shape[0] if self.num_samples is None else self.num_samples
         keys = jax.random.split(key, num)
         trained = sharing_steps(flow)
-        points, log_prob, report = jax.vmap(lambda key: _draw(trained, key))(keys)
-        log_weights = jax.vmap(self.log_density)(points) - log_prob
-        penalties = {name: jnp.mean(value) for name, value in report.penalties.items()}
+        log_prob, moved = jax.vmap(lambda key: _draw(trained, key))(keys)
+        log_weights = jax.vmap(self.log_density)(moved.x) - log_prob
+        penalties = {name: jnp.mean(value) for name, value in moved.penalties.items()}
         loss = -jnp.mean(log_weights) + sum(penalties.values())
-        return loss, {**costs(report.info), **penalties}
+        return loss, {**costs(moved.info), **penalties}
 
 
 class Evidence(NamedTuple):
@@ -198,11 +198,11 @@ def _weighted_draws(flow: Transformed, log_density: Callable, num: int, seed: An
     return points, jax.vmap(log_density)(points) - log_prob
 
 
-def _draw(flow: Transformed, key: Key) -> tuple[Point, Scalar, Report]:
+def _draw(flow: Transformed, key: Key) -> tuple[Scalar, Moved]:
     base_key, key = jax.random.split(key)
     z, log_prob = flow.base._sample_and_log_prob(base_key, None)
-    x, log_det, report = flow.bijection.transform_and_report(z, None, key=key)
-    return x, log_prob - log_det, report
+    moved = flow.bijection.to_data(z, key=key)
+    return log_prob - cast(Scalar, moved.log_det), moved
 
 
 def _scaled(log_weights: np.ndarray) -> tuple[np.ndarray, float]:

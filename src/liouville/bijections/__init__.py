@@ -5,7 +5,7 @@ from ._affine import Whiten as Whiten
 from ._base import AbstractBijection as AbstractBijection
 from ._base import Chain as Chain
 from ._base import Invert as Invert
-from ._base import Report as Report
+from ._base import Moved as Moved
 from ._base import common_cond_shape as common_cond_shape
 from ._cnf import CNF as CNF
 from ._cnf import map_cnfs as map_cnfs

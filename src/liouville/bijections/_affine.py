@@ -3,8 +3,8 @@
 import equinox as eqx
 import numpy as np
 
-from .._types import Condition, Key, Point, Rows, Scalar, constant
-from ._base import AbstractBijection
+from .._types import Condition, Key, Point, Rows, constant
+from ._base import AbstractBijection, Moved
 from ._splines import namespace
 
 
@@ -45,17 +45,13 @@ class Standardize(AbstractBijection):
         scale = largest * np.sqrt(np.average(((x - loc) / largest) ** 2, axis=0, weights=weight))
         return Standardize(loc, scale)
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Return ``loc + scale * z`` and the sum of the log-scales."""
-        return self.loc + self.scale * z, self._log_scale(z)  # pyright: ignore[reportReturnType]
+        return Moved(self.loc + self.scale * z, self._log_scale(z))  # pyright: ignore[reportArgumentType]
 
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Return ``(x - loc) / scale`` and minus the sum of the log-scales."""
-        return (x - self.loc) / self.scale, -self._log_scale(x)
+        return Moved((x - self.loc) / self.scale, -self._log_scale(x))
 
     def _log_scale(self, points: Point):
         """Return the sum of the log-scales for each of the points."""
@@ -104,16 +100,12 @@ class Whiten(AbstractBijection):
         floor = np.finfo(np.float64).eps * len(loc) * variances[-1]
         return Whiten(loc, axes * signs, np.sqrt(np.maximum(variances, floor)))
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Return ``loc + factor @ z`` and half the covariance's log-determinant."""
         x = self.loc + (self.scale * z) @ self.axes.T
-        return x, namespace(self.scale).log(self.scale).sum() + 0 * z[..., 0]  # pyright: ignore[reportReturnType]
+        return Moved(x, namespace(self.scale).log(self.scale).sum() + 0 * z[..., 0])  # pyright: ignore[reportArgumentType]
 
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Return the principal components at unit scale, and minus half the log-determinant."""
         z = (x - self.loc) @ self.axes / self.scale
-        return z, -namespace(self.scale).log(self.scale).sum() + 0 * x[..., 0]
+        return Moved(z, -namespace(self.scale).log(self.scale).sum() + 0 * x[..., 0])

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -28,37 +28,50 @@ def common_cond_shape(parts: Iterable) -> tuple[int, ...] | None:
     return shapes[0] if shapes else None
 
 
-class Report(eqx.Module):
-    """What the solves inside a bijection say of themselves, added up over a chain.
+class Moved(eqx.Module):
+    """Where a bijection takes a point, and what is known of the way; over a chain it is added up.
 
     Attributes
     ----------
+    x
+        The image.
+    log_det
+        Logarithm of the absolute value of the map's Jacobian determinant, in nats; None where it was not asked for.
     variance
-        Squared standard error of the log-determinant; 0 where it is exact.
+        Squared standard error of `log_det`; 0 where it is exact.
     penalties
         Weighted integrals of the regularizers, by name.
     info
         The worst status and the summed costs of the solves.
     """
 
-    variance: Scalar
-    penalties: dict[str, Scalar]
-    info: SolveInfo
+    x: Point
+    log_det: Scalar | None
+    variance: Scalar | float = 0.0
+    penalties: dict[str, Scalar] = eqx.field(default_factory=dict)
+    # Numbers, not arrays: closed forms run on the host, and should ask no device for zeros.
+    info: SolveInfo = eqx.field(default_factory=lambda: SolveInfo(0, 0, 0, 0))  # pyright: ignore[reportArgumentType]
 
-    @staticmethod
-    def empty() -> "Report":
-        """Return the report of a bijection that solves nothing."""
-        zero = jnp.zeros((), int)
-        return Report(jnp.zeros(()), {}, SolveInfo(zero, zero, zero, zero))
+    def then(self, other: "Moved") -> "Moved":
+        """Return the whole way, where another one goes on from this one's end."""
+        log_det = None if self.log_det is None or other.log_det is None else self.log_det + other.log_det
+        return Moved(
+            other.x,
+            log_det,
+            self.variance + other.variance,
+            _summed(self.penalties, other.penalties),
+            self.info + other.info,
+        )
 
-    def __add__(self, other: "Report") -> "Report":
-        names = {**self.penalties, **other.penalties}
-        penalties = {name: self.penalties.get(name, 0.0) + other.penalties.get(name, 0.0) for name in names}
-        return Report(self.variance + other.variance, penalties, self.info + other.info)  # pyright: ignore[reportArgumentType]
+
+def _summed(some: dict[str, Scalar], others: dict[str, Scalar]) -> dict[str, Scalar]:
+    return {name: some.get(name, 0.0) + others.get(name, 0.0) for name in {**some, **others}}  # pyright: ignore[reportReturnType]
 
 
 class AbstractBijection(eqx.Module):
     """An invertible map of one point, base to data, with its log-determinant.
+
+    Subclasses define the two directions, `to_data` and `to_base`; all else is a shorter way to ask for them.
 
     Attributes
     ----------
@@ -77,50 +90,34 @@ class AbstractBijection(eqx.Module):
         return False
 
     @abc.abstractmethod
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
+        """Map base to data; without `density` the log-determinant may be left out where it costs extra."""
+
+    @abc.abstractmethod
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
+        """Map data to base; without `density` the log-determinant may be left out where it costs extra."""
+
+    def transform(self, z: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
+        """Map base to data."""
+        return self.to_data(z, condition, density=False, key=key).x
+
+    def inverse(self, x: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
+        """Map data to base."""
+        return self.to_base(x, condition, density=False, key=key).x
+
     def transform_and_log_det(
         self, z: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, Scalar]:
         """Map base to data; return the image and ``log|det dx/dz|`` in nats."""
+        moved = self.to_data(z, condition, key=key)
+        return moved.x, cast(Scalar, moved.log_det)
 
-    @abc.abstractmethod
     def inverse_and_log_det(
         self, x: Point, condition: Condition = None, *, key: Key | None = None
     ) -> tuple[Point, Scalar]:
         """Map data to base; return the image and ``log|det dz/dx|`` in nats."""
-
-    def transform(self, z: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
-        """Map base to data."""
-        return self.transform_and_info(z, condition, key=key)[0]
-
-    def inverse(self, x: Point, condition: Condition = None, *, key: Key | None = None) -> Point:
-        """Map data to base."""
-        return self.inverse_and_info(x, condition, key=key)[0]
-
-    def transform_and_info(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, SolveInfo]:
-        """Map base to data, and say what it took; a bijection whose log-determinant costs extra overrides this."""
-        x, _, report = self.transform_and_report(z, condition, key=key)
-        return x, report.info
-
-    def inverse_and_info(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, SolveInfo]:
-        """Map data to base, and say what it took; a bijection whose log-determinant costs extra overrides this."""
-        z, _, report = self.inverse_and_report(x, condition, key=key)
-        return z, report.info
-
-    def transform_and_report(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar, Report]:
-        """Do as `transform_and_log_det`, and say what the solves inside say of themselves."""
-        return *self.transform_and_log_det(z, condition, key=key), Report.empty()
-
-    def inverse_and_report(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar, Report]:
-        """Do as `inverse_and_log_det`, and say what the solves inside say of themselves."""
-        return *self.inverse_and_log_det(x, condition, key=key), Report.empty()
+        moved = self.to_base(x, condition, key=key)
+        return moved.x, cast(Scalar, moved.log_det)
 
 
 class Invert(AbstractBijection):
@@ -155,41 +152,13 @@ class Invert(AbstractBijection):
         """Return True where an ODE is solved inside."""
         return self.bijection.is_solved
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Map by the inverse of the bijection inside."""
-        return self.bijection.inverse_and_log_det(z, condition, key=key)
+        return self.bijection.to_base(z, condition, density=density, key=key)
 
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Map by the bijection inside."""
-        return self.bijection.transform_and_log_det(x, condition, key=key)
-
-    def transform_and_info(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, SolveInfo]:
-        """Map by the inverse of the bijection inside."""
-        return self.bijection.inverse_and_info(z, condition, key=key)
-
-    def inverse_and_info(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, SolveInfo]:
-        """Map by the bijection inside."""
-        return self.bijection.transform_and_info(x, condition, key=key)
-
-    def transform_and_report(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar, Report]:
-        """Map by the inverse of the bijection inside, and report."""
-        return self.bijection.inverse_and_report(z, condition, key=key)
-
-    def inverse_and_report(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar, Report]:
-        """Map by the bijection inside, and report."""
-        return self.bijection.transform_and_report(x, condition, key=key)
+        return self.bijection.to_data(x, condition, density=density, key=key)
 
 
 class Chain(AbstractBijection):
@@ -230,70 +199,41 @@ class Chain(AbstractBijection):
         """Return True where an ODE is solved inside."""
         return any(link.is_solved for link in self.links)
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Map through the links in order."""
-        return self.transform_and_report(z, condition, key=key)[:2]
+        return _through(self.links, "to_data", z, condition, density, key)
 
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Map back through the links in reverse order."""
-        return self.inverse_and_report(x, condition, key=key)[:2]
-
-    def transform_and_info(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, SolveInfo]:
-        """Map through the links in order, adding up what they took."""
-        z, said = _through(self.links, "transform_and_info", z, condition, key)
-        return z, sum((info for (info,) in said), Report.empty().info)
-
-    def inverse_and_info(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, SolveInfo]:
-        """Map back through the links in reverse order, adding up what they took."""
-        x, said = _through(self.links[::-1], "inverse_and_info", x, condition, key)
-        return x, sum((info for (info,) in said), Report.empty().info)
-
-    def transform_and_report(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar, Report]:
-        """Map through the links in order, adding up their reports."""
-        z, said = _through(self.links, "transform_and_report", z, condition, key)
-        return z, *_added(said)
-
-    def inverse_and_report(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar, Report]:
-        """Map back through the links in reverse order, adding up their reports."""
-        x, said = _through(self.links[::-1], "inverse_and_report", x, condition, key)
-        return x, *_added(said)
+        return _through(self.links[::-1], "to_base", x, condition, density, key)
 
 
-def _through(links: tuple[AbstractBijection, ...], method: str, point: Point, condition: Condition, key: Key | None):
-    """Take a point through links by their method of this name; return it, and what each link said.
+def _through(
+    links: tuple[AbstractBijection, ...], way: str, point: Point, condition: Condition, density: bool, key: Key | None
+) -> Moved:
+    """Take a point through links, each by its method of this name.
 
     Neighbours that solve an ODE and differ in their numbers alone are one loop: they are compiled once.
     """
-    said, keys = [], [None] * len(links) if key is None else jax.random.split(key, len(links))
+    total = Moved(point, cast(Scalar, 0.0))
+    keys = [None] * len(links) if key is None else jax.random.split(key, len(links))
     parts = [eqx.partition(link, eqx.is_array) for link in links]
     for run in _runs(links, parts):
         numbers, (rest, *_) = zip(*parts[run], strict=True)
 
-        def one(point: Point, numbers_and_key: tuple, rest=rest):
+        def one(point: Point, numbers_and_key: tuple, rest=rest) -> tuple[Point, Moved]:
             numbers, link_key = numbers_and_key
-            point, *told = getattr(eqx.combine(numbers, rest), method)(point, condition, key=link_key)
-            return point, told
+            moved = getattr(eqx.combine(numbers, rest), way)(point, condition, density=density, key=link_key)
+            return moved.x, moved
 
         if len(numbers) == 1:
-            point, told = one(point, (numbers[0], keys[run][0]))
-            said.append(told)
+            total = total.then(one(total.x, (numbers[0], keys[run][0]))[1])
         else:
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *numbers)
-            point, told = jax.lax.scan(one, point, (stacked, None if key is None else keys[run]))
-            said += [jax.tree.map(lambda leaf, i=i: leaf[i], told) for i in range(len(numbers))]
-    return point, said
+            _, moved = jax.lax.scan(one, total.x, (stacked, None if key is None else keys[run]))
+            for i in range(len(numbers)):
+                total = total.then(jax.tree.map(lambda leaf, i=i: leaf[i], moved))
+    return total
 
 
 def _runs(links: tuple[AbstractBijection, ...], parts: list[tuple]) -> list[slice]:
@@ -305,14 +245,6 @@ def _runs(links: tuple[AbstractBijection, ...], parts: list[tuple]) -> list[slic
         if not (links[i].is_solved and shapes == last and bool(eqx.tree_equal(rest, last_rest))):
             bounds.append(i)
     return [slice(start, end) for start, end in zip(bounds, [*bounds[1:], len(links)], strict=True)]
-
-
-def _added(said: list) -> tuple[Scalar, Report]:
-    """Return the sums of log-determinants and reports."""
-    log_det, report = 0.0, Report.empty()
-    for change, told in said:
-        log_det, report = log_det + change, report + told
-    return log_det, report  # pyright: ignore[reportReturnType]
 
 
 def map_parts(kind: type, fn: Callable, tree: Tree) -> Tree:

@@ -8,10 +8,10 @@ from jaxtyping import Array, Float
 
 from .._types import Condition, Key, Point, Scalar, Time
 from ..divergences import AbstractDivergence, Exact
-from ..integrate import FlowSolution, Integrator, SolveInfo, integrate_flow
+from ..integrate import FlowSolution, Integrator, integrate_flow
 from ..regularizers import AbstractRegularizer
 from ..vector_fields import AbstractVectorField
-from ._base import AbstractBijection, Report, Tree, map_parts
+from ._base import AbstractBijection, Moved, Tree, map_parts
 
 
 class CNF(AbstractBijection):
@@ -91,43 +91,13 @@ class CNF(AbstractBijection):
         """Return True: an ODE is solved."""
         return True
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Map base to data; NaN where the solve failed."""
-        return self.transform_and_report(z, condition, key=key)[:2]
+        return self._solve(z, self.t0, self.t1, condition, density, key)
 
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Map data to base; NaN where the solve failed."""
-        return self.inverse_and_report(x, condition, key=key)[:2]
-
-    def transform_and_info(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, SolveInfo]:
-        """Map base to data without the divergence; NaN where the solve failed."""
-        solution = self.move(z, self.t0, self.t1, condition)
-        return solution.x, solution.info
-
-    def inverse_and_info(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, SolveInfo]:
-        """Map data to base without the divergence; NaN where the solve failed."""
-        solution = self.move(x, self.t1, self.t0, condition)
-        return solution.x, solution.info
-
-    def transform_and_report(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar, Report]:
-        """Map base to data, and report the solve."""
-        return self._solve(z, condition, self.t0, self.t1, key)
-
-    def inverse_and_report(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar, Report]:
-        """Map data to base, and report the solve."""
-        return self._solve(x, condition, self.t1, self.t0, key)
+        return self._solve(x, self.t1, self.t0, condition, density, key)
 
     def move(
         self,
@@ -148,9 +118,11 @@ class CNF(AbstractBijection):
             save_times=save_times,
         )
 
-    def _solve(
-        self, x: Point, condition: Condition, start: Time, end: Time, key: Key | None
-    ) -> tuple[Point, Scalar, Report]:
+    def _solve(self, x: Point, start: Time, end: Time, condition: Condition, density: bool, key: Key | None) -> Moved:
+        if not density:
+            # The divergence is part of the ODE's state and of its step control: no compiler could leave it out.
+            solution = self.move(x, start, end, condition)
+            return Moved(solution.x, None, info=solution.info)
         solution = integrate_flow(
             self.vector_field,
             x,
@@ -165,7 +137,7 @@ class CNF(AbstractBijection):
         penalties = {r.name: r.weight * solution.penalties[r.name] for r in self.regularizers}
         # With a divergence the solution has both; without one, neither.
         log_det, std_error = cast(Scalar, solution.log_det), cast(Scalar, solution.log_det_std_error)
-        return solution.x, log_det, Report(std_error**2, penalties, solution.info)
+        return Moved(solution.x, log_det, std_error**2, penalties, solution.info)
 
 
 def map_cnfs(fn: Callable[[CNF], CNF], tree: Tree) -> Tree:

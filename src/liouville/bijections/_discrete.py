@@ -8,7 +8,6 @@ from jaxtyping import Array, Bool, Int
 
 from .._types import Point, Scalar
 from ..integrate import SolveInfo
-from ._base import Report
 
 # Least slope of a layer along its steepest fold: below it rounding, not the formula, decides what is invertible.
 LEAST_SLOPE = 1e-3
@@ -29,11 +28,9 @@ def squared_length(x: Point) -> Scalar:
     return jnp.sum(x**2)
 
 
-def solver_report(start: Point, arrived: Bool[Array, ""], num_steps: Int[Array, ""]) -> Report:
-    """Return the report of a numerical inverse from `start`; its status is an index into ``STATUS``."""
-    empty = Report.empty()
-    zero = empty.info.status
+def solver_info(start: Point, arrived: Bool[Array, ""], num_steps: Int[Array, ""]) -> SolveInfo:
+    """Return what a numerical inverse from `start` took; its status is an index into ``STATUS``."""
+    zero = jnp.zeros((), int)
     reason = jnp.where(jnp.all(jnp.isfinite(start)), TOOK_TOO_LONG, NOT_FINITE)
     steps = num_steps.astype(zero.dtype)
-    info = SolveInfo(jnp.where(arrived, zero, reason.astype(zero.dtype)), steps, zero, steps)
-    return Report(empty.variance, {}, info)
+    return SolveInfo(jnp.where(arrived, zero, reason.astype(zero.dtype)), steps, zero, steps)

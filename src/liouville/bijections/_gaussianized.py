@@ -6,8 +6,8 @@ import equinox as eqx
 import numpy as np
 from scipy import stats
 
-from .._types import Condition, Key, Point, Rows, Scalar, constant
-from ._base import AbstractBijection
+from .._types import Condition, Key, Point, Rows, constant
+from ._base import AbstractBijection, Moved
 from ._splines import evaluate, fit_knots, invert, namespace
 
 NUM_KNOTS = 200
@@ -56,19 +56,15 @@ class GaussianMargins(AbstractBijection):
             columns.append(fit_knots(quantiles, stats.norm.ppf(levels), num_knots=NUM_KNOTS, min_gap=min_gap))
         return GaussianMargins(np.stack(columns, axis=1))
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Map normal scores to columns."""
         x, log_slope = invert(self.table, z)
-        return x, log_slope.sum(-1)
+        return Moved(x, log_slope.sum(-1))
 
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Map columns to normal scores."""
         z, log_slope = evaluate(self.table, x)
-        return z, log_slope.sum(-1)
+        return Moved(z, log_slope.sum(-1))
 
 
 class GaussianRadius(AbstractBijection):
@@ -115,23 +111,19 @@ class GaussianRadius(AbstractBijection):
         table[2, 0] = 1.0
         return GaussianRadius(table[:, None, :], size)
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Stretch normal distances to the data's."""
         return self._stretch(invert, z)
 
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Stretch the data's distances to normal ones."""
         return self._stretch(evaluate, x)
 
-    def _stretch(self, curve, x: Point) -> tuple[Point, Scalar]:
+    def _stretch(self, curve, x: Point) -> Moved:
         before = _log_radius(x)[..., None]
         after, log_slope = curve(self.table, before)
         stretch = after - before
-        return x * namespace(x).exp(stretch), (self.shape[0] * stretch + log_slope)[..., 0]
+        return Moved(x * namespace(x).exp(stretch), (self.shape[0] * stretch + log_slope)[..., 0])
 
 
 def _log_radius(x) -> Any:

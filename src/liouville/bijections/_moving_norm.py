@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._types import Condition, Key, Point, Scalar
-from ._base import AbstractBijection, Report
+from .._types import Condition, Key, Point
+from ._base import AbstractBijection, Moved
 
 PACE = 0.1
 LEAST_VARIANCE = 1e-6
@@ -20,7 +20,7 @@ class MovingNorm(AbstractBijection):
     to its batch's. The papers normalize by the batch itself in training; by moving averages a row's log-density does
     not depend on the rows beside it, not even in training, and there is no other mode for evaluation.
 
-    How they move: the report has a penalty ``moving_norm`` that is 0, but whose gradient is their distance from the
+    How they move: `to_base` reports a penalty ``moving_norm`` that is 0, but whose gradient is their distance from the
     point's mean and variance; the trainer takes it as a step (`mark_statistics`). Weights do not feel it.
 
     Parameters
@@ -47,29 +47,21 @@ class MovingNorm(AbstractBijection):
         self.mean, self.log_gain, self.bias = (jnp.zeros(shape) for _ in range(3))
         self.variance = jnp.ones(shape)
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Undo the normalization; return ``mean + sqrt(variance) * (z - bias) / gain`` and its log-determinant."""
         mean, stretch = self._mean_and_log_stretch()
-        return mean + jnp.exp(stretch) * (z - self.bias), jnp.sum(stretch)
+        return Moved(mean + jnp.exp(stretch) * (z - self.bias), jnp.sum(stretch))
 
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
-        """Normalize; return ``bias + gain * (x - mean) / sqrt(variance)`` and its log-determinant."""
-        return self.inverse_and_report(x, condition, key=key)[:2]
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
+        """Return ``bias + gain * (x - mean) / sqrt(variance)`` and its log-determinant.
 
-    def inverse_and_report(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar, Report]:
-        """Normalize, and report a penalty of value 0 that has the gradient by which the statistics move."""
+        A penalty of value 0 has the gradient by which the statistics move.
+        """
         mean, stretch = self._mean_and_log_stretch()
         seen = jax.lax.stop_gradient(x)
         lag = jnp.sum((self.mean - seen) ** 2 + (self.variance - (seen - mean) ** 2) ** 2) / 2
-        empty = Report.empty()
-        report = Report(empty.variance, {"moving_norm": lag - jax.lax.stop_gradient(lag)}, empty.info)
-        return self.bias + jnp.exp(-stretch) * (x - mean), -jnp.sum(stretch), report
+        penalties = {"moving_norm": lag - jax.lax.stop_gradient(lag)}
+        return Moved(self.bias + jnp.exp(-stretch) * (x - mean), -jnp.sum(stretch), penalties=penalties)
 
     def _mean_and_log_stretch(self) -> tuple[Point, Point]:
         mean, variance = jax.lax.stop_gradient((self.mean, self.variance))

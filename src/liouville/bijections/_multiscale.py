@@ -1,5 +1,7 @@
 """Flows of pictures at several scales: squeeze, split, and what lies between."""
 
+import dataclasses
+import math
 from collections.abc import Callable
 
 import equinox as eqx
@@ -7,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._types import Condition, Key, Point, Scalar
-from ..integrate import SolveInfo
+from .._types import Condition, Key, Point
 from ..vector_fields import AbstractVectorField
-from ._base import AbstractBijection, Chain, Report
+from ._base import AbstractBijection, Chain, Moved
 from ._cnf import CNF
 
 SMALLEST_SIDE = 4
@@ -48,21 +49,17 @@ class Squeeze(AbstractBijection):
             raise ValueError(f"Expected a picture with even sides to squeeze, got {shape}; try padding it.")
         self.shape, self.cond_shape = tuple(shape), None
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Put channels back into pixels."""
         height, width, channels = self.shape
         x = z.reshape(height // 2, width // 2, channels, 2, 2).transpose(0, 3, 1, 4, 2)
-        return x.reshape(self.shape), jnp.zeros(())
+        return Moved(x.reshape(self.shape), jnp.zeros(()))
 
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Put pixels into channels."""
         height, width, channels = self.shape
         z = x.reshape(height // 2, 2, width // 2, 2, channels).transpose(0, 2, 4, 1, 3)
-        return z.reshape(self.shape), jnp.zeros(())
+        return Moved(z.reshape(self.shape), jnp.zeros(()))
 
 
 class Split(AbstractBijection):
@@ -87,22 +84,19 @@ class Split(AbstractBijection):
     def __init__(self, shape: tuple[int, ...]):
         self.shape, self.cond_shape = tuple(shape), None
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Put the halves beside each other again."""
         height, width, channels = self.shape
         half, flat = channels // 2, jnp.ravel(z)
         first = flat[: height * width * half].reshape(height, width, half)
         second = flat[height * width * half :].reshape(height, width, channels - half)
-        return jnp.concatenate([first, second], axis=-1), jnp.zeros(())
+        return Moved(jnp.concatenate([first, second], axis=-1), jnp.zeros(()))
 
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Put the first half before the other."""
         half = self.shape[-1] // 2
-        return jnp.concatenate([jnp.ravel(x[..., :half]), jnp.ravel(x[..., half:])]).reshape(self.shape), jnp.zeros(())
+        flat = jnp.concatenate([jnp.ravel(x[..., :half]), jnp.ravel(x[..., half:])])
+        return Moved(flat.reshape(self.shape), jnp.zeros(()))
 
 
 class Leading(AbstractBijection):
@@ -114,6 +108,11 @@ class Leading(AbstractBijection):
         What is done to them.
     shape
         Shape of the whole point.
+
+    Raises
+    ------
+    ValueError
+        Where the bijection has more entries.
 
     Examples
     --------
@@ -128,6 +127,11 @@ class Leading(AbstractBijection):
     bijection: AbstractBijection
 
     def __init__(self, bijection: AbstractBijection, shape: tuple[int, ...]):
+        if math.prod(bijection.shape) > math.prod(shape):
+            raise ValueError(
+                f"Expected a bijection of no more entries than {tuple(shape)} has, got one of shape {bijection.shape}; "
+                "try a larger shape."
+            )
         self.bijection, self.shape = bijection, tuple(shape)
 
     @property
@@ -140,46 +144,20 @@ class Leading(AbstractBijection):
         """Return True where an ODE is solved inside."""
         return self.bijection.is_solved
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Map the first entries of the base."""
-        return self.transform_and_report(z, condition, key=key)[:2]
+        return self._on_first(self.bijection.to_data, z, condition, density, key)
 
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Map the first entries of the data."""
-        return self.inverse_and_report(x, condition, key=key)[:2]
+        return self._on_first(self.bijection.to_base, x, condition, density, key)
 
-    def transform_and_info(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, SolveInfo]:
-        """Map the first entries of the base, and say what it took."""
-        return self._on_first(self.bijection.transform_and_info, z, condition, key)  # pyright: ignore[reportReturnType]
-
-    def inverse_and_info(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, SolveInfo]:
-        """Map the first entries of the data, and say what it took."""
-        return self._on_first(self.bijection.inverse_and_info, x, condition, key)  # pyright: ignore[reportReturnType]
-
-    def transform_and_report(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar, Report]:
-        """Map the first entries of the base, and report."""
-        return self._on_first(self.bijection.transform_and_report, z, condition, key)  # pyright: ignore[reportReturnType]
-
-    def inverse_and_report(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar, Report]:
-        """Map the first entries of the data, and report."""
-        return self._on_first(self.bijection.inverse_and_report, x, condition, key)  # pyright: ignore[reportReturnType]
-
-    def _on_first(self, function: Callable, point: Point, condition: Condition, key: Key | None) -> tuple:
+    def _on_first(
+        self, way: Callable[..., Moved], point: Point, condition: Condition, density: bool, key: Key | None
+    ) -> Moved:
         size, flat = int(np.prod(self.bijection.shape)), jnp.ravel(point)
-        first, *said = function(flat[:size].reshape(self.bijection.shape), condition, key=key)
-        return jnp.concatenate([jnp.ravel(first), flat[size:]]).reshape(self.shape), *said
+        moved = way(flat[:size].reshape(self.bijection.shape), condition, density=density, key=key)
+        return dataclasses.replace(moved, x=jnp.concatenate([jnp.ravel(moved.x), flat[size:]]).reshape(self.shape))
 
 
 def multiscale(

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from .._types import Condition, Key, Point, Scalar, constant
-from ._base import AbstractBijection
+from ._base import AbstractBijection, Moved
 from ._splines import namespace
 
 BLOCK_PIXELS = 2**24
@@ -50,23 +50,19 @@ class Logit(AbstractBijection):
             raise ValueError(f"Expected alpha between 0 and 0.5, got {alpha}; try alpha=0.05.")
         self.shape, self.cond_shape, self.alpha = tuple(shape), None, alpha
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Map all numbers to pixels."""
         # The sigmoid of z, by the one of its forms that never overflows.
         squeezed = 0.5 * (1 + namespace(z).tanh(0.5 * z))
         x = (squeezed - self.alpha) / (1 - 2 * self.alpha)
-        return x, -self._log_slope(z)  # pyright: ignore[reportReturnType]
+        return Moved(x, -self._log_slope(z))  # pyright: ignore[reportArgumentType]
 
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Map pixels to all numbers."""
         xp = namespace(x)
         squeezed = self.alpha + (1 - 2 * self.alpha) * x
         z = xp.log(squeezed) - xp.log1p(-squeezed)
-        return z, self._log_slope(z)  # pyright: ignore[reportReturnType, reportArgumentType]
+        return Moved(z, self._log_slope(z))  # pyright: ignore[reportArgumentType]
 
     def _log_slope(self, z: Point) -> Scalar:
         """Return the logarithm of ``dz/dx``, summed over the pixels."""
@@ -122,9 +118,7 @@ class PixelMargins(AbstractBijection):
         pooled = (counts.sum(axis=0) + 1) / (counts.sum() + levels)
         return PixelMargins(((counts + pooled) / (len(pixels) + 1)).reshape(*pixels.shape[1:], levels))
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Map normal scores to pixels."""
         cdf, _ = normal_functions(z)
         lower, upper = cdf(z), cdf(-z)
@@ -133,11 +127,9 @@ class PixelMargins(AbstractBijection):
         xp = namespace(z)
         share = xp.where(lower < 0.5, (lower - start) / height, 1 - (upper - end) / height)
         x = (level.astype(lower.dtype) + xp.clip(share, LEAST_SHARE, 1 - LEAST_SHARE)) / self.edges.shape[-1]
-        return x, -self._log_slope(z, height)  # pyright: ignore[reportReturnType]
+        return Moved(x, -self._log_slope(z, height))  # pyright: ignore[reportArgumentType]
 
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Map pixels to normal scores."""
         xp, levels = namespace(x), self.edges.shape[-1]
         whole = xp.clip(xp.floor(x * levels), 0, levels - 1)
@@ -147,7 +139,7 @@ class PixelMargins(AbstractBijection):
         lower, upper = start + share * height, end + (1 - share) * height
         # From the nearer end, where no digits are lost.
         z = xp.where(lower < 0.5, quantile(xp.minimum(lower, 0.5)), -quantile(xp.minimum(upper, 0.5)))
-        return z, self._log_slope(z, height)  # pyright: ignore[reportReturnType]
+        return Moved(z, self._log_slope(z, height))  # pyright: ignore[reportArgumentType]
 
     def _log_slope(self, z: Point, height) -> Scalar:
         """Return the logarithm of ``dz/dx``, summed over pixels, given the probabilities of their levels."""

@@ -9,8 +9,8 @@ import optimistix
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Condition, Key, Point, Scalar
-from ._base import AbstractBijection, Report
-from ._discrete import above_minus_one, solver_report, squared_length
+from ._base import AbstractBijection, Moved
+from ._discrete import above_minus_one, solver_info, squared_length
 
 MAX_STEPS = 128
 
@@ -60,28 +60,19 @@ class Planar(AbstractBijection):
         tiny = jnp.finfo(self.weight.dtype).tiny
         return self.direction + (product - raw) * self.weight / (squared_length(self.weight) + tiny), product
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Return ``z + u tanh(w . z + b)`` and its log-determinant, exactly."""
         direction, product = self.constrained()
         bent = jnp.tanh(jnp.sum(self.weight * z) + self.bias)
-        return z + direction * bent, jnp.log1p(product * (1 - bent**2))
+        return Moved(z + direction * bent, jnp.log1p(product * (1 - bent**2)))
 
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Return the preimage, to rounding, and minus its log-determinant; NaN where the search failed."""
-        return self.inverse_and_report(x, condition, key=key)[:2]
-
-    def inverse_and_report(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar, Report]:
-        """Do as `inverse_and_log_det`, and report the search."""
         direction, product = self.constrained()
         across, arrived, num_steps = solve_across(jnp.sum(self.weight * x) + self.bias, product)
         bent = jnp.where(arrived, jnp.tanh(across), jnp.nan)
-        return x - direction * bent, -jnp.log1p(product * (1 - bent**2)), solver_report(x, arrived, num_steps)
+        log_det = -jnp.log1p(product * (1 - bent**2))
+        return Moved(x - direction * bent, log_det, info=solver_info(x, arrived, num_steps))
 
 
 def solve_across(target: Scalar, product: Scalar) -> tuple[Scalar, Bool[Array, ""], Int[Array, ""]]:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Condition, Key, Point, Scalar
-from ._base import AbstractBijection
+from ._base import AbstractBijection, Moved
 from ._discrete import above_minus_one, squared_length
 
 
@@ -52,17 +52,14 @@ class Radial(AbstractBijection):
         alpha = jnp.exp(self.log_alpha)
         return alpha, alpha * above_minus_one(self.strength)
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Return ``z + beta (z - c) / (alpha + r)`` and its log-determinant, exactly."""
         alpha, beta = self.constrained()
         radius = length(z - self.centre)
-        return z + beta * (z - self.centre) / (alpha + radius), log_det(radius, alpha, beta, z.size)
+        x = z + beta * (z - self.centre) / (alpha + radius)
+        return Moved(x, log_det(radius, alpha, beta, z.size))
 
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Return the preimage and minus its log-determinant, exactly."""
         alpha, beta = self.constrained()
         far = length(x - self.centre)
@@ -71,7 +68,7 @@ class Radial(AbstractBijection):
         root = jnp.sqrt(half**2 + 4 * alpha * far)
         radius = jnp.where(half > 0, 2 * alpha * far / (half + root), (root - half) / 2)
         shrink = 1 / (1 + beta / (alpha + radius))
-        return self.centre + shrink * (x - self.centre), -log_det(radius, alpha, beta, x.size)
+        return Moved(self.centre + shrink * (x - self.centre), -log_det(radius, alpha, beta, x.size))
 
 
 def length(x: Point) -> Scalar:

@@ -15,8 +15,8 @@ from .._activations import activate, check_activation
 from .._types import Condition, Key, Point, Scalar
 from ..divergences import Hutchinson
 from ..integrate import SolveInfo
-from ._base import AbstractBijection, Report, Tree, map_parts
-from ._discrete import solver_report
+from ._base import AbstractBijection, Moved, Tree, map_parts
+from ._discrete import solver_info
 
 # The steepest slope of each activation that has one above 1.
 STEEPEST = {"gelu": 1.13, "silu": 1.1}
@@ -215,47 +215,20 @@ class Residual(AbstractBijection):
         weight, bias = layers[-1]
         return (weight @ h + bias).reshape(self.shape)
 
-    def transform_and_log_det(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
-        """Return ``z + g(z)`` and its log-determinant: exact, or as `series` estimates it."""
-        return self.transform_and_report(z, condition, key=key)[:2]
-
-    def inverse_and_log_det(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar]:
-        """Return the preimage, to rounding, and minus its log-determinant; NaN where the iteration did not settle."""
-        return self.inverse_and_report(x, condition, key=key)[:2]
-
-    def transform_and_info(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, SolveInfo]:
-        """Return ``z + g(z)``; no log-determinant is computed."""
-        return z + self.branch(self.flat_layers(), z), Report.empty().info
-
-    def inverse_and_info(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, SolveInfo]:
-        """Return the preimage, to rounding; NaN where the iteration did not settle."""
-        z, report = self._solve(self.flat_layers(), x)
-        return z, report.info
-
-    def transform_and_report(
-        self, z: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar, Report]:
-        """Do as `transform_and_log_det`; the report has the variance of the estimate."""
-        layers, empty = self.flat_layers(), Report.empty()
-        log_det, variance = self._log_det(layers, z, key)
-        return z + self.branch(layers, z), log_det, Report(variance, {}, empty.info)
-
-    def inverse_and_report(
-        self, x: Point, condition: Condition = None, *, key: Key | None = None
-    ) -> tuple[Point, Scalar, Report]:
-        """Do as `inverse_and_log_det`; the report has the variance of the estimate, and the iteration."""
+    def to_data(self, z: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
+        """Return ``z + g(z)`` and its log-determinant: exact, or as `series` estimates it, with its variance."""
         layers = self.flat_layers()
-        z, report = self._solve(layers, x)
+        log_det, variance = self._log_det(layers, z, key) if density else (None, 0.0)
+        return Moved(z + self.branch(layers, z), log_det, variance)
+
+    def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
+        """Return the preimage, to rounding, and minus its log-determinant; NaN where the iteration did not settle."""
+        layers = self.flat_layers()
+        z, info = self._solve(layers, x)
+        if not density:
+            return Moved(z, None, info=info)
         log_det, variance = self._log_det(layers, z, key)
-        return z, -log_det, Report(variance, {}, report.info)
+        return Moved(z, -log_det, variance, info=info)
 
     def _log_det(self, layers: Layers, z: Point, key: Key | None) -> tuple[Scalar, Scalar]:
         if self.series is not None:
@@ -263,7 +236,7 @@ class Residual(AbstractBijection):
         jacobian = jax.jacfwd(partial(self.branch, layers))(z).reshape(z.size, z.size)
         return jnp.linalg.slogdet(jnp.eye(z.size, dtype=z.dtype) + jacobian)[1], jnp.zeros((), z.dtype)
 
-    def _solve(self, layers: Layers, x: Point) -> tuple[Point, Report]:
+    def _solve(self, layers: Layers, x: Point) -> tuple[Point, SolveInfo]:
         # The last step's length bounds the distance that is left, up to lipschitz / (1 - lipschitz). Terms as large as
         # the largest entry may cancel in the others, so their rounding is of its size.
         tolerance = 16 * float(jnp.finfo(x.dtype).eps)
@@ -277,7 +250,7 @@ class Residual(AbstractBijection):
             throw=False,
         )
         arrived = (solution.result == optimistix.RESULTS.successful) & jnp.all(jnp.isfinite(solution.value))
-        return jnp.where(arrived, solution.value, jnp.nan), solver_report(x, arrived, solution.stats["num_steps"])
+        return jnp.where(arrived, solution.value, jnp.nan), solver_info(x, arrived, solution.stats["num_steps"])
 
 
 def spectral_bound(weight: Float[Array, "out in"]) -> Scalar:
