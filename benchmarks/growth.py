@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from run import FOLDER, keep
 
-from liouville._types import is_parameter
+from liouville._types import partition
 from liouville.divergences import Exact, Hutchinson
 from liouville.flows import FlowSpec
 from liouville.integrate import Integrator
@@ -51,7 +51,7 @@ def tasks(columns: int, width: int, batch: int) -> dict:
     """Return compiled functions of no arguments, by name, and the bytes that each sets aside."""
     recipe = FlowSpec(columns, width=width, depth=2)
     flow, rows = recipe(jax.random.key(0)), jax.random.normal(jax.random.key(1), (batch, columns))
-    params, static = eqx.partition(flow, is_parameter)
+    params, static = partition(flow)
     found = {}
 
     def add(name: str, function, *arguments) -> None:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from run import FOLDER, collect, keep
 
-from liouville._types import is_parameter
+from liouville._types import partition
 from liouville.bijections import CNF
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Exact
@@ -57,7 +57,7 @@ def liouville_step(layers, rows, tolerance):
     flow = Transformed(
         Normal.standard((rows.shape[1],)), CNF(Field(layers), Exact(), Integrator.adaptive(tolerance, tolerance))
     )
-    params, static = eqx.partition(flow, is_parameter)
+    params, static = partition(flow)
 
     def loss(params, x):
         return MaximumLikelihood()(eqx.combine(params, static), Batch(x), key=jax.random.key(0))

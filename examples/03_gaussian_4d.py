@@ -11,7 +11,7 @@ import numpy as np
 from example import Example
 
 from liouville import evaluation
-from liouville._types import is_parameter
+from liouville._types import in_default_precision, partition
 from liouville.bijections import CNF
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Exact, Hutchinson
@@ -78,7 +78,7 @@ def errors(samples: np.ndarray) -> tuple[float, float]:
 def gradient(adjoint, rows: jax.Array):
     """Return the compiled gradient of the NLL of a fixed flow under an adjoint, as a function, and its parameters."""
     flow = flow_of(jax.random.key(1), 2, False, adjoint=adjoint)
-    params, static = eqx.partition(flow, is_parameter)
+    params, static = partition(flow)
     loss = lambda p: MaximumLikelihood()(eqx.combine(p, static), Batch(rows), key=jax.random.key(0))[0]
     differentiate = jax.jacfwd(loss) if isinstance(adjoint, diffrax.ForwardMode) else jax.grad(loss)
     return jax.jit(differentiate).lower(params).compile(), params
@@ -88,11 +88,11 @@ def truth(rows: jax.Array):
     """Return the gradient of a solve at 1e-10 in float64, by another adjoint: Direct's."""
     flow = flow_of(jax.random.key(1), 2, False, adjoint=diffrax.DirectAdjoint())
     with jax.enable_x64(True):
-        flow = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64) if is_parameter(a) else a, flow)
+        flow = in_default_precision(flow)
         controller = diffrax.PIDController(rtol=1e-10, atol=1e-10, norm=flow_norm)
         integrator = Integrator(diffrax.Dopri8(), controller, diffrax.DirectAdjoint(), 128)
         flow = eqx.tree_at(lambda f: f.bijection.integrator, flow, integrator)
-        params, static = eqx.partition(flow, is_parameter)
+        params, static = partition(flow)
         rows = jnp.asarray(np.asarray(rows), jnp.float64)
         loss = lambda p: -jnp.mean(eqx.combine(p, static).log_prob(rows))
         return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(params))]

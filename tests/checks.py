@@ -22,7 +22,6 @@ import numpy as np
 from jaxtyping import Array
 from scipy import linalg
 
-from liouville._types import is_parameter
 from liouville.bijections import (
     CNF,
     Chain,
@@ -105,7 +104,7 @@ def randomize(field: AbstractVectorField, seed: int, scale: float = 0.25) -> Abs
     if not isinstance(field, MLP):
         rng = np.random.default_rng(seed)
         draw = lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype)
-        asleep = lambda leaf: is_parameter(leaf) and not np.any(leaf)
+        asleep = lambda leaf: eqx.is_inexact_array(leaf) and not np.any(leaf)
         return jax.tree.map(lambda leaf: draw(leaf) if asleep(leaf) else leaf, field)
     weight = scale * np.random.default_rng(seed).normal(size=field.outer.weight.shape)
     weight = jnp.asarray(weight, field.outer.weight.dtype)
@@ -118,14 +117,17 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
+SKELETONS = ("vector_fields._plain", "bijections._arcsinh")
+
+
 @functools.cache
-def skeleton() -> ModuleType:
-    """Return the vector field of CONTRIBUTING.md, as the module of the package that it is to be."""
-    (code,) = blocks("CONTRIBUTING.md", "python")
+def skeleton(name: str) -> ModuleType:
+    """Return a part that CONTRIBUTING.md shows, as the module of the package that it is to be."""
+    code = dict(zip(SKELETONS, blocks("CONTRIBUTING.md", "python"), strict=True))[name]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "_plain.py"
+        path = Path(folder) / "part.py"
         path.write_text(code)
-        spec = importlib.util.spec_from_file_location("liouville.vector_fields._plain", path)
+        spec = importlib.util.spec_from_file_location(f"liouville.{name}", path)
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
         spec.loader.exec_module(module)
@@ -133,7 +135,7 @@ def skeleton() -> ModuleType:
 
 
 FIELDS: dict[str, Callable] = {
-    "contributing": lambda shape, **kwargs: skeleton().Plain(shape, width=8, depth=1, **kwargs),
+    "contributing": lambda shape, **kwargs: skeleton("vector_fields._plain").Plain(shape, width=8, depth=1, **kwargs),
     "mlp": lambda shape, **kwargs: MLP(shape, width=8, depth=1, **kwargs),
     "concat_squash_0": lambda shape, **kwargs: ConcatSquash(shape, depth=0, **kwargs),
     "concat_squash_2": lambda shape, **kwargs: ConcatSquash(shape, width=8, depth=2, **kwargs),
@@ -195,6 +197,7 @@ CLOSED_FORMS: dict[str, Callable] = {
     "whiten": lambda: _fit(Whiten),
     "gaussian_margins": lambda: _fit(GaussianMargins),
     "gaussian_radius": lambda: _fit(GaussianRadius),
+    "contributing": lambda: _fit(skeleton("bijections._arcsinh").Arcsinh),
     "chain": _chain,
     "invert": lambda: Invert(_chain()),
 }

@@ -8,7 +8,7 @@ import pytest
 from scipy import linalg, stats
 
 from checks import LinearField, ShiftField
-from liouville._types import is_parameter
+from liouville._types import parameters
 from liouville.augmented import AugmentedBound
 from liouville.bijections import CNF
 from liouville.distributions import Normal, Transformed
@@ -127,7 +127,7 @@ def test_likelihood_trains_on_the_bound():
     loss, grads = eqx.filter_jit(value_and_grad)(density)
     truth = stats.multivariate_normal(np.zeros(2), COVARIANCE[:2, :2]).logpdf(POINTS)
     assert -np.mean(truth) - 0.5 < loss < -np.mean(truth) + 1.5
-    leaves = jax.tree.leaves(eqx.filter(grads, is_parameter))
+    leaves = jax.tree.leaves(parameters(grads))
     assert leaves and all(np.all(np.isfinite(leaf)) for leaf in leaves) and np.any(leaves[0] != 0)
 
 

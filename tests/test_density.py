@@ -1,20 +1,27 @@
 """A core behind a frame: the change of variables, the way back, and what does not fit."""
 
+import dataclasses
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy import stats
 
-from checks import random_cnf
+from checks import random_cnf, skeleton
+from liouville._types import parameters
 from liouville.bijections import CNF, Chain, Logit, Standardize, Whiten
 from liouville.density import Density
 from liouville.dequantization import UniformDequantization
 from liouville.distributions import Normal, Transformed
+from liouville.flows import FlowSpec
 from liouville.frames import PREPROCESSORS, Frame, fit_pictures, fit_table
 from liouville.integrate import Integrator
 
 FORWARD = Integrator.constant(10)
+REPLICATED = NamedSharding(Mesh(jax.devices()[:1], ("rows",)), PartitionSpec())
 
 
 def table(num=800):
@@ -48,6 +55,36 @@ def test_a_density_is_that_of_the_whole_chain(x64):
     np.testing.assert_allclose(drawn, density.sample(key, (6,)), rtol=1e-9)
     np.testing.assert_allclose(log_prob, density.log_prob(drawn), atol=1e-3)
     assert np.all(np.abs((drawn - table().mean(0)) / table().std(0)) < 30)
+
+
+def test_a_closed_form_of_ones_own_makes_a_kind(monkeypatch):
+    arcsinh = skeleton("bijections._arcsinh").Arcsinh
+    monkeypatch.setitem(PREPROCESSORS, "arcsinh", (Standardize, arcsinh, Whiten))
+    rows = table()
+    frame, points = fit_table("arcsinh", rows, np.ones(len(rows)))
+    np.testing.assert_allclose(np.cov(points.T, ddof=0), np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(frame.decode(points), rows, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "carry",
+    [
+        pytest.param(lambda tree: eqx.filter_jit(lambda t: t)(tree), id="jit"),
+        pytest.param(lambda tree: jax.tree.map(lambda a: jax.device_put(a) if eqx.is_array(a) else a, tree), id="put"),
+        pytest.param(lambda tree: eqx.filter_shard(tree, REPLICATED), id="shard"),
+    ],
+)
+def test_what_is_trained_is_told_by_place(carry):
+    """A flow that was compiled, copied or laid out has as many parameters as before, and its frame all digits."""
+    frame = Frame((2,), (Standardize([1e6 + 1 / 3, 2.0], [3.0, 4.0]),))
+    for spec in (FlowSpec(2, width=8, depth=1), FlowSpec(2, "potential", width=8, depth=1, base="trainable")):
+        density = Density(spec(jax.random.key(0)), frame)
+        count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(parameters(tree)))
+        moved = dataclasses.replace(density, core=carry(density.core))
+        assert count(moved) == count(carry(density)) == count(density) == count(density.core)
+        assert moved.frame.links[0].loc.dtype == np.float64 and moved.frame.links[0].loc[0] == 1e6 + 1 / 3
+        trained = {leaf.shape for leaf in jax.tree.leaves(parameters(density.core.base))}
+        assert trained == ({(2,)} if spec.base == "trainable" else set())
 
 
 def test_whole_numbers_come_back_as_they_were():

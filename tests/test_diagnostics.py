@@ -8,7 +8,7 @@ import pytest
 from scipy import linalg
 
 from checks import FORWARD, MATRIX, LinearField, ShiftField, random_cnf
-from liouville._types import is_parameter
+from liouville._types import parameters, partition
 from liouville.bijections import CNF, Chain, Standardize
 from liouville.diagnostics import lyapunov_exponents
 from liouville.distributions import Normal, Transformed
@@ -152,8 +152,8 @@ def test_terminal_velocity_is_that_at_the_end_of_time():
 
 @pytest.mark.parametrize("penalty", [LyapunovPenalty(), TerminalVelocity()])
 def test_gradient_of_penalties_agrees_with_finite_differences(x64, penalty):
-    params, static = eqx.partition(
-        Transformed(Normal.standard((2,)), random_cnf(2, integrator=Integrator.constant(4), scale=1.0)), is_parameter
+    params, static = partition(
+        Transformed(Normal.standard((2,)), random_cnf(2, integrator=Integrator.constant(4), scale=1.0))
     )
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
     rng = np.random.default_rng(1)
@@ -180,7 +180,7 @@ def test_penalties_are_added_to_the_likelihood_and_have_gradients_at_rest():
     value_and_grad = eqx.filter_value_and_grad(lambda f: WeightedSum(terms)(f, batch, key=jax.random.key(0))[0])
     loss, grads = eqx.filter_jit(value_and_grad)(flow)
     np.testing.assert_allclose(loss, np.log(2 * np.pi) + 1 + 0.5, rtol=1e-5)
-    leaves = jax.tree.leaves(eqx.filter(grads, is_parameter))
+    leaves = jax.tree.leaves(parameters(grads))
     assert all(np.all(np.isfinite(leaf)) for leaf in leaves) and any(np.any(leaf != 0) for leaf in leaves)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from checks import DISCRETE, check_log_det, check_mass
 from liouville._activations import ACTIVATIONS, activate
-from liouville._types import is_parameter
+from liouville._types import partition
 from liouville.bijections import Chain, Invert, Planar, PowerSeries, Radial, Residual, with_series
 from liouville.bijections._discrete import LEAST_SLOPE, above_minus_one
 from liouville.bijections._residual import STEEPEST, spectral_bound
@@ -71,7 +71,7 @@ def test_density_on_the_line_integrates_to_one(name):
 def test_numbers_of_training_can_be_moved(name):
     """Parameters are JAX arrays, and the gradient of a log-density reaches each of them, through the inverse."""
     flow = Transformed(Normal.standard((3,)), DISCRETE[name]((3,)))
-    params, static = eqx.partition(flow, is_parameter)
+    params, static = partition(flow)
     loss = lambda params: jnp.mean(eqx.combine(params, static).log_prob(jnp.asarray(POINTS, jnp.float32)))
     leaves = jax.tree.leaves(jax.jit(jax.grad(loss))(params))
     assert leaves and all(np.all(np.isfinite(leaf)) and np.any(np.asarray(leaf) != 0) for leaf in leaves)
@@ -79,7 +79,7 @@ def test_numbers_of_training_can_be_moved(name):
 
 @pytest.mark.parametrize("name", ["planar", "radial", "residual"])
 def test_gradient_through_the_inverse_agrees_with_finite_differences(x64, name):
-    params, static = eqx.partition(DISCRETE[name]((2,)), is_parameter)
+    params, static = partition(DISCRETE[name]((2,)))
     params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
     rng, x = np.random.default_rng(1), jnp.array([0.7, -1.2])
     direction = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape)), params)
@@ -250,7 +250,7 @@ def test_truncated_series_is_within_its_bound(x64):
 def test_random_series_are_unbiased(x64, series):
     """Value and gradient agree on average with autodiff's, where a sum of as many terms, cut, does not."""
     block, z = steep_block(), jnp.asarray(POINTS[4])
-    params, static = eqx.partition(with_series(block, series), is_parameter)
+    params, static = partition(with_series(block, series))
     params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
     value = lambda params, z, key: eqx.combine(params, static).transform_and_log_det(z, key=key)[1]
     exact = lambda params, z: true_log_det(eqx.combine(params, static), z)

@@ -11,7 +11,7 @@ import pytest
 import typer.main
 from PIL import Image
 
-from checks import blocks, skeleton
+from checks import SKELETONS, blocks, skeleton
 from liouville.cli import app
 from liouville.recipes import IMAGE_RECIPES, RECIPES
 
@@ -66,8 +66,9 @@ def test_commands_that_are_not_there_are_found():
         command.make_context("fit", ["table.csv", "-o", "model", "--colour", "red"])
 
 
-def test_the_example_of_the_skeleton_runs():
-    result = doctest.testmod(skeleton())
+@pytest.mark.parametrize("name", SKELETONS)
+def test_the_examples_of_the_skeletons_run(name):
+    result = doctest.testmod(skeleton(name))
     assert result.failed == 0 and result.attempted > 0
 
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.polynomial import chebyshev, polynomial
 
 from checks import FIELDS, make_field, randomize
-from liouville._types import is_parameter
+from liouville._types import parameters
 from liouville.bijections import CNF
 from liouville.divergences import Exact, Hutchinson
 from liouville.flows import VECTOR_FIELDS, FlowSpec
@@ -277,7 +277,7 @@ def test_any_network_makes_a_flow(x64):
     """The tutorial's: 2-64-64-64-2, not told the time. Its flow is a semigroup, and every weight is trained."""
     net = eqx.nn.MLP(2, 2, width_size=64, depth=3, activation=jnp.tanh, key=KEY)
     field = Wrapped(net, (2,))
-    assert sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(field, is_parameter))) == 8642
+    assert sum(leaf.size for leaf in jax.tree.leaves(parameters(field))) == 8642
     cnf, x = CNF(field, integrator=Integrator.constant(20)), jnp.array([0.4, -1.1])
     end, log_det = eqx.filter_jit(cnf.transform_and_log_det)(x)
     jacobian = jax.jit(jax.jacrev(cnf.transform))(x)

@@ -26,7 +26,7 @@ from liouville.density import Density
 from liouville.dequantization import UniformDequantization
 from liouville.distributions import Normal, Transformed
 from liouville.frames import Frame
-from liouville.sharding import in_parts
+from liouville.sharding import in_parts, rows_mesh
 from liouville.training import StreamedData, TrainingData
 
 LEVELS = 4
@@ -243,7 +243,7 @@ def test_gradients_in_parts_are_gradients():
     loss = lambda params, batch, key: (jnp.mean((batch @ params) ** 2), {"watched": jnp.mean(batch)})
     gradient = jax.value_and_grad(loss, has_aux=True)
     params, batch, key = jnp.arange(3.0), jax.random.normal(jax.random.key(0), (12, 3)), jax.random.key(1)
-    whole, divided = gradient(params, batch, key), jax.jit(in_parts(gradient, 4))(params, batch, key)
+    whole, divided = gradient(params, batch, key), jax.jit(in_parts(gradient, 4, rows_mesh()))(params, batch, key)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, divided)
 
 
@@ -259,7 +259,9 @@ sys.path.insert(0, "tests")
 import jax
 from test_image_density import *
 density = ImageDensity(**SMALL, max_iter=5).fit(stripes(400))
-print(len(jax.devices()), repr(float(density.score(stripes(50, 1)))))
+two = jax.sharding.Mesh(np.asarray(jax.devices()[:2]), ("rows",))
+laid_out = jax.jit(lambda rows: spread(rows, two))(jnp.arange(8.0))
+print(len(jax.devices()), len(laid_out.sharding.device_set), repr(float(density.score(stripes(50, 1)))))
 """
 
 
@@ -270,8 +272,8 @@ def test_many_devices_learn_what_one_does():
     run = subprocess.run(
         [sys.executable, "-c", ON_FOUR_DEVICES], capture_output=True, text=True, check=True, env=environment
     )
-    num, score = run.stdout.split()
-    assert num == "4"
+    num, laid_out, score = run.stdout.split()
+    assert num == "4" and laid_out == "2"
     one = ImageDensity(**SMALL, max_iter=5).fit(stripes(400))
     assert float(score) == pytest.approx(one.score(stripes(50, 1)), rel=1e-4)
 

@@ -8,7 +8,7 @@ import pytest
 
 from checks import check_log_det, random_cnf
 from liouville import evaluation
-from liouville._types import is_parameter
+from liouville._types import partition
 from liouville.bijections import Chain, MovingNorm
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
@@ -97,7 +97,7 @@ def test_weights_do_not_feel_the_statistics():
     )
 
     def gradient(loss):
-        params, static = eqx.partition(flow, is_parameter)
+        params, static = partition(flow)
         return jax.jit(jax.grad(lambda p: loss(eqx.combine(p, static))))(params).bijection.links
 
     field, norm = gradient(lambda f: MaximumLikelihood()(f, batch, key=jax.random.key(0))[0])

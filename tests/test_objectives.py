@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from checks import LinearField, random_cnf
-from liouville._types import is_parameter
+from liouville._types import partition
 from liouville.bijections import CNF, Chain, Standardize
 from liouville.couplings import ExactOT
 from liouville.distributions import Normal, Transformed
@@ -106,7 +106,7 @@ def test_failed_solves_are_counted_and_spoil_the_loss():
 )
 def test_gradient_agrees_with_finite_differences(x64, objective):
     cnf = random_cnf(2, integrator=Integrator.constant(4, diffrax.Heun()))
-    params, static = eqx.partition(Transformed(Normal.standard((2,)), cnf), is_parameter)
+    params, static = partition(Transformed(Normal.standard((2,)), cnf))
     batch = Batch(jnp.asarray(np.random.default_rng(0).normal(size=(8, 2))))
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
@@ -164,7 +164,7 @@ def test_gradient_of_a_linear_flow_is_that_of_the_matrix_exponential(x64, steps,
 def test_the_weights_gradient_is_not_kept_for_each_row(integrator):
     rows, field = jnp.zeros((512, 2)), MLP((2,), width=64, depth=2, key=jax.random.key(0))
     flow = Transformed(Normal.standard((2,)), CNF(field, integrator=integrator))
-    params, static = eqx.partition(flow, is_parameter)
+    params, static = partition(flow)
     # Rows are an argument: the compiler would compute with constants for half a minute.
     loss = lambda p, rows: MaximumLikelihood()(eqx.combine(p, static), Batch(rows), key=jax.random.key(0))[0]
     memory = jax.jit(jax.grad(loss)).lower(params, rows).compile().memory_analysis()
@@ -185,7 +185,7 @@ def test_mixed_precision_rounds_the_network_alone():
     # At rest the closed form is all there is.
     (full, _), (mixed, _) = losses(field)
     assert full == mixed
-    moved = jax.tree.map(lambda leaf: leaf + 0.1 if is_parameter(leaf) else leaf, field)
+    moved = jax.tree.map(lambda leaf: leaf + 0.1 if eqx.is_inexact_array(leaf) else leaf, field)
     (full, gradient), (mixed, rounded) = losses(moved)
     assert 0 < abs(full - mixed) < 0.02 * full
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(rounded), strict=True):

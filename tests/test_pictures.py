@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from liouville._types import is_parameter
+from liouville._types import parameters, partition
 from liouville.bijections import CNF, Leading, Logit, Split, Squeeze, Standardize, multiscale
 from liouville.density import Density
 from liouville.dequantization import UniformDequantization, VariationalDequantization
@@ -35,7 +35,7 @@ FIELDS = {
 def shaken(tree, seed, size=0.3):
     """Return a module with noise on all its parameters, so that nothing is zero."""
     rng = np.random.default_rng(seed)
-    params, static = eqx.partition(tree, is_parameter)
+    params, static = partition(tree)
     noise = lambda leaf: leaf + jnp.asarray(size * rng.normal(size=leaf.shape), leaf.dtype)
     return eqx.combine(jax.tree.map(noise, params), static)
 
@@ -91,7 +91,7 @@ def test_a_convolution_is_what_its_sum_says():
 )
 def test_published_nets_have_as_many_parameters_as_published(shape, number):
     make = lambda key: multiscale(shape, lambda shape, key: ConvNet(shape, key=key), key=key)
-    shapes = jax.eval_shape(lambda key: eqx.filter(make(key), is_parameter), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: parameters(make(key)), jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == number
 
 
@@ -244,7 +244,7 @@ def test_a_field_in_low_precision_is_near_the_full_one(name):
     assert 1e-5 < off < 0.03
     # Time is not rounded: times that a short number cannot tell apart are two.
     assert name != "unet" or np.any(rounded != call(low, jnp.asarray(0.3001), x, one))
-    assert {leaf.dtype for leaf in jax.tree.leaves(eqx.filter(low, is_parameter))} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(parameters(low))} == {jnp.dtype("float32")}
 
 
 def small_pictures(key):

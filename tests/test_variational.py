@@ -11,7 +11,7 @@ from scipy import integrate, stats
 
 import liouville.data._energies as energies
 from checks import LinearField
-from liouville._types import is_parameter
+from liouville._types import partition
 from liouville.bijections import CNF, Chain, Planar, Radial, Standardize
 from liouville.data import rezende_mohamed, ring_with_two_lobes
 from liouville.distributions import Normal, Transformed
@@ -79,7 +79,7 @@ def test_reverse_kl_adds_the_penalties_of_a_cnf():
 
 def test_gradient_agrees_with_finite_differences(x64):
     bijection = Chain([Planar((2,), key=jax.random.key(0)), Radial((2,), key=jax.random.key(1))])
-    params, static = eqx.partition(Transformed(Normal.standard((2,)), bijection), is_parameter)
+    params, static = partition(Transformed(Normal.standard((2,)), bijection))
     params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
     rng, objective = np.random.default_rng(1), ReverseKL(ring_with_two_lobes().log_density)
     direction = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape)), params)

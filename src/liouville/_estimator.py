@@ -155,7 +155,7 @@ class AbstractFlowEstimator(
         return self
 
     def _keep(self, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
-        """Take up what a training has learned; attributes change here alone."""
+        """Take up what a training has learned: until then nothing of the estimator changes."""
         trainer = candidate.trainer
         vars(self).pop("feature_names_in_", None)
         vars(self).update(given.columns)
@@ -409,7 +409,7 @@ class AbstractFlowEstimator(
         flow = self._flow(error)
         steps = flow.steps
         if steps is not None:
-            flow = map_integrators(lambda _: steps.score, self.flow_)
+            flow = dataclasses.replace(flow, core=map_integrators(lambda _: steps.score, flow.core), steps=None)
         return jax.tree_util.Partial(AbstractDistribution.log_prob, in_default_precision(flow))
 
     def _score(

@@ -39,7 +39,7 @@ class Split:
         """Return True where a flow would learn the rows by heart."""
         return len(self.rows) < FEWEST_ROWS
 
-    def framed(self, kind: str, batch_size: int, seed: int) -> tuple[Frame, TrainingData]:
+    def fit_frame(self, kind: str, batch_size: int, seed: int) -> tuple[Frame, TrainingData]:
         """Fit the frame of a kind; return it, and what is trained on in its coordinates."""
         frame, points = fit_table(kind, self.rows, self.weight)
         return frame, TrainingData.pad(points, self.weight)
@@ -61,7 +61,7 @@ class PictureSplit:
         """Return True where a flow would learn the pictures by heart."""
         return len(self.train) < FEWEST_ROWS
 
-    def framed(self, kind: str, batch_size: int, seed: int) -> tuple[Frame, TrainingData | StreamedData]:
+    def fit_frame(self, kind: str, batch_size: int, seed: int) -> tuple[Frame, TrainingData | StreamedData]:
         """Fit the frame of a kind; return it, and pictures to draw from: all on the device, or a part at a time."""
         train, size = np.sort(self.train), self.pixels[0].size
         fitted = self.pixels[np.sort(self.train[:MOST_FITTED])]

@@ -47,8 +47,8 @@ class Density(AbstractDistribution):
     frame
         What is done to data before it.
     steps
-        Steps that are fitted to the core: `liouville.evaluation` solves likely rows by them. None solves as the core
-        says.
+        Steps that are fitted to the core: `liouville.evaluation` solves likely rows by them. None, and the methods of
+        the density itself, solve as the core says.
 
     Raises
     ------

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ._types import Condition, Key, Point, Scalar, constant
+from ._types import Condition, FixedMixin, Key, Point, Scalar, constant
 from .bijections import CNF, AbstractBijection, Invert, Moved, common_cond_shape
 
 
@@ -140,7 +140,7 @@ def _any(shape: tuple[int, ...]) -> str:
     return f"(..., {str(shape)[1:]}"
 
 
-class Normal(AbstractDistribution):
+class Normal(FixedMixin, AbstractDistribution):
     """Independent normal entries.
 
     Parameters
@@ -159,6 +159,7 @@ class Normal(AbstractDistribution):
 
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    trainable: bool = eqx.field(static=True)
     loc: Float[Array | np.ndarray, "*shape"]
     log_scale: Float[Array | np.ndarray, "*shape"]
 
@@ -166,7 +167,12 @@ class Normal(AbstractDistribution):
         loc, log_scale = np.broadcast_arrays(constant(loc), np.log(constant(scale)))
         convert = jnp.asarray if trainable else constant
         self.loc, self.log_scale = convert(loc), convert(log_scale)
-        self.shape, self.cond_shape = loc.shape, None
+        self.shape, self.cond_shape, self.trainable = loc.shape, None, trainable
+
+    @property
+    def is_fixed(self) -> bool:
+        """Return True where mean and log-scale are no parameters."""
+        return not self.trainable
 
     @staticmethod
     def standard(shape: tuple[int, ...]) -> "Normal":

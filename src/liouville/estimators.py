@@ -43,7 +43,7 @@ class FlowDensity(AbstractFlowEstimator):
         Tolerances of the adaptive solvers.
     preprocess
         ``"standardize"``, ``"whiten"``, ``"gaussian_margins"``, ``"gaussian_radius"``, or ``"auto"``: the one
-        that wins a race. All are closed forms inside the flow: densities stay in the data's own units.
+        that wins a race. All are closed forms with the flow: densities stay in the data's own units.
     batch_size, learning_rate, weight_decay
         Rows per training step, peak of its schedule, and decoupled weight decay (AdamW).
     max_iter

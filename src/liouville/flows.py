@@ -204,10 +204,10 @@ def with_tolerance(flow: Tree, factor: float) -> Tree:
     return map_integrators(lambda integrator: integrator.with_tolerance(factor), flow)
 
 
-Flow = TypeVar("Flow", Transformed, Density)
+Solved = TypeVar("Solved", Transformed, Density)
 
 
-def until(flow: Flow, time: float) -> Flow:
+def until(flow: Solved, time: float) -> Solved:
     """Return the flow that ends at a time from 0 (base) to 1 (data): of a `Density`, in the data's coordinates.
 
     Its frame stays as it is: it is no part of the way.
@@ -225,5 +225,5 @@ def until(flow: Flow, time: float) -> Flow:
 
 
 def with_divergence(flow: Tree, divergence: AbstractDivergence) -> Tree:
-    """Return the flow with another divergence: train with one, evaluate with another."""
+    """Return the flow with another divergence, of its noise too: train with one, evaluate with another."""
     return map_cnfs(lambda cnf: eqx.tree_at(lambda c: c.divergence, cnf, divergence), flow)

@@ -194,5 +194,6 @@ def any_frame(kind: str, shape: tuple[int, ...], levels: int | None) -> Frame:
     """Return a frame of a kind that is fitted to any data: the numbers of one from a file take the place of its own."""
     if levels is not None:
         return fit_pictures(kind, np.zeros((1, *shape), np.uint8), levels, UniformDequantization())
-    rows = np.random.default_rng(0).normal(size=(_ANY_ROWS, *shape))
+    # What a logarithm, or a logit, could be fitted to as well.
+    rows = np.random.default_rng(0).uniform(0.25, 0.75, size=(_ANY_ROWS, *shape))
     return fit_table(kind, rows, np.ones(len(rows)))[0]

@@ -17,7 +17,7 @@ import numpy as np
 import optimistix
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ._types import Condition, Point, Scalar, Time, is_parameter
+from ._types import Condition, FixedMixin, Point, Scalar, Time, partition
 from .divergences import AbstractDivergence
 from .regularizers import AbstractRegularizer, PathPoint
 from .vector_fields import AbstractVectorField
@@ -137,7 +137,7 @@ def flow_norm(y: PyTree) -> Scalar:
     return jnp.max(jnp.stack(norms))
 
 
-class Integrator(eqx.Module):
+class Integrator(FixedMixin, eqx.Module):
     """How a flow is integrated: Diffrax's own objects, put together.
 
     Parameters
@@ -287,7 +287,7 @@ def integrate_flow(
     # Adjoints that solve backwards see no closure: all that gradients flow to is handed over, as a flat
     # list, since Diffrax cannot carry an empty tuple.
     parts = (vector_field, condition, divergence, noise, regularizers)
-    params, constants = eqx.partition(parts, is_parameter)
+    params, constants = partition(parts)
     leaves, structure = jax.tree.flatten(params)
 
     def rhs(t: Time, y: FlowState, args: list[Array]) -> FlowState:

@@ -86,7 +86,7 @@ def framed(flow: Transformed | Density, frame: Frame) -> Density:
 
 def prepare(kind: str, split: Split | PictureSplit, plan: Plan, budget: Budget, seed: int) -> Candidate:
     """Fit the frame of a kind, and make its trainer."""
-    frame, data = split.framed(kind, plan.options.batch_size, seed)
+    frame, data = split.fit_frame(kind, plan.options.batch_size, seed)
 
     def score(flow: Transformed | Density, num: int) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
         density = with_divergence(framed(flow, frame), plan.validation_divergence)

@@ -16,29 +16,36 @@ from jaxtyping import PyTree
 from ._types import Key
 
 
-def spread(batch: PyTree) -> PyTree:
-    """Lay the rows of a batch out over the visible devices, as many of them as divide its length evenly.
+def rows_mesh() -> Mesh:
+    """Return the mesh of all visible devices, along the rows of a batch."""
+    return Mesh(np.asarray(jax.devices()), ("rows",))
+
+
+def spread(batch: PyTree, mesh: Mesh) -> PyTree:
+    """Lay the rows of a batch out over the devices of a mesh, as many of them as divide its length evenly.
 
     Parameters
     ----------
     batch
         Arrays that have the rows as their first axis, inside a compiled function.
+    mesh
+        The devices.
 
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> print(jax.jit(spread)(jnp.arange(4)))
+    >>> print(jax.jit(lambda rows: spread(rows, rows_mesh()))(jnp.arange(4)))
     [0 1 2 3]
     """
-    devices = jax.devices()
+    devices = mesh.devices.ravel()
     num = math.gcd(len(devices), *(leaf.shape[0] for leaf in jax.tree.leaves(batch)))
     if num == 1:
         return batch
-    mesh = Mesh(np.asarray(devices[:num]), ("rows",))
-    return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec("rows")))
+    some = Mesh(devices[:num], ("rows",))
+    return jax.lax.with_sharding_constraint(batch, NamedSharding(some, PartitionSpec("rows")))
 
 
-def in_parts(gradient: Callable, parts: int) -> Callable:
+def in_parts(gradient: Callable, parts: int, mesh: Mesh) -> Callable:
     """Return a function ``(params, batch, key)`` that takes a batch in equal parts, and means over what they give.
 
     Parameters
@@ -47,15 +54,17 @@ def in_parts(gradient: Callable, parts: int) -> Callable:
         Function ``(params, batch, key)`` that returns a tree of arrays, each a mean over the batch.
     parts
         Number of parts; the rows of each are `spread` over the devices.
+    mesh
+        The devices.
     """
     if parts == 1:
-        return lambda params, batch, key: gradient(params, spread(batch), key)
+        return lambda params, batch, key: gradient(params, spread(batch, mesh), key)
 
     def run(params: PyTree, batch: PyTree, key: Key) -> PyTree:
         divided = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
 
         def add(total: PyTree, part: tuple[PyTree, Key]) -> tuple[PyTree, None]:
-            found = gradient(params, spread(part[0]), part[1])
+            found = gradient(params, spread(part[0], mesh), part[1])
             return jax.tree.map(lambda a, b: a + b / parts, total, found), None
 
         first = jax.tree.map(lambda leaf: leaf[0], divided)

@@ -1,6 +1,6 @@
 """Training: steps compiled together on the device, and a host loop that looks in now and then.
 
-The path: `fit` -> `advance` (many steps in one compiled loop, no host sync between them) ->
+The path: `Trainer.run` -> `advance` (many steps in one compiled loop, no host sync between them) ->
 `make_step` -> the objective. Between segments the host draws the progress bar, validates, keeps the
 best weights, writes the checkpoint and decides whether to go on.
 """
@@ -16,17 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from . import checkpoint
 from ._errors import SolveError
 from ._training_data import StreamedData as StreamedData
 from ._training_data import TrainingData as TrainingData
-from ._types import AnyArray, Key, Scalar, is_parameter
+from ._types import AnyArray, Key, Scalar, parameters, partition
 from .bijections import PACE, mark_statistics
 from .objectives import AbstractObjective, Batch
 from .regularizers import AbstractRegularizer
-from .sharding import in_parts
+from .sharding import in_parts, rows_mesh
 
 _SEGMENT_SECONDS = 0.5
 _FIRST_SEGMENT = 3
@@ -107,37 +108,29 @@ class Segment(eqx.Module):
 def init_state(build: Callable[[Key], Any], seed: Int[AnyArray, ""], options: Options) -> tuple[TrainState, PyTree]:
     """Build the flow from a seed; return its training state and its static part."""
     kept = []
-
-    def keep_static(key: Key) -> PyTree:
-        params, static = eqx.partition(build(key), is_parameter)
-        kept.append(static)
-        return params
-
-    # The static part never leaves a compiled function, which would turn its constants into JAX arrays.
-    jax.eval_shape(keep_static, jax.random.key(0))
-    return _init_arrays(build, kept[0], seed, options), kept[0]
+    # The static part never leaves a compiled function, in which its constants would lose their float64.
+    jax.eval_shape(lambda key: kept.append(partition(build(key))[1]), jax.random.key(0))
+    return _init_arrays(build, seed, options), kept[0]
 
 
 @eqx.filter_jit
-def _init_arrays(build: Callable[[Key], Any], static: PyTree, seed: Int[AnyArray, ""], options: Options) -> TrainState:
+def _init_arrays(build: Callable[[Key], Any], seed: Int[AnyArray, ""], options: Options) -> TrainState:
     init_key, key = jax.random.split(jax.random.key(seed))
-    # In a compiled function the constants of `build` are JAX arrays as well: the static part tells them apart.
-    is_free = lambda leaf, constant: leaf if constant is None and is_parameter(leaf) else None
-    params = jax.tree.map(is_free, build(init_key), static, is_leaf=lambda leaf: leaf is None)
+    params = parameters(build(init_key))
     zero = jnp.zeros((), jnp.int32)
     opt_state = options.optimizer().init(params)
     return TrainState(params, opt_state, params, zero, zero, zero, jax.random.key_data(key))
 
 
-def make_step(static: PyTree, objective: AbstractObjective, options: Options) -> Callable:
+def make_step(static: PyTree, objective: AbstractObjective, options: Options, mesh: Mesh | None = None) -> Callable:
     """Return the function ``(state, batch, progress) -> (state, loss, aux)`` of one training step."""
-    optimizer = options.optimizer()
+    optimizer, mesh = options.optimizer(), mesh or rows_mesh()
 
     def loss_fn(params: PyTree, batch: Batch, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
         return objective(eqx.combine(params, static), batch, key=key)
 
     def step(state: TrainState, batch: Batch, key: Key, progress: Scalar):
-        (loss, aux), grads = in_parts(jax.value_and_grad(loss_fn, has_aux=True), options.parts)(
+        (loss, aux), grads = in_parts(jax.value_and_grad(loss_fn, has_aux=True), options.parts, mesh)(
             state.params, batch, key
         )
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
@@ -186,9 +179,10 @@ def advance(
     count: Int[AnyArray, ""],
     offset: Float[AnyArray, ""],
     rate: Float[AnyArray, ""],
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, Segment]:
     """Do `count` steps on the device; progress through the schedule is ``offset + rate * step``."""
-    step = make_step(static, objective, options)
+    step = make_step(static, objective, options, mesh)
 
     def body(carry: tuple[TrainState, Segment, Int[Array, ""]]) -> tuple[TrainState, Segment, Int[Array, ""]]:
         state, total, done = carry
@@ -295,6 +289,8 @@ class Trainer:
         Seed of the weights and of all randomness of the training.
     watch
         Called with the trainer and the numbers to show, whenever the host looks in.
+    mesh
+        Devices over which the rows of a batch are laid out; None is all that are visible.
     """
 
     def __init__(
@@ -308,9 +304,10 @@ class Trainer:
         budget: Budget,
         seed: int,
         watch: Callable[["Trainer", dict[str, float]], None] = lambda trainer, numbers: None,
+        mesh: Mesh | None = None,
     ):
         self.objective, self.data, self.options, self.budget = objective, data, options, budget
-        self.validate_fn, self.watch = validate, watch
+        self.validate_fn, self.watch, self.mesh = validate, watch, mesh
         self.state, self.static = init_state(build, np.asarray(seed, np.int32), options)
         self.progress, self.speed, self.validate_seconds = 0.0, 0.0, 0.0
         # What a validation is known to cost at least: the first ones, of a field at rest, take less.
@@ -394,7 +391,7 @@ class Trainer:
         before = time.perf_counter()
         self.state, segment = advance(
             self.state, self.static, self.objective, self.options, data,
-            np.asarray(count, np.int32), np.asarray(offset, np.float32), np.asarray(rate, np.float32),
+            np.asarray(count, np.int32), np.asarray(offset, np.float32), np.asarray(rate, np.float32), self.mesh,
         )  # fmt: skip
         jax.block_until_ready(self.state.step)
         seconds = time.perf_counter() - before
@@ -415,7 +412,7 @@ class Trainer:
     def validate(self) -> float:
         """Measure the NLL of the averaged weights; keep them if they are the best so far.
 
-        The start, which is the Gaussian fit, stays the best until another is `clearly_better`.
+        The start, of a preconditioned field the Gaussian fit, stays the best until another is `clearly_better`.
         """
         before = time.perf_counter()
         rows = self.validate_fn(self.flow(self.state.average))

@@ -3,12 +3,12 @@
 import equinox as eqx
 import numpy as np
 
-from .._types import Condition, Key, Point, Rows, constant
+from .._types import Condition, FixedMixin, Key, Point, Rows, constant
 from ._base import AbstractBijection, Moved
 from ._splines import namespace
 
 
-class Standardize(AbstractBijection):
+class Standardize(FixedMixin, AbstractBijection):
     """``x = loc + scale * z``, column by column.
 
     Like all bijections that are fitted in closed form, it takes points with leading axes too, and
@@ -58,7 +58,7 @@ class Standardize(AbstractBijection):
         return namespace(self.scale).log(self.scale).sum() + 0 * points[(..., *(0 for _ in self.shape))]
 
 
-class Whiten(AbstractBijection):
+class Whiten(FixedMixin, AbstractBijection):
     """``x = loc + factor @ z`` with ``factor @ factor.T`` the covariance: principal axes, at unit scale.
 
     Parameters

@@ -6,7 +6,7 @@ import equinox as eqx
 import numpy as np
 from scipy import stats
 
-from .._types import Condition, Key, Point, Rows, constant
+from .._types import Condition, FixedMixin, Key, Point, Rows, constant
 from ._base import AbstractBijection, Moved
 from ._splines import evaluate, fit_knots, invert, namespace
 
@@ -18,7 +18,7 @@ ROWS_BEYOND_TAIL_KNOT = 5
 TINY = 1e-30
 
 
-class GaussianMargins(AbstractBijection):
+class GaussianMargins(FixedMixin, AbstractBijection):
     """A smooth monotone map of each column through its quantiles to normal scores.
 
     Hard edges and heavy tails stop costing the field. The log-determinant is exact.
@@ -67,7 +67,7 @@ class GaussianMargins(AbstractBijection):
         return Moved(z, log_slope.sum(-1))
 
 
-class GaussianRadius(AbstractBijection):
+class GaussianRadius(FixedMixin, AbstractBijection):
     """A monotone map of the distance from the centre to that of a standard normal vector.
 
     Directions stay. Data whose scale varies from row to row (flat and busy image patches, calm and

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from scipy import special
 
-from .._types import Condition, Key, Point, Scalar, constant
+from .._types import Condition, FixedMixin, Key, Point, Scalar, constant
 from ._base import AbstractBijection, Moved
 from ._splines import namespace
 
@@ -18,7 +18,7 @@ BLOCK_PIXELS = 2**24
 LEAST_SHARE = 2.0**-24
 
 
-class Logit(AbstractBijection):
+class Logit(FixedMixin, AbstractBijection):
     """``z = logit(alpha + (1 - 2 alpha) x)``: pixels between 0 and 1 (Dinh and others, Real NVP, 2017, section 4.1).
 
     Parameters
@@ -72,7 +72,7 @@ class Logit(AbstractBijection):
         return entries.sum(tuple(range(-len(self.shape), 0)))
 
 
-class PixelMargins(AbstractBijection):
+class PixelMargins(FixedMixin, AbstractBijection):
     """Each pixel between 0 and 1 through its own distribution function to a normal score.
 
     A whole number with uniform noise has a density of steps, one for each level, so this map is exact where a curve

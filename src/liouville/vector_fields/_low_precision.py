@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._types import Condition, Point, Time, is_parameter
+from .._types import Condition, Point, Time, partition
 from ._base import AbstractVectorField
 
 
@@ -47,7 +47,7 @@ class LowPrecision(AbstractVectorField):
         return self.field.cond_shape
 
     def __call__(self, t: Time, x: Point, condition: Condition = None) -> Point:
-        params, static = eqx.partition(self.field, is_parameter)
+        params, static = partition(self.field)
         rounded = eqx.combine(jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(self.dtype)), params), static)
         # Time and condition are not rounded, and meet weights that are: strict promotion would refuse that.
         with jax.numpy_dtype_promotion("standard"):
