@@ -9,6 +9,7 @@ from example import Example
 from matplotlib.figure import Figure
 
 from liouville import evaluation
+from liouville._types import partition
 from liouville.bijections import CNF, Chain, Standardize
 from liouville.data import six_gaussians
 from liouville.distributions import Normal, Transformed
@@ -51,8 +52,8 @@ def train(example: Example, weights: tuple[float, float], rows: np.ndarray) -> T
     """Train a flow by a weighted sum of both losses, its adversary beside it; return the average of its weights."""
     num, size = example.size(1500, 3), example.size(200, 16)
     pair, data = models(Standardize.fit(rows, np.ones(len(rows))), jax.random.key(0)), jnp.asarray(rows)
-    # Constants are NumPy's, parameters JAX's: the optimizers move the latter.
-    parameters, constants = eqx.partition(pair, lambda leaf: isinstance(leaf, jax.Array))
+    # The optimizers move what is trained; what is fixed, such as the change of units, they do not see.
+    parameters, constants = partition(pair)
     optimizers = [
         optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(rate, num), b1=b1))
         for rate, b1 in ((1e-3, 0.9), (2e-3, 0.5))

@@ -11,9 +11,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy import stats
 
 from checks import random_cnf, skeleton
+from liouville import evaluation
 from liouville._types import parameters
 from liouville.bijections import CNF, Chain, Logit, Standardize, Whiten
-from liouville.density import Density
+from liouville.density import Density, FittedSteps
 from liouville.dequantization import UniformDequantization
 from liouville.distributions import Normal, Transformed
 from liouville.flows import FlowSpec
@@ -90,13 +91,40 @@ def test_what_is_trained_is_told_by_place(carry):
 def test_whole_numbers_come_back_as_they_were():
     pixels = np.random.default_rng(0).integers(0, 5, size=(200, 2, 3, 1)).astype(np.uint8)
     for kind in ("margins", "logit", "center"):
-        frame = fit_pictures(kind, pixels, 5, UniformDequantization())
+        frame = fit_pictures(kind, pixels, np.ones(200), 5, UniformDequantization())
         noise = np.random.default_rng(1).uniform(0.01, 0.99, size=pixels.shape)
         points, log_det = frame.encode(pixels, (noise, np.zeros(200)))
         assert frame.decode(points).dtype == np.uint8 and log_det.shape == (200,)
         np.testing.assert_array_equal(frame.decode(points), pixels)
         found = frame.decode(jnp.asarray(points, jnp.float32))
         assert isinstance(found, jax.Array) and np.mean(np.asarray(found) != pixels) < 0.01
+
+
+@pytest.mark.parametrize("kind", ["margins", "center"])
+def test_a_picture_of_weight_two_counts_like_two(kind):
+    pixels = np.random.default_rng(0).integers(0, 5, size=(200, 2, 3, 1)).astype(np.uint8)
+    weight = np.random.default_rng(1).integers(0, 3, size=200)
+    noise = UniformDequantization()
+    frames = [
+        fit_pictures(kind, pixels, weight.astype(float), 5, noise),
+        fit_pictures(kind, np.repeat(pixels, weight, axis=0), np.ones(weight.sum()), 5, noise),
+    ]
+    for one, other in zip(*(jax.tree.leaves(frame) for frame in frames), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def test_rows_that_fitted_steps_are_not_trusted_with_keep_their_noise():
+    """However rows are solved, and whichever are solved again, each has the noise of its place."""
+    cnf = random_cnf(2, integrator=FORWARD)
+    density = Density(Transformed(Normal.standard((2,)), cnf), Frame((2,), (), 4, UniformDequantization()))
+    rows = np.random.default_rng(0).integers(0, 4, size=(300, 2)).astype(np.uint8)
+    plain, _ = evaluation.score(density, rows, seed=3)
+    steps = FittedSteps(Integrator.constant(2), FORWARD, 0.0, 0.0, float(np.median(plain)) + np.log(16), 0.0)
+    found, info = evaluation.score(dataclasses.replace(density, steps=steps), rows, seed=3)
+    again = info.num_evaluations > info.num_evaluations.min()
+    assert 50 < again.sum() < 250
+    np.testing.assert_array_equal(found[again], plain[again])
+    assert np.any(found[~again] != plain[~again])
 
 
 def test_noise_makes_a_bound_of_a_probability():

@@ -1,5 +1,6 @@
 """The estimator: scikit-learn's contract, and what its users would notice."""
 
+import dataclasses
 import functools
 import json
 
@@ -24,6 +25,9 @@ from sklearn.utils.estimator_checks import (
 from liouville import CheckpointError, FlowDensity, SolveError
 from liouville._defaults import resolve
 from liouville._fitting import TrainingFile
+from liouville._types import partition
+from liouville.bijections import Chain
+from liouville.distributions import Transformed
 from liouville.recipes import RECIPES
 
 # Width and depth are those of the other files that fit small tables: programs are compiled once for all.
@@ -173,6 +177,28 @@ def test_an_error_must_be_positive(two_modes, error):
     density, X = two_modes
     with pytest.raises(ValueError, match="Expected a positive error"):
         density.score_samples(X, error=error)
+
+
+def test_a_model_from_a_file_keeps_the_digits_of_its_constants(tmp_path, fitted, table):
+    """What is fixed is NumPy's, in float64, after loading as before: float64 arithmetic meets no float32."""
+    fitted.save(tmp_path / "model")
+    loaded = FlowDensity.load(tmp_path / "model")
+    rest = jax.tree.leaves(partition(loaded.flow_)[1])
+    assert rest and all(leaf.dtype == np.float64 for leaf in rest if isinstance(leaf, np.ndarray))
+    assert not any(isinstance(leaf, jax.Array) for leaf in rest)
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(loaded.score_samples(table[:9]), fitted.score_samples(table[:9]))
+
+
+def test_steps_are_fitted_to_one_cnf(two_modes):
+    density, X = two_modes
+    twice = clone(density)
+    vars(twice).update(vars(density))
+    core = density.flow_.core
+    stacked = Transformed(core.base, Chain([core.bijection, core.bijection]))
+    twice.flow_ = dataclasses.replace(density.flow_, core=stacked)
+    with pytest.raises(ValueError, match=r"Expected a flow of one CNF for error=0\.001, got Chain of several; try"):
+        twice.score_samples(X, error=1e-3)
 
 
 def test_probes_have_an_error_of_their_own(two_modes):

@@ -257,6 +257,7 @@ ON_FOUR_DEVICES = """
 import sys
 sys.path.insert(0, "tests")
 import jax
+from liouville.sharding import spread
 from test_image_density import *
 density = ImageDensity(**SMALL, max_iter=5).fit(stripes(400))
 two = jax.sharding.Mesh(np.asarray(jax.devices()[:2]), ("rows",))
@@ -294,7 +295,7 @@ def test_what_are_no_pictures_is_refused(pixels, message):
 
 def test_very_few_pictures_can_be_fitted():
     density = ImageDensity(**SMALL, max_iter=2).fit(np.unique(stripes(40), axis=0)[:5])
-    assert density.facts_["validation_pictures"] == 5
+    assert density.facts_["validation_pictures"] == 5 and density.n_iter_ == 2
     assert np.isfinite(density.score_samples(stripes(3))).all()
 
 

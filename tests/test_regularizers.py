@@ -10,8 +10,10 @@ from scipy import linalg
 from checks import MATRIX, LinearField, TanhField, make_field
 from liouville import evaluation
 from liouville.bijections import CNF, Chain, Standardize
+from liouville.density import Density
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Exact, Hutchinson
+from liouville.frames import Frame
 from liouville.integrate import Integrator, integrate_flow
 from liouville.objectives import (
     Batch,
@@ -186,7 +188,8 @@ def test_costs_of_rows_are_exact_integrals(x64):
     """The flow behind a change of units: costs are those of the core's path, whatever the weights."""
     field = LinearField(jnp.asarray(MATRIX))
     core = CNF(field, integrator=Integrator.adaptive(1e-9, 1e-9))
-    flow = Transformed(Normal.standard((3,)), Chain([core, Standardize(np.full(3, 5.0), np.full(3, 2.0))]))
+    frame = Frame((3,), (Standardize(np.full(3, 5.0), np.full(3, 2.0)),))
+    flow = Density(Transformed(Normal.standard((3,)), core), frame)
     rows = 5.0 + 2.0 * np.random.default_rng(0).normal(size=(5, 3))
     costs = evaluation.path_costs(flow, rows, (KineticEnergy(weight=0.3), JacobianFrobenius(weight=7.0, reduce="sum")))
     nodes, weights = np.polynomial.legendre.leggauss(20)

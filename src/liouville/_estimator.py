@@ -245,6 +245,9 @@ class AbstractFlowEstimator(
             Only with `return_info`.
         """
         rows = self._check(X)
+        check_count("num_draws", num_draws)
+        if num_probes not in (None, "auto"):
+            check_count("num_probes", num_probes)
         if check_time(time) != 1 and error is not None:
             raise ValueError(
                 f"Expected no error with time={time!r}, got {error!r}: steps are fitted to the whole way; try one of "
@@ -292,8 +295,8 @@ class AbstractFlowEstimator(
         ndarray of shape (n, d), or (n, height, width, channels)
             In the data's units, NaN where a solve failed; pictures are bytes, black there. A warning says so.
         """
-        flow = self._flow(error)
-        rows, info = evaluation.sample(flow, check_count("n", n), seed=seed_of(random_state))
+        n = check_count("n", n)
+        rows, info = evaluation.sample(self._flow(error), n, seed=seed_of(random_state))
         evaluation.warn_of_failures(info)
         return rows
 
@@ -381,9 +384,11 @@ class AbstractFlowEstimator(
         error
             What `score_samples` is called with.
         """
-        rows, flow = self._check(X), self._flow(error)
-        rows = rows[rng_of(random_state).permutation(len(rows))[: check_count("num_rows", num_rows)]]
-        solved, tight = (self._with_probes(f, "auto") for f in (flow, flows.with_tolerance(self.flow_, 0.1)))
+        rows, num_rows = self._check(X), check_count("num_rows", num_rows)
+        rows, flow = rows[rng_of(random_state).permutation(len(rows))[:num_rows]], self._flow(error)
+        # Both by the same divergence: what moves should be the solve alone.
+        probes = "auto" if flow.steps is None else None
+        solved, tight = (self._with_probes(f, probes) for f in (flow, flows.with_tolerance(self.flow_, 0.1)))
         return evaluation.certify(solved, tight, rows)
 
     def log_prob_fn(self, *, error: float | None = None):
@@ -416,7 +421,8 @@ class AbstractFlowEstimator(
         self, flow: Density, rows: np.ndarray, num_draws: int = 1, num_probes: Any = "auto", random_state: Any = 0
     ) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
         """Score rows that were checked by what is fitted, or what is made of it."""
-        flow, num_draws = self._with_probes(flow, num_probes), check_count("num_draws", num_draws)
+        num_draws = check_count("num_draws", num_draws)
+        flow = self._with_probes(flow, num_probes)
         return evaluation.score(flow, rows, seed=seed_of(random_state), num_draws=num_draws)
 
     def _with_probes(self, flow: Density, num_probes: Any) -> Density:
@@ -435,6 +441,12 @@ class AbstractFlowEstimator(
             return self.flow_
         if not isinstance(error, numbers.Real) or not error > 0:
             raise ValueError(f"Expected a positive error, got {error!r}; try error=1e-3.")
-        if error not in self._steps_by_error and isinstance(self.flow_.core.bijection, CNF):
+        bijection = self.flow_.core.bijection
+        if bijection.is_solved and not isinstance(bijection, CNF):
+            raise ValueError(
+                f"Expected a flow of one CNF for error={error!r}, got {type(bijection).__name__} of several; try "
+                "error=None."
+            )
+        if error not in self._steps_by_error and bijection.is_solved:
             self._steps_by_error[error] = fit_steps(self.flow_.core, error)
         return dataclasses.replace(self.flow_, steps=self._steps_by_error.get(error))

@@ -99,7 +99,7 @@ def resolve(estimator: Any, shape: tuple[int, ...]) -> Plan:
             parts=estimator.parts,
         ),
         max_iter=None if unlimited else given_or(estimator.max_iter, steps),
-        validation_size=given_or(estimator.validation_size, affordable_validation(flow)),
+        validation_size=estimator.validation_size or affordable_validation(flow),
         validation_divergence=Hutchinson(),
         fewest_validated=_FEW_VALIDATED,
     )

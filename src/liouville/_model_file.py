@@ -72,10 +72,9 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
         )
     estimator, chosen = kind(**facts["parameters"]), facts["facts"]
     if facts["format_version"] == 1:
-        density = built_by(as_of_format_2(estimator, chosen))
-        arrays = _renamed(arrays, density)
-    else:
-        density = built_by(chosen)
+        chosen = as_of_format_2(estimator, chosen)
+        arrays = _renamed(arrays, built_by(chosen))
+    density = built_by(chosen)
     estimator.flow_, estimator._steps_by_error = checkpoint.fill(density, arrays), {}
     estimator.history_, estimator.facts_, estimator.n_iter_ = facts["history"], chosen, chosen["steps"]
     if "columns" in chosen:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from typing import ClassVar
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
@@ -55,17 +56,14 @@ class PictureSplit:
     validation_rows: np.ndarray
     validation_weight: np.ndarray
     levels: int
-
-    @property
-    def is_small(self) -> bool:
-        """Return True where a flow would learn the pictures by heart."""
-        return len(self.train) < FEWEST_ROWS
+    # Noise makes of each picture many: few are not learned by heart.
+    is_small: ClassVar[bool] = False
 
     def fit_frame(self, kind: str, batch_size: int, seed: int) -> tuple[Frame, TrainingData | StreamedData]:
         """Fit the frame of a kind; return it, and pictures to draw from: all on the device, or a part at a time."""
         train, size = np.sort(self.train), self.pixels[0].size
-        fitted = self.pixels[np.sort(self.train[:MOST_FITTED])]
-        frame = fit_pictures(kind, fitted, self.levels, UniformDequantization())
+        some = np.sort(self.train[:MOST_FITTED])
+        frame = fit_pictures(kind, self.pixels[some], self.weight[some], self.levels, UniformDequantization())
         if len(train) * size <= MOST_ON_DEVICE:
             return frame, TrainingData.pad(self.pixels[train], self.weight[train])
         stream = {"batch_size": batch_size, "part_rows": MOST_ON_DEVICE // size // 2, "seed": seed}
@@ -119,7 +117,7 @@ def warn_of_near_copies(train: Rows, held_out: Rows) -> None:
             "out all but equal rows that are trained on. The likelihood by which choices are made is then too good; "
             "try leaving out near copies, or weights of rows instead.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

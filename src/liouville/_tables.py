@@ -172,7 +172,7 @@ def _raise(faults: list[Fault]) -> None:
 
 
 def warn_of_target(y: Any) -> None:
-    """Warn of numbers that are given as a target, which a density of tables ignores: they may be meant as weights."""
+    """Warn of numbers that are given as a target, which a density ignores: they may be meant as weights."""
     try:
         kind = np.asarray(y).dtype.kind
     except ValueError:  # lists of unlike lengths
@@ -180,7 +180,7 @@ def warn_of_target(y: Any) -> None:
     if kind not in "fiub":
         return
     warnings.warn(
-        "Expected no target for the density of a table, got numbers as y, which are ignored; try "
+        "Expected no target for a density, got numbers as y, which are ignored; try "
         "fit(X, sample_weight=...) for weights of rows.",
         UserWarning,
         stacklevel=3,
@@ -261,7 +261,7 @@ def _check_scale(X: Rows, numbers: np.ndarray, name) -> None:
             f"Expected rows of one scale, got {_listed_far(X, doubtful, numbers, name)}; try leaving out what stands "
             "for no number: a flow learns the rest less well beside it.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

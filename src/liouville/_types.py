@@ -36,9 +36,17 @@ def _is_fixed(node: Any) -> bool:
     return isinstance(node, FixedMixin) and node.is_fixed
 
 
+def _is_number(leaf: Any) -> bool:
+    is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+    return jnp.issubdtype(leaf.dtype, jnp.inexact) if is_shape else eqx.is_inexact_array(leaf)
+
+
 def partition(tree: Any) -> tuple[Any, Any]:
-    """Return what training moves, and the rest: each a tree with None in the place of the other's leaves."""
-    is_free = lambda node: not _is_fixed(node) and eqx.is_inexact_array(node)
+    """Return what training moves, and the rest: each a tree with None in the place of the other's leaves.
+
+    Of a tree of shapes, those of what training moves.
+    """
+    is_free = lambda node: not _is_fixed(node) and _is_number(node)
     return eqx.partition(tree, jax.tree.map(is_free, tree, is_leaf=_is_fixed))
 
 

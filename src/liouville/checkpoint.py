@@ -21,6 +21,7 @@ from jaxtyping import PyTree
 
 from ._errors import CheckpointError
 from ._files import replacing
+from ._types import partition
 from ._version import __version__
 
 _FORMAT_VERSION = 2
@@ -122,6 +123,10 @@ def fill(tree: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
             f"Expected the arrays of this flow, got a file that differs in {odd!r}; try the version that wrote it."
         )
 
+    # Constants stay as they are in the file: NumPy's, in float64.
+    rest = named_arrays(partition(tree)[1])
+    fixed = {name for name, leaf in rest.items() if jnp.issubdtype(leaf.dtype, jnp.inexact)}
+
     def replace(path, leaf):
         if not _is_array(leaf):
             return leaf
@@ -130,7 +135,8 @@ def fill(tree: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
             raise CheckpointError(
                 f"Expected shape {leaf.shape} for {name!r}, got {arrays[name].shape}; try the version that wrote it."
             )
-        return arrays[name] if isinstance(leaf, np.ndarray) else jnp.asarray(arrays[name], jnp.result_type(leaf))
+        is_constant = isinstance(leaf, np.ndarray) or name in fixed
+        return arrays[name] if is_constant else jnp.asarray(arrays[name], jnp.result_type(leaf))
 
     return jax.tree_util.tree_map_with_path(replace, tree)
 

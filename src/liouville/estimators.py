@@ -28,7 +28,7 @@ class FlowDensity(AbstractFlowEstimator):
     objective
         ``"flow_matching"`` (regression on paths; no ODE is solved in training) or ``"likelihood"``.
     vector_field
-        ``"mlp"``, ``"concat_squash"``, or another key of ``liouville.flows.VECTOR_FIELDS``.
+        ``"mlp"``, ``"concat_squash"``, or another key of ``liouville.flows.VECTOR_FIELDS`` but for the convolutions.
     base
         ``"standard"`` normal, or ``"trainable"``: normal columns whose means and scales are trained with the field, by
         likelihood.

@@ -216,17 +216,28 @@ def _score(density: Density, rows: Rows, condition: np.ndarray | None, seeds: tu
     if steps is None:
         return _score_alike(density, rows, condition, seeds)
     found = _score_alike(_solved_by(density, steps.score), rows, condition, seeds)
-    again = lambda some: _score_alike(density, rows[some], None if condition is None else condition[some], seeds)
+    of_some = lambda some: (rows[some], None if condition is None else condition[some], seeds, some)
+    again = lambda some: _score_alike(density, *of_some(some))
     return _done_again(found, found.core_log_prob >= steps.least_score, again)
 
 
-def _score_alike(density: Density, rows: Rows, condition: np.ndarray | None, seeds: tuple[int, int]) -> _Scored:
-    """Return log-densities in the core's coordinates, the log-determinants of the rest, and the solves' facts."""
+def _score_alike(
+    density: Density,
+    rows: Rows,
+    condition: np.ndarray | None,
+    seeds: tuple[int, int],
+    numbers: np.ndarray | None = None,
+) -> _Scored:
+    """Return log-densities in the core's coordinates, the log-determinants of the rest, and the solves' facts.
+
+    Noise and probes are drawn by the rows' numbers: their places, where they are not told.
+    """
     core, frame, seed = _forward(density), density.frame, np.uint32(seeds[0])
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        points, log_det = _encoded(frame, chunk, index, seeds)
-        log_prob, std_error, info = _score_chunk(core, on_device(points), _of_chunk(condition, index), index, seed)
+        number = index if numbers is None else numbers[np.minimum(index, len(numbers) - 1)].astype(np.uint32)
+        points, log_det = _encoded(frame, chunk, number, seeds)
+        log_prob, std_error, info = _score_chunk(core, on_device(points), _of_chunk(condition, index), number, seed)
         return np.asarray(log_prob, np.float64), np.zeros(len(chunk)) + log_det, std_error, *_fields(info)
 
     return _Scored(*in_chunks(one_chunk, rows, chunk_rows(density.shape, products_at_a_time(core))))
@@ -236,7 +247,9 @@ def _encoded(frame: Frame, chunk: Rows, index: np.ndarray, seeds: tuple[int, int
     """Return the points of a chunk of rows, and what is to be added to their log-density; noise is drawn by seeds."""
     if frame.noise is None:
         return frame.encode(chunk)
-    drawn = _noise_chunk(frame, on_device(chunk), index, *map(np.uint32, seeds))
+    # Without the closed forms, whose tables no device needs.
+    alone = Frame(frame.shape, (), frame.levels, frame.noise)
+    drawn = _noise_chunk(alone, on_device(chunk), index, *map(np.uint32, seeds))
     return frame.encode(chunk, jax.tree.map(lambda part: np.asarray(part, np.float64), drawn))
 
 
@@ -389,6 +402,10 @@ def paths(flow: Flow, rows: Rows, num_times: int, condition=None) -> np.ndarray:
 def velocity(flow: Flow, rows: Rows, time: float, condition=None) -> np.ndarray:
     """Return the velocity at each row at a time from 0 (base) to 1 (data), in units of the data per unit of time."""
     core, frame = _forward(flow), Density.of(flow).frame
+    if frame.noise is not None:
+        raise TypeError(
+            "Expected a density of numbers, got one of whole numbers, which have no velocity; try its core."
+        )
     cnf, condition = cnf_of(core), _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -108,7 +109,7 @@ class FlowSpec(eqx.Module):
     """
 
     shape: tuple[int, ...] = eqx.field(
-        static=True, converter=lambda shape: (shape,) if isinstance(shape, int) else tuple(shape)
+        static=True, converter=lambda shape: (int(shape),) if isinstance(shape, numbers.Integral) else tuple(shape)
     )
     vector_field: str = eqx.field(default="mlp", static=True)
     width: int = eqx.field(default=64, static=True)
@@ -210,7 +211,7 @@ Solved = TypeVar("Solved", Transformed, Density)
 def until(flow: Solved, time: float) -> Solved:
     """Return the flow that ends at a time from 0 (base) to 1 (data): of a `Density`, in the data's coordinates.
 
-    Its frame stays as it is: it is no part of the way.
+    Its frame stays as it is: it is no part of the way. It is for evaluation: its end time is an array.
 
     Raises
     ------

@@ -162,7 +162,9 @@ def fit_table(kind: str, rows: Rows, weight: np.ndarray) -> tuple[Frame, Rows]:
     return Frame(shape, tuple(links)), rows
 
 
-def fit_pictures(kind: str, pixels: np.ndarray, levels: int, noise: AbstractDequantization) -> Frame:
+def fit_pictures(
+    kind: str, pixels: np.ndarray, weight: np.ndarray, levels: int, noise: AbstractDequantization
+) -> Frame:
     """Fit the frame of pictures of whole numbers.
 
     Parameters
@@ -170,8 +172,8 @@ def fit_pictures(kind: str, pixels: np.ndarray, levels: int, noise: AbstractDequ
     kind
         ``"margins"``, each pixel through its distribution function; ``"logit"``, the same curve for all; or
         ``"center"``, the mean picture taken away and one scale for all.
-    pixels
-        Pictures of shape ``(n, height, width, channels)``.
+    pixels, weight
+        Pictures of shape ``(n, height, width, channels)``, and the weight of each.
     levels
         Number of values that a pixel can have.
     noise
@@ -179,21 +181,24 @@ def fit_pictures(kind: str, pixels: np.ndarray, levels: int, noise: AbstractDequ
     """
     shape = pixels.shape[1:]
     if kind == "margins":
-        link = PixelMargins.fit(pixels, levels)
+        link = PixelMargins.fit(pixels, levels, weight)
     elif kind == "logit":
         # As FFJORD and RNODE have it: for grey pictures, and for coloured ones.
         link = Logit(shape, 1e-5 if shape[-1] == 1 else 0.05)
     else:
-        few = pixels[:: 1 + len(pixels) // _MOST_CENTERED].astype(np.float64)
-        mean, spread = (few.mean(axis=0) + 0.5) / levels, few.std() / levels
-        link = Standardize(mean, np.full(mean.shape, spread or 1.0))
+        step = 1 + len(pixels) // _MOST_CENTERED
+        few, weight = pixels[::step].astype(np.float64), weight[::step]
+        mean = np.average(few, axis=0, weights=weight)
+        of_each = ((few - mean.mean()) ** 2).reshape(len(few), -1).mean(axis=1)
+        spread = np.sqrt(np.average(of_each, weights=weight)) / levels
+        link = Standardize((mean + 0.5) / levels, np.full(mean.shape, spread or 1.0))
     return Frame(shape, (link,), levels, noise)
 
 
 def any_frame(kind: str, shape: tuple[int, ...], levels: int | None) -> Frame:
     """Return a frame of a kind that is fitted to any data: the numbers of one from a file take the place of its own."""
     if levels is not None:
-        return fit_pictures(kind, np.zeros((1, *shape), np.uint8), levels, UniformDequantization())
+        return fit_pictures(kind, np.zeros((1, *shape), np.uint8), np.ones(1), levels, UniformDequantization())
     # What a logarithm, or a logit, could be fitted to as well.
     rows = np.random.default_rng(0).uniform(0.25, 0.75, size=(_ANY_ROWS, *shape))
     return fit_table(kind, rows, np.ones(len(rows)))[0]

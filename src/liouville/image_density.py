@@ -165,7 +165,7 @@ class ImageDensity(AbstractFlowEstimator):
         self.checkpoint = checkpoint
 
     def bits_per_dim(
-        self, X, *, num_draws: int = 1, num_probes: int | None = 1, middle: bool = False, random_state=0
+        self, X, *, num_draws: int = 1, num_probes: int | str | None = "auto", middle: bool = False, random_state=0
     ) -> BitsPerDim:
         """Return the mean bits per dimension of pictures, with its standard error: in expectation an upper bound.
 
@@ -179,7 +179,7 @@ class ImageDensity(AbstractFlowEstimator):
             True measures the density in the middle of each level instead: no bound, and only to be compared with
             published curves of that kind.
         """
-        pixels = self._check(X)
+        pixels, num_probes = self._check(X), 1 if num_probes == "auto" else num_probes
         flow = eqx.tree_at(lambda f: f.frame.noise, self.flow_, MidPoints()) if middle else self.flow_
         log_prob, info = self._score(flow, pixels, num_draws, num_probes, random_state)
         found, size = likelihood("flow", log_prob), pixels[0].size
@@ -188,7 +188,7 @@ class ImageDensity(AbstractFlowEstimator):
             std_error=bits_per_dim(found.std_error, size),
             num_pictures=len(pixels),
             num_draws=num_draws,
-            num_probes=num_probes or 0,
+            num_probes=int(num_probes or 0),
             probe_error=bits_per_dim(float(np.sqrt(np.mean(info.std_error**2) / len(pixels))), size),
             evaluations=float(np.mean(info.num_evaluations) / num_draws),
             num_failed=int(np.count_nonzero(info.status)),

@@ -55,8 +55,8 @@ class Recipe:
 
     year: int
     paper: str
-    figure: str
     objective: Callable[[int], AbstractObjective]
+    figure: str = "-"
     vector_field: str = "mlp"
     small_field: str | None = None
     small_size: int = 0
@@ -81,6 +81,11 @@ def matching(size: int) -> FlowMatching:
     return FlowMatching(time_skew=1.5 if size < 4 else 3.0 if size < 24 else 1.0)
 
 
+def likelihood(size: int) -> MaximumLikelihood:
+    """Return maximum likelihood of a table."""
+    return MaximumLikelihood()
+
+
 ADAPTIVE = Integrator.adaptive(1e-5, 1e-5)
 FFJORD = TrainedWith(MaximumLikelihood(), ONE_PROBE, ADAPTIVE)
 
@@ -97,11 +102,7 @@ def rnode_image(size: int, penalties: tuple[type, ...] = (KineticEnergy, Jacobia
     return in_bits(TrainedWith(MaximumLikelihood(), ONE_PROBE, FOUR_STEPS, weighted), size)
 
 
-FFJORD_PAPER = {
-    "year": 2019,
-    "paper": "Grathwohl and others, FFJORD",
-    "figure": "MNIST 0.99, CIFAR-10 3.40 bits/dim",
-}
+FFJORD_PAPER = {"year": 2019, "paper": "Grathwohl and others, FFJORD", "figure": "MNIST 0.99, CIFAR-10 3.40 bits/dim"}
 RNODE_PAPER = {
     "year": 2020,
     "paper": "Finlay and others, How to train your neural ODE",
@@ -115,7 +116,6 @@ MATCHING_PAPER = {
 REZENDE_PAPER = {
     "year": 2015,
     "paper": "Rezende and Mohamed, Variational inference with normalizing flows",
-    "figure": "-",
 }
 CHEN_PAPER = {"year": 2018, "paper": "Chen and others, Neural ordinary differential equations"}
 RECIPES: dict[str, Recipe] = {
@@ -123,7 +123,6 @@ RECIPES: dict[str, Recipe] = {
     "ot_flow_matching": Recipe(
         year=2024,
         paper="Tong and others, Improving and generalizing flow-based generative models",
-        figure="-",
         objective=lambda size: FlowMatching(coupling=ExactOT()),
         batch_size=256,
     ),
@@ -137,27 +136,14 @@ RECIPES: dict[str, Recipe] = {
     ),
     "planar_cnf": Recipe(
         **CHEN_PAPER,
-        figure="-",
-        objective=lambda size: MaximumLikelihood(),
+        objective=likelihood,
         vector_field="planar_layers",
         learning_rate=1e-2,
         batch_size=500,
         max_iter=2000,
     ),
-    "planar_flow": Recipe(
-        **REZENDE_PAPER,
-        objective=lambda size: MaximumLikelihood(),
-        layer="planar",
-        depth=20,
-        learning_rate=2e-2,
-    ),
-    "radial_flow": Recipe(
-        **REZENDE_PAPER,
-        objective=lambda size: MaximumLikelihood(),
-        layer="radial",
-        depth=20,
-        learning_rate=2e-2,
-    ),
+    "planar_flow": Recipe(**REZENDE_PAPER, objective=likelihood, layer="planar", depth=20, learning_rate=2e-2),
+    "radial_flow": Recipe(**REZENDE_PAPER, objective=likelihood, layer="radial", depth=20, learning_rate=2e-2),
     "residual_flow": Recipe(
         year=2019,
         paper="Chen and others, Residual flows for invertible generative modeling",
@@ -170,7 +156,6 @@ RECIPES: dict[str, Recipe] = {
     "galerkin": Recipe(
         year=2020,
         paper="Massaroli and others, Dissecting neural ODEs",
-        figure="-",
         objective=matching,
         vector_field="galerkin",
         preconditioned=True,
@@ -178,7 +163,6 @@ RECIPES: dict[str, Recipe] = {
     "hypernetwork": Recipe(
         year=2019,
         paper="Grathwohl and others, FFJORD; Ha and others, HyperNetworks",
-        figure="-",
         objective=matching,
         vector_field="hypernetwork",
         preconditioned=True,
@@ -194,14 +178,12 @@ RECIPES: dict[str, Recipe] = {
     "steer": Recipe(
         year=2020,
         paper="Ghosh and others, STEER",
-        figure="-",
         objective=lambda size: RandomEndTime(FFJORD, 0.5),
         vector_field="concat_squash",
     ),
     "taynode": Recipe(
         year=2020,
         paper="Kelly and others, Learning differential equations that are easy to solve",
-        figure="-",
         objective=lambda size: TrainedWith(
             MaximumLikelihood(), ONE_PROBE, ADAPTIVE, (TaylorDerivative(2, weight=0.01),)
         ),

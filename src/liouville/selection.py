@@ -91,8 +91,9 @@ def prepare(kind: str, split: Split | PictureSplit, plan: Plan, budget: Budget, 
     def score(flow: Transformed | Density, num: int) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
         density = with_divergence(framed(flow, frame), plan.validation_divergence)
         log_prob, info = evaluation.score(density, split.validation_rows[:num])
-        # A weighted mean as a plain one: rows carry their share of the weight.
-        return log_prob * split.validation_weight[:num], info
+        # A weighted mean as a plain one: rows carry their share of the weight, of those that are scored.
+        weight = split.validation_weight[:num]
+        return log_prob * (weight if num >= len(split.validation_rows) else weight / weight.mean()), info
 
     trainer = Trainer(
         # Where no noise is drawn, points are made once, and the core alone is trained: one program for all kinds.

@@ -29,7 +29,7 @@ def spread(batch: PyTree, mesh: Mesh) -> PyTree:
     batch
         Arrays that have the rows as their first axis, inside a compiled function.
     mesh
-        The devices.
+        The devices; of one alone the batch stays where it is.
 
     Examples
     --------

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import cast
 
 import equinox as eqx
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Condition, Key, Point, Scalar, Time
@@ -32,8 +33,8 @@ class CNF(AbstractBijection):
     regularizers
         Penalties integrated along the path and reported; maximum likelihood adds them to its loss.
     t0, t1
-        Times of the base and of the data. There is no state that says which way the flow runs: a
-        method's name does.
+        Times of the base and of the data, numbers. There is no state that says which way the flow runs: a
+        method's name does. (A trained end time is `liouville.vector_fields.TrainedTime`.)
 
     Raises
     ------
@@ -74,7 +75,9 @@ class CNF(AbstractBijection):
         self.vector_field = vector_field
         self.divergence = Exact() if divergence is None else divergence
         self.integrator = Integrator() if integrator is None else integrator
-        self.regularizers, self.t0, self.t1 = regularizers, t0, t1
+        self.regularizers = regularizers
+        # A number of NumPy's would be one more parameter.
+        self.t0, self.t1 = (t.item() if isinstance(t, np.generic | np.ndarray) else t for t in (t0, t1))
 
     @property
     def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
