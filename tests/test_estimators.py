@@ -179,6 +179,14 @@ def test_an_error_must_be_positive(two_modes, error):
         density.score_samples(X, error=error)
 
 
+def test_evaluate_stands_beside_the_baselines(fitted, table):
+    alone, (flow, *others) = fitted.evaluate(table[:100]), fitted.evaluate(table[:100], train=table[100:300])
+    assert alone == [flow] and flow.nll == pytest.approx(-fitted.score(table[:100]))
+    assert [one.name for one in others] == ["Gaussian", "Gaussian mixture (BIC)", "kernel density (CV)"]
+    # The rows are those of a Gaussian, which knows it best.
+    assert all(one.nll > others[0].nll - 4 * one.std_error for one in (flow, *others))
+
+
 def test_a_model_from_a_file_keeps_the_digits_of_its_constants(tmp_path, fitted, table):
     """What is fixed is NumPy's, in float64, after loading as before: float64 arithmetic meets no float32."""
     fitted.save(tmp_path / "model")

@@ -37,7 +37,6 @@ def run_evaluate(
     from .. import ImageDensity
     from .._copies import in_random_order
     from ..data import as_fitted, read_pictures
-    from ..metrics import evaluate_baselines, likelihood
 
     found = load(model)
     if isinstance(found, ImageDensity) and not (train or columns or drop_missing):
@@ -58,8 +57,8 @@ def run_evaluate(
             f"Expected more rows than columns for the baselines and 2 to score, got {len(fitted)} and {len(rows)} "
             f"rows of {rows.shape[1]} columns; try more rows."
         )
-    flow = likelihood("flow", estimator.score_samples(as_fitted(estimator, rows)))
-    typer.echo(table_of([flow, *evaluate_baselines(fitted, rows, seed)], rows.shape[1]))
+    fitted, rows = as_fitted(estimator, fitted), as_fitted(estimator, rows)
+    typer.echo(table_of(estimator.evaluate(rows, train=fitted, random_state=seed), rows.shape[1]))
 
 
 def lines_of(found: "dict[str, BitsPerDim]") -> str:
