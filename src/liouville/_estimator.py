@@ -246,8 +246,6 @@ class AbstractFlowEstimator(
         """
         rows = self._check(X)
         check_count("num_draws", num_draws)
-        if num_probes not in (None, "auto"):
-            check_count("num_probes", num_probes)
         if check_time(time) != 1 and error is not None:
             raise ValueError(
                 f"Expected no error with time={time!r}, got {error!r}: steps are fitted to the whole way; try one of "
@@ -421,7 +419,6 @@ class AbstractFlowEstimator(
         self, flow: Density, rows: np.ndarray, num_draws: int = 1, num_probes: Any = "auto", random_state: Any = 0
     ) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
         """Score rows that were checked by what is fitted, or what is made of it."""
-        num_draws = check_count("num_draws", num_draws)
         flow = self._with_probes(flow, num_probes)
         return evaluation.score(flow, rows, seed=seed_of(random_state), num_draws=num_draws)
 

@@ -71,10 +71,10 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
             f"{facts['estimator']}.load."
         )
     estimator, chosen = kind(**facts["parameters"]), facts["facts"]
-    if facts["format_version"] == 1:
-        chosen = as_of_format_2(estimator, chosen)
-        arrays = _renamed(arrays, built_by(chosen))
+    is_old = facts["format_version"] == 1
+    chosen = as_of_format_2(estimator, chosen) if is_old else chosen
     density = built_by(chosen)
+    arrays = _renamed(arrays, density) if is_old else arrays
     estimator.flow_, estimator._steps_by_error = checkpoint.fill(density, arrays), {}
     estimator.history_, estimator.facts_, estimator.n_iter_ = facts["history"], chosen, chosen["steps"]
     if "columns" in chosen:

@@ -216,8 +216,10 @@ def _score(density: Density, rows: Rows, condition: np.ndarray | None, seeds: tu
     if steps is None:
         return _score_alike(density, rows, condition, seeds)
     found = _score_alike(_solved_by(density, steps.score), rows, condition, seeds)
-    of_some = lambda some: (rows[some], None if condition is None else condition[some], seeds, some)
-    again = lambda some: _score_alike(density, *of_some(some))
+
+    def again(some: np.ndarray) -> _Scored:
+        return _score_alike(density, rows[some], None if condition is None else condition[some], seeds, some)
+
     return _done_again(found, found.core_log_prob >= steps.least_score, again)
 
 
@@ -232,7 +234,7 @@ def _score_alike(
 
     Noise and probes are drawn by the rows' numbers: their places, where they are not told.
     """
-    core, frame, seed = _forward(density), density.frame, np.uint32(seeds[0])
+    (core, frame), seed = _forward(density), np.uint32(seeds[0])
 
     def one_chunk(chunk: Rows, index: np.ndarray):
         number = index if numbers is None else numbers[np.minimum(index, len(numbers) - 1)].astype(np.uint32)
@@ -353,11 +355,11 @@ def sample(flow: Flow, num: int, condition=None, *, seed: int) -> tuple[np.ndarr
 
 def _sample(density: Density, condition: np.ndarray | None, index: np.ndarray, seed: int) -> _Drawn:
     """Return the points that belong to these numbers of a draw, the base's log-densities, and the solves' facts."""
-    core = _forward(density)
+    core, frame = _forward(density)
 
     def one_chunk(chunk: np.ndarray, _: np.ndarray):
         points, info, base_log_prob = _sample_chunk(core, _of_chunk(condition, chunk), chunk, np.uint32(seed))
-        rows = density.frame.decode(np.asarray(points, np.float64))
+        rows = frame.decode(np.asarray(points, np.float64))
         return rows, np.asarray(base_log_prob), *_fields(info)
 
     return _Drawn(*in_chunks(one_chunk, index, chunk_rows(density.shape)))
@@ -365,7 +367,7 @@ def _sample(density: Density, condition: np.ndarray | None, index: np.ndarray, s
 
 def to_base(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     """Map rows to the coordinates of the base, where the data look standard normal."""
-    core, frame = _forward(flow), Density.of(flow).frame
+    core, frame = _forward(flow)
     to_base, condition = Invert(core.bijection), _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):
@@ -376,7 +378,7 @@ def to_base(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
 
 def from_base(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     """Map rows of the base's coordinates to the data's: the inverse of `to_base`."""
-    core, frame = _forward(flow), Density.of(flow).frame
+    core, frame = _forward(flow)
     condition = _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):
@@ -388,7 +390,7 @@ def from_base(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
 
 def paths(flow: Flow, rows: Rows, num_times: int, condition=None) -> np.ndarray:
     """Return the paths from base to data that end at `rows`, of shape ``(num_times, rows, columns)``."""
-    core, frame = _forward(flow), Density.of(flow).frame
+    core, frame = _forward(flow)
     cnf, condition = cnf_of(core), _checked(flow, condition, len(rows))
     times = np.linspace(cnf.t1, cnf.t0, num_times).astype(float_dtype())
 
@@ -401,7 +403,7 @@ def paths(flow: Flow, rows: Rows, num_times: int, condition=None) -> np.ndarray:
 
 def velocity(flow: Flow, rows: Rows, time: float, condition=None) -> np.ndarray:
     """Return the velocity at each row at a time from 0 (base) to 1 (data), in units of the data per unit of time."""
-    core, frame = _forward(flow), Density.of(flow).frame
+    core, frame = _forward(flow)
     if frame.noise is not None:
         raise TypeError(
             "Expected a density of numbers, got one of whole numbers, which have no velocity; try its core."
@@ -409,7 +411,7 @@ def velocity(flow: Flow, rows: Rows, time: float, condition=None) -> np.ndarray:
     cnf, condition = cnf_of(core), _checked(flow, condition, len(rows))
 
     def one_chunk(chunk: Rows, index: np.ndarray):
-        x, _ = _encoded(frame, chunk, index)
+        x, _ = frame.encode(chunk)
         now = np.asarray(time, float_dtype())
         v = np.asarray(_velocity_chunk(cnf, on_device(x), _of_chunk(condition, index), now), np.float64)
         # The closed forms' change along the velocity, by the difference of two steps so small that they are straight.
@@ -440,10 +442,11 @@ def gradient(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     return in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
 
 
-def _forward(flow: Flow) -> Transformed:
-    """Return the core, as no gradient is asked of it: that takes a third less time to trace."""
+def _forward(flow: Flow) -> tuple[Transformed, Frame]:
+    """Return the core, of which no gradient is asked, and the frame: the former takes a third less time to trace."""
+    density = Density.of(flow)
     alone = lambda integrator: dataclasses.replace(integrator, adjoint=diffrax.ForwardMode())
-    return in_default_precision(map_integrators(alone, Density.of(flow).core))
+    return in_default_precision(map_integrators(alone, density.core)), density.frame
 
 
 def _fields(info: SolveInfo) -> tuple:

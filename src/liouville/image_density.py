@@ -180,6 +180,7 @@ class ImageDensity(AbstractFlowEstimator):
             published curves of that kind.
         """
         pixels, num_probes = self._check(X), 1 if num_probes == "auto" else num_probes
+        check_count("num_draws", num_draws)
         flow = eqx.tree_at(lambda f: f.frame.noise, self.flow_, MidPoints()) if middle else self.flow_
         log_prob, info = self._score(flow, pixels, num_draws, num_probes, random_state)
         found, size = likelihood("flow", log_prob), pixels[0].size

@@ -113,10 +113,11 @@ class PixelMargins(FixedMixin, AbstractBijection):
         """
         size, weight = int(np.prod(pixels.shape[1:])), np.ones(len(pixels)) if weight is None else weight
         counts, start = np.zeros(size * levels), levels * np.arange(size)
-        for some in np.array_split(np.arange(len(pixels)), 1 + pixels.size // BLOCK_PIXELS):
-            numbers = start + pixels[some].reshape(len(some), size).astype(np.int64)
-            # Whole counts take half the time.
-            each = None if np.all(weight[some] == 1) else np.repeat(weight[some], size)
+        num_blocks = 1 + pixels.size // BLOCK_PIXELS
+        for block, share in zip(np.array_split(pixels, num_blocks), np.array_split(weight, num_blocks), strict=True):
+            numbers = start + block.reshape(len(block), size).astype(np.int64)
+            # Plain counts need no weights of as many entries.
+            each = None if np.all(share == 1) else np.repeat(share, size)
             counts += np.bincount(numbers.ravel(), each, minlength=size * levels)
         counts = counts.reshape(size, levels)
         # What a pixel has not shown yet it may show in the next picture: one more picture's worth of what all show.
