@@ -7,14 +7,15 @@ import numpy as np
 from example import Example
 from matplotlib.figure import Figure
 
-from liouville.bijections import CNF, Chain, MovingNorm, map_cnfs
+from liouville.bijections import CNF, Chain, map_cnfs
 from liouville.data import Target, mixture
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import AbstractDivergence, Hutchinson
 from liouville.integrate import Integrator
 from liouville.objectives import MaximumLikelihood
+from liouville.papers import MovingAverages, MovingNorm, TrainedTime
 from liouville.training import Budget, Options, Trainer, TrainingData
-from liouville.vector_fields import ConcatSquash, TrainedTime
+from liouville.vector_fields import ConcatSquash
 
 CONDITIONINGS = ("concat_squash", "concat", "squash", "blend", "hyper")
 
@@ -39,7 +40,7 @@ def train(example: Example, build, rows: np.ndarray, steps: int) -> Transformed:
     """Train by likelihood on the paper's batches of 100; three steps under ``--fast``."""
     trainer = Trainer(
         build,
-        MaximumLikelihood(),
+        MovingAverages(MaximumLikelihood()),
         TrainingData.pad(rows, np.ones(len(rows))),
         lambda flow: log_prob(flow, rows[:100])[0],
         options=Options(learning_rate=5e-3, batch_size=example.size(100, 16)),

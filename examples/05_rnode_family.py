@@ -12,17 +12,11 @@ from liouville.data import Target, mixture
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Exact
 from liouville.integrate import Integrator
-from liouville.objectives import (
-    AbstractObjective,
-    MaximumLikelihood,
-    RandomEndTime,
-    TrainedWith,
-    TrajectoryPolynomial,
-    WeightedSum,
-)
-from liouville.regularizers import HamiltonJacobi, JacobianFrobenius, KineticEnergy, TaylorDerivative
+from liouville.objectives import AbstractObjective, MaximumLikelihood, TrainedWith, WeightedSum
+from liouville.papers import HamiltonJacobi, Potential, RandomEndTime, TaylorDerivative, TrajectoryPolynomial
+from liouville.regularizers import JacobianFrobenius, KineticEnergy
 from liouville.training import Budget, Options, Trainer, TrainingData
-from liouville.vector_fields import ConcatSquash, Potential
+from liouville.vector_fields import ConcatSquash
 
 STEPS = Integrator.constant(8)
 

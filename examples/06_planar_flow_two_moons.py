@@ -7,10 +7,11 @@ from example import Example
 from matplotlib.figure import Figure
 
 from liouville import FlowDensity, evaluation
-from liouville.bijections import Chain, Invert, Planar, Standardize
+from liouville.bijections import Chain, Invert, Standardize
 from liouville.data import two_moons
 from liouville.distributions import Normal, Transformed
 from liouville.objectives import MaximumLikelihood
+from liouville.papers import Planar
 from liouville.plots import plot_training
 from liouville.training import Budget, Options, Trainer, TrainingData
 

@@ -15,9 +15,9 @@ from liouville.divergences import Exact, Hutchinson
 from liouville.frames import fit_table
 from liouville.integrate import Integrator
 from liouville.objectives import MaximumLikelihood
+from liouville.papers import PlanarField
 from liouville.plots import plot_training
 from liouville.training import Budget, Options, Trainer, TrainingData
-from liouville.vector_fields import PlanarField
 
 TERMS, TIME = 20, 0.7
 

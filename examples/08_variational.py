@@ -9,12 +9,21 @@ import numpy as np
 from example import Example
 from matplotlib.figure import Figure
 
-from liouville.bijections import CNF, Chain, Planar, Radial, Residual
+from liouville.bijections import CNF, Chain
 from liouville.data import Energy, rezende_mohamed
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
+from liouville.papers import (
+    Evidence,
+    Planar,
+    Radial,
+    Residual,
+    ReverseKL,
+    effective_sample_size_of_target,
+    evidence,
+    log_weights,
+)
 from liouville.training import Budget, Options, Trainer, TrainingData
-from liouville.variational import Evidence, ReverseKL, effective_sample_size_of_target, evidence, log_weights
 from liouville.vector_fields import MLP
 
 CNF_STEPS = 6

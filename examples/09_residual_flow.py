@@ -8,10 +8,11 @@ from example import Example
 from matplotlib.figure import Figure
 
 from liouville import evaluation
-from liouville.bijections import Chain, Invert, PowerSeries, Residual, Standardize, with_series
+from liouville.bijections import Chain, Invert, Standardize
 from liouville.data import mixture
 from liouville.distributions import Normal, Transformed
 from liouville.objectives import MaximumLikelihood
+from liouville.papers import PowerSeries, Residual, with_series
 from liouville.training import Budget, Options, Trainer, TrainingData
 
 BLOCKS, LIPSCHITZ, REACH = 8, 0.9, 5.5

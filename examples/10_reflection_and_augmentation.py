@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from scipy.special import logsumexp
 
 from liouville import evaluation
-from liouville.augmented import AugmentedBound
 from liouville.bijections import CNF
 from liouville.data import three_modes
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
 from liouville.objectives import AbstractObjective, FlowMatching
+from liouville.papers import AugmentedBound
 from liouville.plots import draw_streamlines
 from liouville.training import Budget, Options, Trainer, TrainingData
 from liouville.vector_fields import MLP, AbstractVectorField, Preconditioned

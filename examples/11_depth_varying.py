@@ -13,8 +13,9 @@ from liouville.density import Density
 from liouville.distributions import Normal, Transformed
 from liouville.frames import Frame
 from liouville.objectives import FlowMatching
+from liouville.papers import Galerkin, Hypernetwork
 from liouville.training import Budget, Options, Trainer, TrainingData
-from liouville.vector_fields import MLP, AbstractVectorField, Galerkin, Hypernetwork
+from liouville.vector_fields import MLP, AbstractVectorField
 
 FIELDS = {
     "plain": lambda **size: MLP((2,), depth=1, **size),

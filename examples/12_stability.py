@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 from liouville import evaluation
 from liouville.bijections import CNF
 from liouville.data import six_gaussians
-from liouville.diagnostics import lyapunov_exponents
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
 from liouville.objectives import AbstractObjective, Batch, FlowMatching, WeightedSum
-from liouville.penalties import LyapunovPenalty, TerminalVelocity
+from liouville.papers import LyapunovPenalty, TerminalVelocity, lyapunov_exponents
 from liouville.training import Budget, Options, Trainer, TrainingData
 from liouville.vector_fields import MLP, Preconditioned
 

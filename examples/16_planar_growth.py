@@ -10,16 +10,15 @@ from example import Example
 from matplotlib.figure import Figure
 
 from liouville import evaluation
-from liouville.bijections import CNF, Chain, Invert, Planar
+from liouville.bijections import CNF, Chain, Invert
 from liouville.data import ring_with_two_lobes, two_moons
 from liouville.density import Density
 from liouville.distributions import AbstractDistribution, Normal, Transformed
 from liouville.flows import until
 from liouville.frames import fit_table
 from liouville.objectives import AbstractObjective, MaximumLikelihood
+from liouville.papers import Planar, PlanarField, ReverseKL, evidence, log_weights
 from liouville.training import Budget, Options, Trainer, TrainingData
-from liouville.variational import ReverseKL, evidence, log_weights
-from liouville.vector_fields import PlanarField
 
 SIZES, TIMES = (2, 8, 32), (0.0, 0.25, 0.5, 0.75, 1.0)
 

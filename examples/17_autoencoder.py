@@ -8,11 +8,12 @@ from example import Example
 from jax.scipy.special import logsumexp
 from matplotlib.figure import Figure
 
-from liouville.bijections import CNF, Planar
+from liouville.bijections import CNF
 from liouville.data import digits
 from liouville.distributions import Normal
 from liouville.integrate import Integrator
 from liouville.objectives import AbstractObjective
+from liouville.papers import Planar
 from liouville.training import Budget, Options, Trainer, TrainingData
 from liouville.vector_fields import MLP
 

@@ -22,31 +22,11 @@ import numpy as np
 from jaxtyping import Array
 from scipy import linalg
 
-from liouville.bijections import (
-    CNF,
-    Chain,
-    GaussianMargins,
-    GaussianRadius,
-    Invert,
-    Planar,
-    Radial,
-    Residual,
-    Standardize,
-    Whiten,
-)
+from liouville.bijections import CNF, Chain, GaussianMargins, GaussianRadius, Invert, Standardize, Whiten
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
-from liouville.vector_fields import (
-    MLP,
-    AbstractVectorField,
-    ConcatSquash,
-    Galerkin,
-    Hypernetwork,
-    PlanarField,
-    Potential,
-    Preconditioned,
-    TrainedTime,
-)
+from liouville.papers import Galerkin, Hypernetwork, Planar, PlanarField, Potential, Radial, Residual, TrainedTime
+from liouville.vector_fields import MLP, AbstractVectorField, ConcatSquash, Preconditioned
 
 
 class LinearField(AbstractVectorField):

@@ -9,11 +9,11 @@ from scipy import linalg, stats
 
 from checks import LinearField, ShiftField
 from liouville._types import parameters
-from liouville.augmented import AugmentedBound
 from liouville.bijections import CNF
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
 from liouville.objectives import Batch, MaximumLikelihood
+from liouville.papers import AugmentedBound
 from liouville.regularizers import KineticEnergy
 
 # Strong ties between x and e: the bound of a single draw is a quarter of a nat off and more.

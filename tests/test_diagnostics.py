@@ -10,11 +10,10 @@ from scipy import linalg
 from checks import FORWARD, MATRIX, LinearField, ShiftField, random_cnf
 from liouville._types import parameters, partition
 from liouville.bijections import CNF, Chain, Standardize
-from liouville.diagnostics import lyapunov_exponents
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
 from liouville.objectives import Batch, MaximumLikelihood, WeightedSum
-from liouville.penalties import LyapunovPenalty, TerminalVelocity
+from liouville.papers import LyapunovPenalty, TerminalVelocity, lyapunov_exponents
 from liouville.vector_fields import MLP, AbstractVectorField
 
 FINE = Integrator.constant(40)

@@ -9,11 +9,12 @@ import pytest
 from checks import DISCRETE, check_log_det, check_mass
 from liouville._activations import ACTIVATIONS, activate
 from liouville._types import partition
-from liouville.bijections import Chain, Invert, Planar, PowerSeries, Radial, Residual, with_series
-from liouville.bijections._discrete import LEAST_SLOPE, above_minus_one
-from liouville.bijections._residual import STEEPEST, spectral_bound
+from liouville.bijections import Chain, Invert
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import STATUS
+from liouville.papers import Planar, PowerSeries, Radial, Residual, with_series
+from liouville.papers._discrete import LEAST_SLOPE, above_minus_one
+from liouville.papers._residual import STEEPEST, spectral_bound
 
 POINTS = np.random.default_rng(1).normal(size=(6, 3)) * np.linspace(0.1, 4, 6)[:, None]
 
@@ -133,7 +134,7 @@ def test_too_few_steps_are_found(monkeypatch):
     block, x = steep_block(max_steps=3), jnp.ones(3)
     moved, alone = eqx.filter_jit(lambda x: (block.to_base(x), block.inverse(x)))(x)
     assert np.all(np.isnan(moved.x)) and np.all(np.isnan(alone)) and "max_steps" in STATUS[int(moved.info.status)]
-    monkeypatch.setattr("liouville.bijections._planar.MAX_STEPS", 3)
+    monkeypatch.setattr("liouville.papers._planar.MAX_STEPS", 3)
     moved = eqx.filter_jit(DISCRETE["planar"]((3,)).to_base)(x)
     assert np.all(np.isnan(moved.x)) and np.isnan(moved.log_det) and "max_steps" in STATUS[int(moved.info.status)]
     # A chain passes it on.

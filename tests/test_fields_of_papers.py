@@ -13,16 +13,9 @@ from liouville.bijections import CNF
 from liouville.divergences import Exact, Hutchinson
 from liouville.flows import VECTOR_FIELDS, FlowSpec
 from liouville.integrate import Integrator
-from liouville.vector_fields import (
-    ConcatSquash,
-    Galerkin,
-    Hypernetwork,
-    PlanarField,
-    Potential,
-    TrainedTime,
-    Wrapped,
-)
-from liouville.vector_fields._time_varying import BASES, basis_functions
+from liouville.papers import Galerkin, Hypernetwork, PlanarField, Potential, TrainedTime
+from liouville.papers._time_varying import BASES, basis_functions
+from liouville.vector_fields import ConcatSquash, Wrapped
 
 KEY = jax.random.key(0)
 X = jnp.array([0.4, -1.1, 0.7])

@@ -15,24 +15,17 @@ from liouville.distributions import Normal, Transformed
 from liouville.divergences import Exact, Hutchinson
 from liouville.frames import Frame
 from liouville.integrate import Integrator, integrate_flow
-from liouville.objectives import (
-    Batch,
-    MaximumLikelihood,
-    RandomEndTime,
-    TrainedWith,
-    TrajectoryPolynomial,
-    WeightedSum,
-)
-from liouville.regularizers import (
+from liouville.objectives import Batch, MaximumLikelihood, TrainedWith, WeightedSum
+from liouville.papers import (
     DirectionalDerivative,
     HamiltonJacobi,
-    JacobianFrobenius,
-    KineticEnergy,
-    PathPoint,
+    Potential,
+    RandomEndTime,
     TaylorDerivative,
     TotalDerivative,
+    TrajectoryPolynomial,
 )
-from liouville.vector_fields import Potential
+from liouville.regularizers import JacobianFrobenius, KineticEnergy, PathPoint
 
 X = np.array([0.5, -1.0, 2.0])
 

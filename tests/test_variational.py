@@ -12,15 +12,15 @@ from scipy import integrate, stats
 import liouville.data._energies as energies
 from checks import LinearField
 from liouville._types import partition
-from liouville.bijections import CNF, Chain, Planar, Radial, Standardize
+from liouville.bijections import CNF, Chain, Standardize
 from liouville.data import rezende_mohamed, ring_with_two_lobes
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
 from liouville.objectives import Batch
-from liouville.regularizers import KineticEnergy
-from liouville.training import Budget, Options, Trainer, TrainingData
-from liouville.variational import (
+from liouville.papers import (
     Evidence,
+    Planar,
+    Radial,
     ReverseKL,
     effective_sample_size,
     effective_sample_size_of_target,
@@ -28,6 +28,8 @@ from liouville.variational import (
     evidence,
     log_weights,
 )
+from liouville.regularizers import KineticEnergy
+from liouville.training import Budget, Options, Trainer, TrainingData
 
 
 def gaussian(scale: float) -> Transformed:

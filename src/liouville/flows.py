@@ -12,37 +12,15 @@ import jax
 import numpy as np
 
 from ._types import Key
-from .bijections import (
-    CNF,
-    AbstractBijection,
-    Chain,
-    Invert,
-    Planar,
-    Radial,
-    Residual,
-    map_cnfs,
-    map_integrators,
-    multiscale,
-)
+from .bijections import CNF, AbstractBijection, Chain, Invert, map_cnfs, map_integrators, multiscale
 from .density import Density
 from .dequantization import AbstractDequantization, VariationalDequantization
 from .distributions import Normal, Transformed, cnf_of
 from .divergences import AbstractDivergence, Exact, Hutchinson
 from .frames import Frame
 from .integrate import CONSTANT_STEP_SOLVERS, SOLVERS, Integrator
-from .vector_fields import (
-    MLP,
-    AbstractVectorField,
-    BesidePicture,
-    ConcatSquash,
-    ConvNet,
-    Galerkin,
-    Hypernetwork,
-    PlanarField,
-    Potential,
-    Preconditioned,
-    UNet,
-)
+from .papers import Galerkin, Hypernetwork, Planar, PlanarField, Potential, Radial, Residual
+from .vector_fields import MLP, AbstractVectorField, BesidePicture, ConcatSquash, ConvNet, Preconditioned, UNet
 
 VECTOR_FIELDS: dict[str, Callable[..., AbstractVectorField]] = {
     "concat_squash": ConcatSquash,

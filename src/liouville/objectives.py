@@ -1,7 +1,7 @@
 """Objectives: what training makes small."""
 
 import abc
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._types import Key, Scalar
-from .bijections import CNF, PowerSeries, map_cnfs, map_integrators, with_series
+from .bijections import CNF, map_cnfs, map_integrators
 from .couplings import AbstractCoupling, Independent
 from .density import Density
 from .distributions import Transformed, cnf_of
@@ -40,6 +40,10 @@ class AbstractObjective(eqx.Module):
         ``evaluations`` is the calls of the field per row; ``failed``, where solves are done, the share
         of them that did not arrive; the others are penalties, as they count in the loss.
         """
+
+    def after_step(self, flow: Any, batch: Batch, *, key: Key) -> Any:
+        """Return the flow, after a step, with what no gradient moves, such as moving averages, moved: here nothing."""
+        return flow
 
 
 class FlowMatching(AbstractObjective):
@@ -153,7 +157,7 @@ class WeightedSum(AbstractObjective):
 
     Examples
     --------
-    >>> objective = WeightedSum([(1.0, MaximumLikelihood()), (0.1, TrajectoryPolynomial())])
+    >>> objective = WeightedSum([(1.0, MaximumLikelihood()), (0.1, FlowMatching())])
     >>> [weight for weight, _ in objective.terms]
     [1.0, 0.1]
     """
@@ -188,8 +192,6 @@ class TrainedWith(AbstractObjective):
         What every `CNF` of the flow is solved with in training; None leaves its own.
     regularizers
         Penalties of every `CNF` in training, instead of its own.
-    series
-        How every `Residual` block estimates its log-determinant in training; None leaves its own.
 
     Examples
     --------
@@ -204,13 +206,10 @@ class TrainedWith(AbstractObjective):
     divergence: AbstractDivergence | None = None
     integrator: Integrator | None = None
     regularizers: tuple[AbstractRegularizer, ...] = ()
-    series: PowerSeries | None = None
 
     def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
         """Return the objective of the flow as it is trained."""
-        flow = map_cnfs(self._dressed, flow)
-        flow = flow if self.series is None else with_series(flow, self.series)
-        return self.objective(flow, batch, key=key)
+        return self.objective(map_cnfs(self._dressed, flow), batch, key=key)
 
     def _dressed(self, cnf: CNF) -> CNF:
         divergence = cnf.divergence if self.divergence is None else self.divergence
@@ -293,86 +292,6 @@ class Encoded(AbstractObjective):
         points, change = jax.vmap(encode)(batch.x, jax.random.split(noise_key, len(batch.x)))
         loss, watched = self.objective(flow.core, Batch(points, batch.condition), key=key)
         return loss if isinstance(self.objective, FlowMatching) else loss - jnp.mean(change), watched
-
-
-class RandomEndTime(AbstractObjective):
-    """An objective on the flow up to a random end time (Ghosh and others, STEER, 2020).
-
-    The end time is drawn uniformly from ``(t1 - width, t1 + width)``, once per batch. A field that must arrive at any
-    of these times is slow and smooth near the end, which takes fewer evaluations at `t1` itself.
-
-    Parameters
-    ----------
-    objective
-        What is made small, for example `MaximumLikelihood`.
-    width
-        Half the width of the interval, below the length of the flow.
-
-    Examples
-    --------
-    >>> RandomEndTime(MaximumLikelihood(), 0.25).width
-    0.25
-    """
-
-    objective: AbstractObjective
-    width: float = eqx.field(default=0.5, static=True)
-
-    def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
-        """Return the objective of the flow with another end time."""
-        key, time_key = jax.random.split(key)
-        shift = jax.random.uniform(time_key, minval=-self.width, maxval=self.width)
-        moved = eqx.tree_at(lambda f: f.bijection.t1, flow, cnf_of(flow).t1 + shift)
-        return self.objective(moved, batch, key=key)
-
-
-class TrajectoryPolynomial(AbstractObjective):
-    """How far paths are from a polynomial in time (Huang and others, TPR, 2020): a penalty.
-
-    Points of each path at random times are projected onto the polynomials of a degree; the mean squared residual per
-    dimension is the loss. Solvers of that order follow such paths in few steps.
-
-    Parameters
-    ----------
-    degree
-        Degree of the polynomials.
-    num_times
-        Points on each path, more than ``degree + 1``.
-
-    Examples
-    --------
-    >>> import equinox as eqx, jax, jax.numpy as jnp
-    >>> from liouville.bijections import CNF
-    >>> from liouville.distributions import Normal, Transformed
-    >>> from liouville.vector_fields import MLP
-    >>> flow = Transformed(Normal.standard((2,)), CNF(MLP((2,), key=jax.random.key(0))))
-    >>> loss, _ = eqx.filter_jit(TrajectoryPolynomial())(flow, Batch(jnp.ones((8, 2))), key=jax.random.key(1))
-    >>> print(f"{loss:.4f}")
-    0.0000
-    """
-
-    degree: int = eqx.field(default=1, static=True)
-    num_times: int = eqx.field(default=4, static=True)
-
-    def __check_init__(self):
-        if self.num_times < self.degree + 2:
-            raise ValueError(
-                f"Expected num_times of at least {self.degree + 2} for degree {self.degree}, got {self.num_times}; "
-                f"try num_times={self.degree + 3}."
-            )
-
-    def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
-        """Return the mean squared distance of the paths from their polynomials."""
-        cnf = cnf_of(sharing_steps(flow))
-        span = cnf.t1 - cnf.t0
-        # Stratified, so that no two times fall together: backwards, as the paths run from data to base.
-        share = (jnp.arange(float(self.num_times)) + jax.random.uniform(key, (self.num_times,))) / self.num_times
-        axes = (0, None if batch.condition is None else 0)
-        move = lambda x, c: cnf.move(x, cnf.t1, cnf.t0, c, save_times=cnf.t1 - span * share)
-        solution = jax.vmap(move, axes)(batch.x, batch.condition)
-        basis = jnp.linalg.qr(share[:, None] ** jnp.arange(self.degree + 1.0))[0]
-        path = jnp.reshape(cast(Array, solution.path), (batch.x.shape[0], self.num_times, -1))
-        residual = path - jnp.einsum("ti,si,bsd->btd", basis, basis, path)
-        return jnp.mean(residual**2), costs(solution.info)
 
 
 def sharing_steps(flow: Transformed) -> Transformed:

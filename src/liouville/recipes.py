@@ -4,22 +4,13 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from .bijections import PowerSeries
 from .couplings import ExactOT
 from .divergences import Exact
 from .flows import FOUR_STEPS, ONE_PROBE
 from .integrate import Integrator
-from .objectives import (
-    AbstractObjective,
-    Encoded,
-    FlowMatching,
-    MaximumLikelihood,
-    RandomEndTime,
-    TrainedWith,
-    TrajectoryPolynomial,
-    WeightedSum,
-)
-from .regularizers import HamiltonJacobi, JacobianFrobenius, KineticEnergy, TaylorDerivative
+from .objectives import AbstractObjective, Encoded, FlowMatching, MaximumLikelihood, TrainedWith, WeightedSum
+from .papers import HamiltonJacobi, PowerSeries, RandomEndTime, TaylorDerivative, TrajectoryPolynomial, WithSeries
+from .regularizers import JacobianFrobenius, KineticEnergy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,7 +139,7 @@ RECIPES: dict[str, Recipe] = {
         year=2019,
         paper="Chen and others, Residual flows for invertible generative modeling",
         figure="MNIST 0.970 bits/dim",
-        objective=lambda size: TrainedWith(MaximumLikelihood(), series=PowerSeries(2, stop=0.15)),
+        objective=lambda size: WithSeries(MaximumLikelihood(), PowerSeries(2, stop=0.15)),
         layer="residual",
         width=48,
         depth=8,

@@ -24,7 +24,6 @@ from ._errors import SolveError
 from ._training_data import StreamedData as StreamedData
 from ._training_data import TrainingData as TrainingData
 from ._types import AnyArray, Key, Scalar, parameters, partition
-from .bijections import PACE, mark_statistics
 from .objectives import AbstractObjective, Batch
 from .regularizers import AbstractRegularizer
 from .sharding import in_parts, rows_mesh
@@ -134,16 +133,14 @@ def make_step(static: PyTree, objective: AbstractObjective, options: Options, me
             state.params, batch, key
         )
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-        is_statistic = mark_statistics(grads)
-        weight_grads = jax.tree.map(lambda mark, g: jnp.zeros_like(g) if mark else g, is_statistic, grads)
         # Optax raises floats to whole powers, which strict promotion would refuse.
         with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = optimizer.update(weight_grads, state.opt_state, state.params)
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         # Counted in floats, as JAX's strict promotion would have it.
         done = state.step.astype(progress.dtype)
         rate = options.learning_rate * learning_rate_factor(done, progress)
-        move = lambda mark, p, u, g: p - (PACE * g if mark else rate * u)
-        params = jax.tree.map(move, is_statistic, state.params, updates, grads)
+        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+        params = parameters(objective.after_step(eqx.combine(params, static), batch, key=key))
         share = 1 / (2 + options.average_horizon * done)
         average = jax.tree.map(lambda a, p: a + share * (p - a), state.average, params)
         keep = lambda new, old: jax.tree.map(partial(jnp.where, finite), new, old)

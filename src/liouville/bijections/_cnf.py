@@ -34,7 +34,7 @@ class CNF(AbstractBijection):
         Penalties integrated along the path and reported; maximum likelihood adds them to its loss.
     t0, t1
         Times of the base and of the data, numbers. There is no state that says which way the flow runs: a
-        method's name does. (A trained end time is `liouville.vector_fields.TrainedTime`.)
+        method's name does. (A trained end time is `liouville.papers.TrainedTime`.)
 
     Raises
     ------

@@ -7,11 +7,6 @@ from ._conv import BesidePicture as BesidePicture
 from ._conv import ConvNet as ConvNet
 from ._low_precision import LowPrecision as LowPrecision
 from ._mlp import MLP as MLP
-from ._planar import PlanarField as PlanarField
-from ._potential import Potential as Potential
 from ._preconditioned import Preconditioned as Preconditioned
-from ._time_varying import Galerkin as Galerkin
-from ._time_varying import Hypernetwork as Hypernetwork
-from ._trained_time import TrainedTime as TrainedTime
 from ._unet import UNet as UNet
 from ._wrapped import Wrapped as Wrapped

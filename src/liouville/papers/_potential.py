@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Condition, Key, Point, Scalar, Time
-from ._base import AbstractVectorField, Linearization
-from ._layers import condition_size, linear, time_signal
+from ..regularizers import AbstractRegularizer, PathPoint
+from ..vector_fields import AbstractVectorField, Linearization
+from ..vector_fields._layers import condition_size, linear, time_signal
 
 
 def log_cosh_activation(x: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -163,3 +164,34 @@ class Potential(AbstractVectorField):
     @staticmethod
     def _curvature(argument: Array, adjoint: Array, jacobian: Array) -> Scalar:
         return jnp.sum((1 - jnp.tanh(argument) ** 2) * adjoint * jnp.sum(jacobian**2, axis=1))
+
+
+class HamiltonJacobi(AbstractRegularizer):
+    """``|dPhi/dt - |grad Phi|^2 / 2|``: how far a potential is from optimal transport's (OT-Flow, 2021).
+
+    Where ``v = -grad Phi`` the optimal potential solves the Hamilton-Jacobi-Bellman equation
+    ``dPhi/dt = |grad Phi|^2 / 2``: points keep their velocity. It is the same whichever way time runs. Exact.
+
+    Parameters
+    ----------
+    weight
+        Factor in the loss.
+
+    Raises
+    ------
+    TypeError
+        Where the vector field is not a `Potential`.
+    """
+
+    weight: float = eqx.field(default=0.01, static=True)
+    name: str = eqx.field(default="hamilton_jacobi", static=True, init=False)
+
+    def __call__(self, point: PathPoint) -> Scalar:
+        """Return the equation's residual, in absolute value."""
+        if not isinstance(point.vector_field, Potential):
+            raise TypeError(
+                f"Expected a Potential as the vector field, got {type(point.vector_field).__name__}; "
+                "try CNF(Potential(...), ...)."
+            )
+        _, gradient, rate = point.vector_field.potential_and_gradients(point.t, point.x, point.condition)
+        return jnp.abs(rate - jnp.sum(gradient**2) / 2)

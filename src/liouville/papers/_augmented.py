@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._types import Condition, Key, Point, Scalar
-from .bijections import Moved
-from .distributions import AbstractDistribution, Normal, Transformed
-from .integrate import SolveInfo
+from .._types import Condition, Key, Point, Scalar
+from ..bijections import Moved
+from ..distributions import AbstractDistribution, Normal, Transformed
+from ..integrate import SolveInfo
 
 
 class AugmentedBound(AbstractDistribution):

@@ -9,7 +9,7 @@ import optimistix
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Condition, Key, Point, Scalar
-from ._base import AbstractBijection, Moved
+from ..bijections import AbstractBijection, Moved
 from ._discrete import above_minus_one, solver_info, squared_length
 
 MAX_STEPS = 128

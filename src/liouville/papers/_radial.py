@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Condition, Key, Point, Scalar
-from ._base import AbstractBijection, Moved
+from ..bijections import AbstractBijection, Moved
 from ._discrete import above_minus_one, squared_length
 
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._types import AnyArray, Key, Point, Scalar
-from .bijections import Moved
-from .distributions import Transformed
-from .objectives import AbstractObjective, Batch, costs, sharing_steps
+from .._types import AnyArray, Key, Point, Scalar
+from ..bijections import Moved
+from ..distributions import Transformed
+from ..objectives import AbstractObjective, Batch, costs, sharing_steps
 
 
 class ReverseKL(AbstractObjective):
@@ -35,7 +35,7 @@ class ReverseKL(AbstractObjective):
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> from liouville.bijections import Planar
+    >>> from liouville.papers import Planar
     >>> from liouville.distributions import Normal
     >>> flow = Transformed(Normal.standard((2,)), Planar((2,), key=jax.random.key(0)))
     >>> objective = ReverseKL(lambda x: -jnp.sum(x**2) / 2, num_samples=64)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Condition, Key, Point, Time
-from ._base import AbstractVectorField, Linearization
-from ._layers import Perceptron, condition_size, linear, time_signal
+from ..vector_fields import AbstractVectorField, Linearization
+from ..vector_fields._layers import Perceptron, condition_size, linear, time_signal
 
 FORMS = ("terms", "layers")
 

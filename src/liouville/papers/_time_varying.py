@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from .._activations import activate, check_activation
 from .._types import Condition, Key, Point, Time
-from ._base import AbstractVectorField
-from ._layers import ExpandedLinear, Perceptron, append_condition, condition_size, time_signal
+from ..vector_fields import AbstractVectorField
+from ..vector_fields._layers import ExpandedLinear, Perceptron, append_condition, condition_size, time_signal
 
 BASES = ("chebyshev", "fourier", "polynomial")
 

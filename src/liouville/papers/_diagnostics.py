@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._types import Condition, Point, Scalar, Time
-from .integrate import Integrator, SolveInfo, integrate_flow
-from .vector_fields import AbstractVectorField
+from .._types import Condition, Point, Scalar, Time
+from ..integrate import Integrator, SolveInfo, integrate_flow
+from ..vector_fields import AbstractVectorField
 
 
 class _TangentField(AbstractVectorField):

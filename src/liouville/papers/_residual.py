@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import equinox as eqx
 import jax
@@ -13,15 +13,18 @@ from jaxtyping import Array, Float, Int
 
 from .._activations import activate, check_activation
 from .._types import Condition, Key, Point, Scalar
+from ..bijections import AbstractBijection, Moved, map_parts
+from ..distributions import Transformed
 from ..divergences import Hutchinson
 from ..integrate import SolveInfo
-from ._base import AbstractBijection, Moved, Tree, map_parts
+from ..objectives import AbstractObjective, Batch
 from ._discrete import solver_info
 
 # The steepest slope of each activation that has one above 1.
 STEEPEST = {"gelu": 1.13, "silu": 1.1}
 NUM_SQUARINGS = 5
 
+Tree = TypeVar("Tree")
 Layers: TypeAlias = tuple[tuple[Float[Array, "out in"], Float[Array, " out"]], ...]
 
 
@@ -276,10 +279,34 @@ def spectral_bound(weight: Float[Array, "out in"]) -> Scalar:
     return jnp.exp((log_factor + jnp.log(jnp.trace(gram))) / 2 ** (NUM_SQUARINGS + 1))
 
 
-def with_series(tree: Tree, series: PowerSeries | None) -> Tree:
-    """Return a flow, or any part of one, whose residual blocks estimate log-determinants another way.
+class WithSeries(AbstractObjective):
+    """An objective on the flow whose residual blocks estimate their log-determinants by a series.
 
-    Train with a random series, evaluate with None, exactly.
+    Train with a random series; the flow itself keeps its own, None as a rule, by which it is evaluated exactly.
+
+    Parameters
+    ----------
+    objective
+        What is made small, for example `liouville.objectives.MaximumLikelihood`.
+    series
+        How every `Residual` block estimates its log-determinant in training.
+
+    Examples
+    --------
+    >>> from liouville.objectives import MaximumLikelihood
+    >>> WithSeries(MaximumLikelihood(), PowerSeries(2, stop=0.15)).series.num_terms
+    2
     """
+
+    objective: AbstractObjective
+    series: PowerSeries
+
+    def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
+        """Return the objective of the flow as it is trained."""
+        return self.objective(with_series(flow, self.series), batch, key=key)
+
+
+def with_series(tree: Tree, series: PowerSeries | None) -> Tree:
+    """Return a flow, or any part of one, whose residual blocks estimate log-determinants another way."""
     swap = lambda node: eqx.tree_at(lambda b: b.series, node, series, is_leaf=lambda n: n is None)
     return map_parts(Residual, swap, tree)

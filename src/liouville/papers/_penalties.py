@@ -4,10 +4,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ._types import Key, Scalar
-from .diagnostics import lyapunov_exponents
-from .distributions import Transformed, cnf_of
-from .objectives import AbstractObjective, Batch, costs
+from .._types import Key, Scalar
+from ..distributions import Transformed, cnf_of
+from ..objectives import AbstractObjective, Batch, costs
+from ._diagnostics import lyapunov_exponents
 
 
 class LyapunovPenalty(AbstractObjective):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from .._types import Condition, Point, Scalar, Time
-from ._base import AbstractVectorField, Linearization
+from ..vector_fields import AbstractVectorField, Linearization
 
 
 class TrainedTime(AbstractVectorField):

@@ -1,0 +1,36 @@
+"""Parts that papers added and that recipes and examples use: nothing that the library runs on imports them."""
+
+from ._augmented import AugmentedBound as AugmentedBound
+from ._derivatives import DirectionalDerivative as DirectionalDerivative
+from ._derivatives import TaylorDerivative as TaylorDerivative
+from ._derivatives import TotalDerivative as TotalDerivative
+from ._derivatives import path_derivatives as path_derivatives
+from ._diagnostics import LyapunovExponents as LyapunovExponents
+from ._diagnostics import lyapunov_exponents as lyapunov_exponents
+from ._moving_norm import MovingAverages as MovingAverages
+from ._moving_norm import MovingNorm as MovingNorm
+from ._penalties import LyapunovPenalty as LyapunovPenalty
+from ._penalties import TerminalVelocity as TerminalVelocity
+from ._planar import Planar as Planar
+from ._planar_field import PlanarField as PlanarField
+from ._potential import HamiltonJacobi as HamiltonJacobi
+from ._potential import Potential as Potential
+from ._radial import Radial as Radial
+from ._residual import PowerSeries as PowerSeries
+from ._residual import Residual as Residual
+from ._residual import WithSeries as WithSeries
+from ._residual import spectral_bound as spectral_bound
+from ._residual import with_series as with_series
+from ._time_varying import Galerkin as Galerkin
+from ._time_varying import Hypernetwork as Hypernetwork
+from ._time_varying import basis_functions as basis_functions
+from ._times import RandomEndTime as RandomEndTime
+from ._times import TrajectoryPolynomial as TrajectoryPolynomial
+from ._trained_time import TrainedTime as TrainedTime
+from ._variational import Evidence as Evidence
+from ._variational import ReverseKL as ReverseKL
+from ._variational import effective_sample_size as effective_sample_size
+from ._variational import effective_sample_size_of_target as effective_sample_size_of_target
+from ._variational import empty_batch as empty_batch
+from ._variational import evidence as evidence
+from ._variational import log_weights as log_weights
