@@ -19,7 +19,7 @@ from liouville.distributions import Normal, Transformed
 from liouville.divergences import Exact
 from liouville.frames import Frame
 from liouville.integrate import Integrator, integrate_flow
-from liouville.vector_fields import MLP
+from liouville.vector_fields import MLP, AbstractVectorField
 
 ERROR = 1e-3
 
@@ -59,6 +59,36 @@ def test_the_weights_of_euler_are_eulers_method():
     np.testing.assert_allclose(ends[0].x, ends[1].x, rtol=1e-6)
     np.testing.assert_allclose(ends[0].log_det, ends[1].log_det, rtol=1e-6)
     assert int(ends[0].info.num_evaluations) == 5
+
+
+class Scaled(AbstractVectorField):
+    """The condition times the point: over unit time it is scaled by ``exp(condition)``."""
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(default=(1,), static=True)
+
+    def __call__(self, t, x, condition=None):
+        return condition * x
+
+
+def test_steps_are_fitted_under_the_conditions_that_occur():
+    """One set of steps for Gaussians of many widths; a condition of another shape, or none, is refused."""
+    flow = Transformed(Normal.standard((2,)), CNF(Scaled((2,)), integrator=Integrator.adaptive(1e-6, 1e-6)))
+    rng = np.random.default_rng(0)
+    condition, given = rng.uniform(-1, 1, size=(300, 1)), rng.uniform(-1, 1, size=(400, 1))
+    density = by_steps(flow, fit_steps(flow, ERROR, condition))
+    rows = rng.normal(size=(400, 2)) * np.exp(given)
+    expected = stats.norm.logpdf(rows, 0, np.exp(given)).sum(1)
+    got, info = evaluation.score(density, rows, given)
+    assert np.mean(np.abs(got - expected)) < 1.5 * ERROR
+    assert np.median(info.num_evaluations) == len(density.steps.score.solver.log_det_weights)
+    drawn, _ = evaluation.sample(density, 400, given, seed=0)
+    base, _ = evaluation.sample(density, 400, [0.0], seed=0)
+    assert np.mean(np.abs(drawn - base * np.exp(given))) < 1.5 * ERROR
+    found = evaluation.certify(density, flow, rows, given)
+    assert found.num_failed == 0 and found.mean_shift < 1.5 * ERROR
+    with pytest.raises(ValueError, match="Expected conditions of shape .* got None; try"):
+        fit_steps(flow, ERROR)
 
 
 def test_a_linear_flow_has_the_density_of_its_gaussian():

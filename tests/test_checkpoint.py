@@ -12,9 +12,12 @@ import safetensors.numpy
 
 from checks import odd_table
 from liouville import CheckpointError, checkpoint
-from liouville._types import parameters
+from liouville._model_file import built_by, spec_facts
+from liouville._types import parameters, partition
 from liouville.bijections import CNF, Chain, Whiten
 from liouville.distributions import Normal, Transformed
+from liouville.flows import FlowSpec, FramedFlow
+from liouville.frames import any_frame
 from liouville.integrate import Integrator
 from liouville.vector_fields import MLP
 
@@ -215,3 +218,18 @@ def test_no_code_is_in_the_file(content):
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     assert set(header["__metadata__"]) == {"liouville", "sha256"}
     json.loads(header["__metadata__"]["liouville"])
+
+
+def test_a_conditional_density_is_in_a_file_whole(path):
+    """Read by what stands in the file alone; discrete layers take no condition."""
+    spec, frame = FlowSpec(2, width=8, depth=1, cond_shape=(3,)), any_frame("whiten", (2,), None)
+    density = FramedFlow(spec, frame)(jax.random.key(0))
+    free, rest = partition(density)
+    density = eqx.combine(jax.tree.map(lambda leaf: leaf + 0.1, free), rest)
+    checkpoint.write(path, "model", density, {**spec_facts(spec, None, None), "preprocess": "whiten"})
+    arrays, facts = checkpoint.read(path, "model")
+    again, x, condition = checkpoint.fill(built_by(facts), arrays), jnp.ones((5, 2)), jnp.arange(15.0).reshape(5, 3)
+    np.testing.assert_array_equal(again.log_prob(x, condition), density.log_prob(x, condition))
+    assert len(set(np.asarray(again.log_prob(x, condition)))) == 5
+    with pytest.raises(ValueError, match="Expected no condition for layers 'planar'"):
+        FlowSpec(2, layer="planar", cond_shape=(3,))

@@ -224,15 +224,17 @@ def test_pictures_that_do_not_fit_the_device_come_in_parts(monkeypatch, tmp_path
 
 def test_parts_of_a_stream_depend_on_the_step_alone():
     rows, index = np.arange(200, dtype=np.uint8)[:, None], np.arange(0, 200, 2)
-    stream = StreamedData(rows, index, np.ones(len(index)), batch_size=4, part_rows=20, seed=0)
+    sizes = {"batch_size": 4, "part_rows": 20, "seed": 0}
+    stream = StreamedData(rows, index, np.ones(len(index)), **sizes, conditions=rows / 2)
     first, until = stream.at(0)
     assert until == 5
     assert first.rows.dtype == jnp.uint8
     assert set(np.asarray(first.rows).ravel()) <= set(index)
     later, _ = stream.at(7)
     assert set(np.asarray(later.rows).ravel()) != set(np.asarray(first.rows).ravel())
-    fresh = StreamedData(rows, index, np.ones(len(index)), batch_size=4, part_rows=20, seed=0).at(8)[0]
+    fresh = StreamedData(rows, index, np.ones(len(index)), **sizes).at(8)[0]
     np.testing.assert_array_equal(fresh.rows, later.rows)
+    np.testing.assert_array_equal(later.conditions, np.asarray(later.rows) / 2)
 
 
 def test_bytes_stay_bytes_on_the_device():

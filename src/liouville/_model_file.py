@@ -105,9 +105,9 @@ def built_by(chosen: dict[str, Any]) -> Density:
 def as_of_format_2(estimator: Any, chosen: dict[str, Any]) -> dict[str, Any]:
     """Return the facts of a file of format 1 with all that it left to what the defaults were."""
     shape = chosen.get("shape", [chosen.get("columns")])
-    new = {"multiscale": False, "levels": None, "noise": None}
+    new = {"multiscale": False, "levels": None, "noise": None, "cond_shape": None}
     if "pictures" in chosen:
-        new = {"layer": None, "base": "standard"}
+        new = {"layer": None, "base": "standard", "cond_shape": None}
     known = {**new, "shape": shape, **chosen}
     if "noise" in known and all(field.name in known for field in dataclasses.fields(FlowSpec)):
         return known

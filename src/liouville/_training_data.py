@@ -74,6 +74,8 @@ class StreamedData:
         Rows of a part.
     seed
         Seed of the parts.
+    conditions
+        What each row is conditioned on, or None.
 
     Examples
     --------
@@ -85,9 +87,17 @@ class StreamedData:
     """
 
     def __init__(
-        self, rows: Rows, index: np.ndarray, weight: np.ndarray, *, batch_size: int, part_rows: int, seed: int
+        self,
+        rows: Rows,
+        index: np.ndarray,
+        weight: np.ndarray,
+        *,
+        batch_size: int,
+        part_rows: int,
+        seed: int,
+        conditions: np.ndarray | None = None,
     ):
-        self.rows, self.index, self.weight, self.seed = rows, index, weight, seed
+        self.rows, self.index, self.weight, self.conditions, self.seed = rows, index, weight, conditions, seed
         self.part_rows = min(part_rows, len(index))
         self.steps = math.ceil(self.part_rows / batch_size)
         self._number, self._part = -1, None
@@ -99,6 +109,7 @@ class StreamedData:
             rng = np.random.default_rng([self.seed, number])
             # In the order of the file, which reads it forwards.
             chosen = np.sort(rng.choice(len(self.index), self.part_rows, replace=False))
-            part = TrainingData.pad(self.rows[self.index[chosen]], self.weight[chosen])
-            self._number, self._part = number, part
+            rows = self.index[chosen]
+            conditions = None if self.conditions is None else self.conditions[rows]
+            self._number, self._part = number, TrainingData.pad(self.rows[rows], self.weight[chosen], conditions)
         return self._part, (number + 1) * self.steps

@@ -6,7 +6,7 @@ paths, as an accurate solve knows them: least squares, step by step, each from w
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import diffrax
 import equinox as eqx
@@ -86,10 +86,10 @@ class Bespoke(diffrax.AbstractSolver):
         return terms.vf(t0, y0, args)
 
 
-def fit_steps(flow: Transformed, error: float, seed: int = 0) -> FittedSteps:
+def fit_steps(flow: Transformed, error: float, condition=None, *, seed: int = 0) -> FittedSteps:
     """Return the fewest steps whose mean error on the flow's own points is at most `error`.
 
-    It is a function of the flow alone: no data are asked for.
+    It is a function of the flow alone: no data are asked for but what it is conditioned on.
 
     Parameters
     ----------
@@ -97,13 +97,17 @@ def fit_steps(flow: Transformed, error: float, seed: int = 0) -> FittedSteps:
         A base and a `CNF` with an exact divergence and adaptive steps: its own tolerance must be well below `error`.
     error
         Largest mean error: of the log-density in nats, and of a drawn coordinate in the units of the base.
+    condition
+        What the flow is conditioned on, of shape ``(n, *cond_shape)``, as often as it occurs: each of the points is
+        drawn under one of them. None where the flow takes none.
     seed
-        Seed of the points.
+        Seed of the points, and of their conditions.
 
     Raises
     ------
     ValueError
-        Where as many steps as `_NODES` has at most do not reach that error; it says which one they reach.
+        Where the conditions do not fit the flow, or as many steps as `_NODES` has at most do not reach that error; it
+        says which one they reach.
     SolveError
         Where some of the paths to fit to cannot be solved.
 
@@ -116,13 +120,13 @@ def fit_steps(flow: Transformed, error: float, seed: int = 0) -> FittedSteps:
     True 8
     """
     cnf = cnf_of(flow)
-    paths = _record(flow, seed)
+    paths = _record(flow, condition, seed)
     log_prob = paths.base_log_prob - paths.log_det
     least_score, least_sample = (float(np.quantile(p, _UNTRUSTED)) for p in (log_prob, paths.base_log_prob))
     points = paths.points(np.array([cnf.t1]))[:, 0]
 
     def log_prob_errors(end: np.ndarray, log_det: np.ndarray) -> np.ndarray:
-        return np.abs(_log_prob(flow.base, end) + log_det - log_prob)[_tested(log_prob >= least_score)]
+        return np.abs(_log_prob(flow, end, paths.condition) + log_det - log_prob)[_tested(log_prob >= least_score)]
 
     def point_errors(end: np.ndarray, log_det: np.ndarray) -> np.ndarray:
         return np.abs(end - points)[_tested(paths.base_log_prob >= least_sample)]
@@ -145,6 +149,7 @@ class _Paths(NamedTuple):
     v: Float[np.ndarray, "rows steps size"]
     log_det: Float[np.ndarray, " rows"]
     base_log_prob: Float[np.ndarray, " rows"]
+    condition: Float[np.ndarray, "rows *cond_shape"] | None
 
     def points(self, times: np.ndarray) -> np.ndarray:
         """Return the points at some times, by cubic Hermite interpolation between the steps."""
@@ -173,12 +178,17 @@ def _distinct(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return times[: last + 1], np.arange(last + 1)
 
 
-def _record(flow: Transformed, seed: int) -> _Paths:
+def _record(flow: Transformed, condition, seed: int) -> _Paths:
     """Solve for paths of the flow's own points, at a tenth of its tolerance."""
-    cnf = cnf_of(flow)
+    cnf, num = cnf_of(flow), _NUM_FITTED + _NUM_TESTED
+    flow.check_condition(condition)
+    if condition is not None:
+        condition = np.asarray(condition, jnp.result_type(float)).reshape(-1, *cast(tuple, flow.cond_shape))
+        condition = condition[np.random.default_rng(seed).integers(len(condition), size=num)]
     tight = map_integrators(lambda integrator: integrator.with_tolerance(0.1), cnf)
-    z = flow.base.sample(jax.random.key(seed), (_NUM_FITTED + _NUM_TESTED,))
-    end, log_det, times, points = map(np.asarray, _solve_paths(tight, z))
+    of_base = flow.base_condition(condition)
+    z = flow.base.sample(jax.random.key(seed), (num,) if of_base is None else (), of_base)
+    end, log_det, times, points = map(np.asarray, _solve_paths(tight, z, condition))
     failed = int(np.isnan(log_det).sum())
     if failed:
         raise SolveError(
@@ -189,38 +199,40 @@ def _record(flow: Transformed, seed: int) -> _Paths:
     t = np.concatenate([start, np.where(np.isfinite(times), times, cnf.t1)[:, :num]], axis=1)
     ends = np.isinf(times).reshape(*times.shape, *[1] * (z.ndim - 1))
     x = np.concatenate([np.asarray(z)[:, None], np.where(ends, end[:, None], points)[:, :num]], axis=1)
-    v = np.stack([np.asarray(_rates(cnf, t[:, i], x[:, i])[0]) for i in range(num + 1)], axis=1)
+    v = np.stack([np.asarray(_rates(cnf, t[:, i], x[:, i], condition)[0]) for i in range(num + 1)], axis=1)
     flat = lambda part: part.reshape(*part.shape[:2], -1).astype(np.float64)
-    base_log_prob = _log_prob(flow.base, flat(x)[:, 0])
-    return _Paths(t.astype(np.float64), flat(x), flat(v), log_det.astype(np.float64), base_log_prob)
+    base_log_prob = _log_prob(flow, flat(x)[:, 0], condition)
+    return _Paths(t.astype(np.float64), flat(x), flat(v), log_det.astype(np.float64), base_log_prob, condition)
 
 
 @eqx.filter_jit
-def _solve_paths(cnf: CNF, z: Float[Array, "rows *shape"]):
-    def solve(z):
+def _solve_paths(cnf: CNF, z: Float[Array, "rows *shape"], condition):
+    def solve(z, condition):
         solution = integrate_flow(
-            cnf.vector_field, z, t0=cnf.t0, t1=cnf.t1, integrator=cnf.integrator,
+            cnf.vector_field, z, t0=cnf.t0, t1=cnf.t1, integrator=cnf.integrator, condition=condition,
             divergence=cnf.divergence, noise=cnf.divergence.init(z, None), save_steps=True,
         )  # fmt: skip
         return solution.x, solution.log_det, solution.times, solution.path
 
-    return jax.vmap(solve)(z)
+    return jax.vmap(solve)(z, condition)
 
 
 @eqx.filter_jit
-def _rates(cnf: CNF, t: Float[AnyArray, " rows"], x: Float[AnyArray, "rows *shape"]):
+def _rates(cnf: CNF, t: Float[AnyArray, " rows"], x: Float[AnyArray, "rows *shape"], condition):
     """Return velocities and divergences."""
 
-    def rate(t, x):
+    def rate(t, x, condition):
         estimate = partial(cnf.divergence.linearize, noise=cnf.divergence.init(x, None))
-        local = cnf.vector_field.value_and_divergence(t, x, None, estimate)
+        local = cnf.vector_field.value_and_divergence(t, x, condition, estimate)
         return local.value, local.estimates[0]
 
-    return jax.vmap(rate)(t, x)
+    return jax.vmap(rate)(t, x, condition)
 
 
-def _log_prob(base, points: np.ndarray) -> np.ndarray:
-    return np.asarray(base.log_prob(points.reshape(-1, *base.shape)), np.float64)
+def _log_prob(flow: Transformed, points: np.ndarray, condition) -> np.ndarray:
+    """Return the base's log-densities."""
+    log_prob = flow.base.log_prob(jnp.asarray(points.reshape(-1, *flow.shape)), flow.base_condition(condition))
+    return np.asarray(log_prob, np.float64)
 
 
 def _fewest(cnf: CNF, paths: _Paths, backwards: bool, errors: Callable, most: float) -> tuple[Integrator, float]:
@@ -228,7 +240,7 @@ def _fewest(cnf: CNF, paths: _Paths, backwards: bool, errors: Callable, most: fl
     sign, found = (-1 if backwards else 1), np.inf
     for num in _NODES:
         times = paths.times(num)[::sign]
-        weights, end, divergences = _fit(cnf, paths.points(times), times)
+        weights, end, divergences = _fit(cnf, paths.points(times), times, paths.condition)
         log_det_weights = _least_squares(divergences[:_NUM_FITTED], sign * paths.log_det[:_NUM_FITTED])
         found = float(np.mean(errors(end, divergences @ log_det_weights)))
         if found <= most:
@@ -242,14 +254,16 @@ def _fewest(cnf: CNF, paths: _Paths, backwards: bool, errors: Callable, most: fl
     )
 
 
-def _fit(cnf: CNF, path: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _fit(
+    cnf: CNF, path: np.ndarray, times: np.ndarray, condition: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Fit the weights of steps to points at their ends; return them, where they lead to, and the divergences met."""
     num, x = len(times) - 1, path[:, 0]
     weights, rates, divergences = np.zeros((num, num)), np.empty((*x.shape, num)), np.empty((len(x), num))
     dtype = jnp.result_type(float)
     for i in range(num):
         points = x.reshape(-1, *cnf.shape).astype(dtype)
-        velocity, divergences[:, i] = _rates(cnf, np.full(len(x), times[i], dtype), points)
+        velocity, divergences[:, i] = _rates(cnf, np.full(len(x), times[i], dtype), points, condition)
         rates[..., i] = np.asarray(velocity).reshape(x.shape)
         known = rates[:_NUM_FITTED, :, : i + 1].reshape(-1, i + 1)
         weights[i, : i + 1] = _least_squares(known, (path[:, i + 1] - x)[:_NUM_FITTED].ravel())

@@ -3,7 +3,7 @@
 import abc
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -256,7 +256,7 @@ class Transformed(AbstractDistribution):
         x, log_det = self.bijection.transform_and_log_det(z, condition, key=key)
         return x, log_prob - log_det
 
-    def base_condition(self, condition: Condition) -> Condition:
+    def base_condition(self, condition: Any) -> Any:
         """Return what the base is conditioned on: the same, or nothing."""
         return None if self.base.cond_shape is None else condition
 

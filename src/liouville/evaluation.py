@@ -329,9 +329,9 @@ def path_costs(
     return dict(zip(names, in_chunks(one_chunk, rows, size), strict=True))
 
 
-def certify(flow: Flow, tight: Flow, rows: Rows, *, seed: int = 0) -> Certificate:
+def certify(flow: Flow, tight: Flow, rows: Rows, condition=None, *, seed: int = 0) -> Certificate:
     """Compare a flow's log-densities with those of the same flow, solved at a tighter tolerance."""
-    shift = np.abs(score(tight, rows, seed=seed)[0] - score(flow, rows, seed=seed)[0])
+    shift = np.abs(score(tight, rows, condition, seed=seed)[0] - score(flow, rows, condition, seed=seed)[0])
     solved = shift[np.isfinite(shift)]
     mean, largest = (float(solved.mean()), float(solved.max())) if solved.size else (np.nan, np.nan)
     return Certificate(len(shift), mean, largest, len(shift) - solved.size)

@@ -5,7 +5,7 @@ import math
 import numbers
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -54,6 +54,11 @@ ONE_PROBE = Hutchinson(noise="gaussian", mode="reverse")
 FOUR_STEPS = Integrator.constant(4)
 
 
+def _as_shape(shape: Any) -> Any:
+    """Return a shape, of which a number is that of columns, or None."""
+    return shape if shape is None else (int(shape),) if isinstance(shape, numbers.Integral) else tuple(shape)
+
+
 class FlowSpec(eqx.Module):
     """A flow by strings and numbers: call it with a key to build the flow.
 
@@ -77,6 +82,13 @@ class FlowSpec(eqx.Module):
         A key of `liouville.integrate.SOLVERS`; those without error estimate take 20 constant steps.
     rtol, atol
         Tolerances of adaptive steps.
+    cond_shape
+        Shape of what the vector field is conditioned on, or None.
+
+    Raises
+    ------
+    ValueError
+        Where discrete layers are to be conditioned.
 
     Examples
     --------
@@ -86,9 +98,7 @@ class FlowSpec(eqx.Module):
     (5, 2)
     """
 
-    shape: tuple[int, ...] = eqx.field(
-        static=True, converter=lambda shape: (int(shape),) if isinstance(shape, numbers.Integral) else tuple(shape)
-    )
+    shape: tuple[int, ...] = eqx.field(static=True, converter=_as_shape)
     vector_field: str = eqx.field(default="mlp", static=True)
     width: int = eqx.field(default=64, static=True)
     depth: int = eqx.field(default=2, static=True)
@@ -99,6 +109,14 @@ class FlowSpec(eqx.Module):
     solver: str = eqx.field(default="dopri5", static=True)
     rtol: float = eqx.field(default=1e-5, static=True)
     atol: float = eqx.field(default=1e-5, static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(default=None, static=True, converter=_as_shape)
+
+    def __check_init__(self):
+        if self.layer is not None and self.cond_shape is not None:
+            raise ValueError(
+                f"Expected no condition for layers {self.layer!r}, which take none, got cond_shape={self.cond_shape}; "
+                "try a vector_field."
+            )
 
     def __call__(self, key: Key) -> Transformed:
         """Build the flow, on a base that starts as standard normal, with weights drawn from `key`."""
@@ -117,7 +135,8 @@ class FlowSpec(eqx.Module):
 
     def make_field(self, shape: tuple[int, ...], key: Key) -> AbstractVectorField:
         """Build the vector field of points of a shape."""
-        field = VECTOR_FIELDS[self.vector_field](shape, width=self.width, depth=self.depth, key=key)
+        given = {} if self.cond_shape is None else {"cond_shape": self.cond_shape}
+        field = VECTOR_FIELDS[self.vector_field](shape, width=self.width, depth=self.depth, key=key, **given)
         return Preconditioned(field) if self.preconditioned else field
 
 
