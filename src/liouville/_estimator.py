@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import numbers
 import time
-from typing import Any, Literal, NamedTuple, Self, overload
+from typing import Any, ClassVar, Literal, NamedTuple, Self, overload
 
 import jax
 import numpy as np
@@ -90,6 +90,26 @@ class AbstractFlowEstimator(
     @abc.abstractmethod
     def _facts_of_data(self, given: Given) -> dict[str, Any]:
         """Return what is worth knowing of the data."""
+
+    # What is asked for at the command line, of files.
+
+    _num_drawn: ClassVar[int]
+
+    @abc.abstractmethod
+    def _read(self, file) -> np.ndarray:
+        """Return what a file holds, as it is for the fitted density; keywords say what else may be chosen."""
+
+    @abc.abstractmethod
+    def _check_output(self, file) -> None:
+        """Raise where draws could not be written to a file, or for None to standard output."""
+
+    @abc.abstractmethod
+    def _write(self, file, drawn: np.ndarray) -> None:
+        """Write draws to a file, or for None to standard output."""
+
+    @abc.abstractmethod
+    def _lines(self, found: Any) -> str:
+        """Return as lines of text what `evaluate` found."""
 
     def _shown(self, watch: Watch, given: Given) -> Watch:
         """Return what the progress bar shows of a training."""

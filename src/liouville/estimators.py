@@ -10,7 +10,8 @@ from ._defaults import check_parameters, resolve
 from ._estimator import AbstractFlowEstimator, Given
 from ._splits import Split, split_rows
 from ._tables import check_frame, check_points, check_varied, check_weight
-from .metrics import Likelihood, evaluate_baselines, likelihood
+from .data import check_output, column_names, read_rows, write_table
+from .metrics import Likelihood, evaluate_baselines, likelihood, table_of
 from .selection import Plan
 
 
@@ -183,6 +184,20 @@ class FlowDensity(AbstractFlowEstimator):
 
     def _facts_of_data(self, given: Given) -> dict[str, Any]:
         return {"columns": given.rows.shape[1]}
+
+    _num_drawn = 1000
+
+    def _read(self, file, *, columns=None, drop_missing: bool = False) -> np.ndarray:
+        return read_rows(file, column_names(self), columns=columns, drop_missing=drop_missing)
+
+    def _check_output(self, file) -> None:
+        check_output(file)
+
+    def _write(self, file, drawn: np.ndarray) -> None:
+        write_table(file, drawn, column_names(self))
+
+    def _lines(self, found: list[Likelihood]) -> str:
+        return table_of(found, self.n_features_in_)
 
     @property
     def _n_features_out(self) -> int:

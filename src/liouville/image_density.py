@@ -15,7 +15,7 @@ from ._image_defaults import check_parameters, resolve
 from ._progress import Watch
 from ._splits import PictureSplit, split_pictures
 from ._tables import check_weight
-from .data import check_pictures
+from .data import check_pictures, check_pictures_file, read_pictures, write_pictures
 from .dequantization import MidPoints
 from .metrics import bits_per_dim, likelihood
 from .selection import Candidate, Plan
@@ -271,6 +271,30 @@ class ImageDensity(AbstractFlowEstimator):
 
     def _facts_of_data(self, given: Given) -> dict[str, Any]:
         return {"pictures": len(given.rows)}
+
+    _num_drawn = 64
+
+    def _read(self, file) -> np.ndarray:
+        return read_pictures(file).pixels
+
+    def _check_output(self, file) -> None:
+        if file is None:
+            raise ValueError("Expected a file for pictures, got standard output; try --output samples.png.")
+        check_pictures_file(file)
+
+    def _write(self, file, drawn: np.ndarray) -> None:
+        write_pictures(file, drawn, self.levels)
+
+    def _lines(self, found: dict[str, BitsPerDim]) -> str:
+        lines = [
+            f"{'measured by':24}{'bits/dim':>10} {'std. error':>11}{'pictures':>10}{'probes':>8}{'evaluations':>13}"
+        ]
+        for name, bits in found.items():
+            note = "mid-points (no bound)" if name == "mid-points" else name
+            probes = "exact" if bits.num_probes == 0 else str(bits.num_probes)
+            numbers = f"{bits.mean:10.4f} {bits.std_error:11.4f}{bits.num_pictures:10}"
+            lines.append(f"{note:24}{numbers}{probes:>8}{bits.evaluations:13.0f}")
+        return "\n".join(lines)
 
     @property
     def _n_features_out(self) -> int:

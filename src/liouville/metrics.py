@@ -82,6 +82,15 @@ def bits_per_dim(nll: float, size: int) -> float:
     return nll / (size * np.log(2.0))
 
 
+def table_of(likelihoods: list[Likelihood], size: int) -> str:
+    """Return lines with each NLL in nats and in bits per column, and their standard errors."""
+    lines = [f"{'density':24}{'NLL (nats)':>12} {'std. error':>11}{'bits/dim':>11} {'std. error':>11}"]
+    for name, nll, error in likelihoods:
+        bits = [bits_per_dim(number, size) for number in (nll, error)]
+        lines.append(f"{name:24}{nll:12.3f} {error:11.3f}{bits[0]:11.3f} {bits[1]:11.3f}")
+    return "\n".join(lines)
+
+
 def evaluate_baselines(train: Rows, test: Rows, seed: int = 0) -> list[Likelihood]:
     """Return the test likelihoods of a Gaussian, a Gaussian mixture and a kernel density.
 

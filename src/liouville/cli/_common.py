@@ -3,20 +3,15 @@
 import contextlib
 import csv
 import functools
+import inspect
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 import typer
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from ..estimators import FlowDensity
-    from ..image_density import ImageDensity
 
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Model file that 'liouville fit' wrote.", show_default=False)
@@ -47,6 +42,7 @@ DropMissing = Annotated[
     bool, typer.Option("--drop-missing", help="Leave out rows of the table with a missing value, and say how many.")
 ]
 
+T = TypeVar("T")
 # What stands for standard input or output.
 STANDARD = Path("-")
 # Of what went wrong in many places, so many are named.
@@ -84,31 +80,22 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def load(path: Path) -> "FlowDensity | ImageDensity":
-    """Return the model in a file, of a table or of pictures."""
+def load(path: Path) -> Any:
+    """Return the model in a file, whatever its kind."""
     from .. import FlowDensity, ImageDensity
     from .._model_file import read_model
 
     return read_model([FlowDensity, ImageDensity], path)
 
 
-def table_only(estimator: "FlowDensity | ImageDensity", wish: str) -> "FlowDensity":
-    """Return the model of a table, or raise where it is one of pictures, which has no such thing."""
-    from .. import FlowDensity
-
-    if not isinstance(estimator, FlowDensity):
-        raise typer.BadParameter(f"Expected a model of a table for {wish}, got one of pictures; try without.")
-    return estimator
-
-
-def rows_for(
-    estimator: "FlowDensity", path: Path, columns: list[str] | None = None, drop_missing: bool = False
-) -> "np.ndarray":
-    """Return the rows of a file, the model's columns in the model's order, whatever else there is."""
-    from ..data import column_names, read_rows
-
-    names = column_names(estimator)
-    return read_rows(table_file(path), names, columns=names_in(columns), drop_missing=drop_missing)
+def called_with(function: Callable[..., T], options: dict[str, Any], *args: Any, **kwargs: Any) -> T:
+    """Call a function with those options that were given; one that it does not take is an error of usage."""
+    given = {name: value for name, value in options.items() if value}
+    known = inspect.signature(function).parameters
+    for name in given:
+        if name not in known:
+            raise typer.BadParameter(f"Expected no {name.replace('_', ' ')} for a model of this kind; try without.")
+    return function(*args, **given, **kwargs)
 
 
 def table_file(path: Path) -> Path | BinaryIO:

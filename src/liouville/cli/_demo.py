@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._common import check_place, say
-from ._evaluate import table_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +40,7 @@ def six_gaussians(output: Path, seed: int) -> list[Path]:
 
     from .. import plots
     from ..data import six_gaussians as make_target
-    from ..metrics import likelihood
+    from ..metrics import likelihood, table_of
 
     target, rng = make_target(), np.random.default_rng(seed)
     train, test = target.sample(rng, 16_384), target.sample(rng, 4_000)
@@ -74,7 +73,7 @@ def real_table(output: Path, seed: int) -> list[Path]:
     held_out = int(TEST_SHARE * len(rows))
     train, test = rows[held_out:], rows[:held_out]
     estimator, log_prob, baselines = fit_and_score(train, test, names, seed)
-    from ..metrics import likelihood
+    from ..metrics import likelihood, table_of
 
     report(f"breast cancer: {len(train)} rows x {len(names)} columns", estimator, held_out)
     typer.echo(table_of([likelihood("flow", log_prob), *baselines], len(names)))

@@ -1,15 +1,12 @@
 """``liouville evaluate``: how good a density is, beside what anybody has at hand."""
 
+import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ._common import Columns, Data, DropMissing, Model, load, rows_for, say, table_only
-
-if TYPE_CHECKING:
-    from ..image_density import BitsPerDim
-    from ..metrics import Likelihood
+from ._common import Columns, Data, DropMissing, Model, called_with, load, names_in, say, table_file
 
 
 def run_evaluate(
@@ -34,50 +31,31 @@ def run_evaluate(
     half of DATA, and everything is scored on the other half. Columns are found by the names of the fit, or by
     --columns in the order of the fit.
     """
-    from .. import ImageDensity
+    from ..data import as_fitted
+
+    estimator, chosen = load(model), {"columns": names_in(columns), "drop_missing": drop_missing}
+    rows = called_with(estimator._read, chosen, table_file(data))
+    asked: dict[str, Any] = {"num_draws": draws if draws > 1 else None, "num_exact": exact}
+    if train is not None or "train" in inspect.signature(estimator.evaluate).parameters:
+        if train is None:
+            fitted, rows = halves(rows, seed)
+            names = f"a random half of {data}", "the others"
+        else:
+            fitted, names = called_with(estimator._read, chosen, table_file(train)), (train, data)
+        say(f"baselines fitted on {names[0]} ({len(fitted)} rows); all scored on {names[1]} ({len(rows)} rows)")
+        if len(fitted) <= rows.shape[1] or len(rows) < 2:
+            raise ValueError(
+                f"Expected more rows than columns for the baselines and 2 to score, got {len(fitted)} and {len(rows)} "
+                f"rows of {rows.shape[1]} columns; try more rows."
+            )
+        asked["train"] = as_fitted(estimator, fitted)
+    typer.echo(estimator._lines(called_with(estimator.evaluate, asked, as_fitted(estimator, rows), random_state=seed)))
+
+
+def halves(rows, seed: int) -> tuple:
+    """Return two random halves of a table; copies of a row are on one side."""
     from .._copies import in_random_order
-    from ..data import as_fitted, read_pictures
 
-    found = load(model)
-    if isinstance(found, ImageDensity) and not (train or columns or drop_missing):
-        typer.echo(lines_of(found.evaluate(read_pictures(data).pixels, num_draws=draws, num_exact=exact)))
-        return
-    estimator = table_only(found, "--train, --columns and --drop-missing")
-    rows = rows_for(estimator, data, columns, drop_missing)
-    if train is None:
-        index, distinct = in_random_order(rows, seed)
-        half = distinct < (distinct[-1] + 1) // 2
-        fitted, rows = rows[index[half]], rows[index[~half]]
-        say(f"baselines fitted on a random half of {data} ({len(fitted)} rows); all scored on the others ({len(rows)})")
-    else:
-        fitted = rows_for(estimator, train, columns, drop_missing)
-        say(f"baselines fitted on {train} ({len(fitted)} rows); all scored on {data} ({len(rows)} rows)")
-    if len(fitted) <= rows.shape[1] or len(rows) < 2:
-        raise ValueError(
-            f"Expected more rows than columns for the baselines and 2 to score, got {len(fitted)} and {len(rows)} "
-            f"rows of {rows.shape[1]} columns; try more rows."
-        )
-    fitted, rows = as_fitted(estimator, fitted), as_fitted(estimator, rows)
-    typer.echo(table_of(estimator.evaluate(rows, train=fitted, random_state=seed), rows.shape[1]))
-
-
-def lines_of(found: "dict[str, BitsPerDim]") -> str:
-    """Return lines with the bits per dimension of pictures, and how each was measured."""
-    lines = [f"{'measured by':24}{'bits/dim':>10} {'std. error':>11}{'pictures':>10}{'probes':>8}{'evaluations':>13}"]
-    for name, bits in found.items():
-        note = "mid-points (no bound)" if name == "mid-points" else name
-        probes = "exact" if bits.num_probes == 0 else str(bits.num_probes)
-        numbers = f"{bits.mean:10.4f} {bits.std_error:11.4f}{bits.num_pictures:10}"
-        lines.append(f"{note:24}{numbers}{probes:>8}{bits.evaluations:13.0f}")
-    return "\n".join(lines)
-
-
-def table_of(likelihoods: "list[Likelihood]", size: int) -> str:
-    """Return lines with each NLL in nats and in bits per column, and their standard errors."""
-    from ..metrics import bits_per_dim
-
-    lines = [f"{'density':24}{'NLL (nats)':>12} {'std. error':>11}{'bits/dim':>11} {'std. error':>11}"]
-    for name, nll, error in likelihoods:
-        bits = [bits_per_dim(number, size) for number in (nll, error)]
-        lines.append(f"{name:24}{nll:12.3f} {error:11.3f}{bits[0]:11.3f} {bits[1]:11.3f}")
-    return "\n".join(lines)
+    index, distinct = in_random_order(rows, seed)
+    half = distinct < (distinct[-1] + 1) // 2
+    return rows[index[half]], rows[index[~half]]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._common import STANDARD, Model, check_place, load, rows_for, say, table_only, to_write
+from ._common import STANDARD, Model, check_place, load, say, table_file, to_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,13 +42,14 @@ def run_plot(
     if output != STANDARD:
         plots.check_format(output)
     check_place(output, model, data)
-    found = load(model)
+    estimator = load(model)
     if kind is Kind.training:
-        save(plots.plot_training(found.history_), output, f"{kind} of {model}")
+        save(plots.plot_training(estimator.history_), output, f"{kind} of {model}")
         return
-    estimator = table_only(found, "anything but --kind training")
+    if len(estimator.flow_.shape) > 1:
+        raise typer.BadParameter("Expected --kind training for a model of pictures; try that.")
     kind = kind or (Kind.density if estimator.n_features_in_ <= 2 and not columns else Kind.corner)
-    rows = None if data is None else rows_for(estimator, data)
+    rows = None if data is None else estimator._read(table_file(data))
     draw = {
         Kind.density: lambda: plots.plot_density(estimator, rows),
         Kind.corner: lambda: plots.plot_corner(estimator, rows, columns),

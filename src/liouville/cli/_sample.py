@@ -1,14 +1,10 @@
 """``liouville sample``: draw rows or pictures."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ._common import Error, Model, Output, check_place, load, table_only
-
-if TYPE_CHECKING:
-    from ..image_density import ImageDensity
+from ._common import Error, Model, Output, check_place, load
 
 
 def run_sample(
@@ -25,24 +21,7 @@ def run_sample(
 
     Pictures go to a PNG file, side by side, or to NPY or NPZ as bytes.
     """
-    from .. import ImageDensity
-    from ..data import check_output, column_names, write_table
-
     check_place(output, model)
     estimator = load(model)
-    if isinstance(estimator, ImageDensity) and error is None:
-        draw_pictures(estimator, num or 64, output, seed)
-        return
-    table = table_only(estimator, "--error")
-    check_output(output)
-    write_table(output, table.sample(num or 1000, random_state=seed, error=error), column_names(table))
-
-
-def draw_pictures(estimator: "ImageDensity", num: int, output: Path | None, seed: int | None) -> None:
-    """Draw pictures into a file."""
-    from ..data import check_pictures_file, write_pictures
-
-    if output is None:
-        raise typer.BadParameter("Expected --output FILE for pictures; try --output samples.png.")
-    check_pictures_file(output)
-    write_pictures(output, estimator.sample(num, random_state=seed), estimator.levels)
+    estimator._check_output(output)
+    estimator._write(output, estimator.sample(num or estimator._num_drawn, random_state=seed, error=error))

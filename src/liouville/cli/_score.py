@@ -1,14 +1,21 @@
 """``liouville score``: the log-density of each row or picture."""
 
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ._common import MOST_NAMED, Columns, Data, Error, Model, Output, check_place, load, rows_for, say, table_only
-
-if TYPE_CHECKING:
-    from ..estimators import FlowDensity
-    from ..image_density import ImageDensity
+from ._common import (
+    MOST_NAMED,
+    Columns,
+    Data,
+    Error,
+    Model,
+    Output,
+    called_with,
+    check_place,
+    load,
+    names_in,
+    say,
+    table_file,
+)
 
 
 def run_score(model: Model, data: Data, output: Output = None, error: Error = None, columns: Columns = None) -> None:
@@ -21,7 +28,7 @@ def run_score(model: Model, data: Data, output: Output = None, error: Error = No
     """
     import numpy as np
 
-    from ..data import check_output, write_table
+    from ..data import as_fitted, check_output, write_table
 
     check_output(output)
     check_place(output, model, data)
@@ -29,20 +36,10 @@ def run_score(model: Model, data: Data, output: Output = None, error: Error = No
     with warnings.catch_warnings():
         # The estimator names the first failed row; here all are.
         warnings.simplefilter("ignore", RuntimeWarning)
-        log_prob, info = scored(estimator, data, error, columns)
+        rows = called_with(estimator._read, {"columns": names_in(columns)}, table_file(data))
+        log_prob, info = estimator.score_samples(as_fitted(estimator, rows), error=error, return_info=True)
     write_table(output, log_prob[:, None], ["log_prob"])
     report_failures(np.flatnonzero(np.isnan(log_prob)), info.messages)
-
-
-def scored(estimator: "FlowDensity | ImageDensity", data: Path, error: float | None, columns: list[str] | None):
-    """Return the log-densities of what a file holds, and what the solver says."""
-    from .. import ImageDensity
-    from ..data import as_fitted, read_pictures
-
-    if isinstance(estimator, ImageDensity) and error is None and not columns:
-        return estimator.score_samples(read_pictures(data).pixels, return_info=True)
-    table = table_only(estimator, "--error and --columns")
-    return table.score_samples(as_fitted(table, rows_for(table, data, columns)), error=error, return_info=True)
 
 
 def report_failures(failed, messages: list[str]) -> None:
