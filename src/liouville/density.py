@@ -67,6 +67,8 @@ class Density(AbstractDistribution):
     -1.6121
     """
 
+    shape: tuple[int, ...] = eqx.field(static=True, init=False)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True, init=False)
     core: Transformed
     frame: Frame
     steps: FittedSteps | None
@@ -77,21 +79,12 @@ class Density(AbstractDistribution):
                 f"Expected a frame of the core's shape {core.shape}, got {frame.shape}; try Frame({core.shape})."
             )
         self.core, self.frame, self.steps = core, frame, steps
+        self.shape, self.cond_shape = core.shape, core.cond_shape
 
     @staticmethod
     def of(flow: "Transformed | Density") -> "Density":
         """Return a density as it is, and a flow as one of data that are points already."""
         return flow if isinstance(flow, Density) else Density(flow, Frame(flow.shape))
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of one point."""
-        return self.core.shape
-
-    @property
-    def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of the condition, or None."""
-        return self.core.cond_shape
 
     def log_prob_bound(self, x: Point, condition: Condition = None, *, key: Key, num_draws: int = 1) -> Scalar:
         """Return a stochastic lower bound of the log-probability of one point of whole numbers, in nats.

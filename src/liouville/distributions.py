@@ -215,6 +215,8 @@ class Transformed(AbstractDistribution):
     -1.6121
     """
 
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     base: AbstractDistribution
     bijection: AbstractBijection
 
@@ -224,18 +226,8 @@ class Transformed(AbstractDistribution):
                 f"Expected a base of the bijection's shape {bijection.shape}, got {base.shape}; try "
                 f"Normal.standard({bijection.shape})."
             )
-        common_cond_shape([base, bijection])
         self.base, self.bijection = base, bijection
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of one point."""
-        return self.bijection.shape
-
-    @property
-    def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of the condition, or None."""
-        return common_cond_shape([self.bijection, self.base])
+        self.shape, self.cond_shape = bijection.shape, common_cond_shape([base, bijection])
 
     def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
         z, log_det = self.bijection.inverse_and_log_det(x, condition, key=key)

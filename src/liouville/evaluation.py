@@ -6,7 +6,7 @@ What is called `flow` below is a `Density`, whose frame runs on the host, or a f
 import dataclasses
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias
 
 import diffrax
 import equinox as eqx
@@ -54,30 +54,21 @@ class EvaluationInfo(NamedTuple):
         return [STATUS[status] for status in self.status]
 
 
-class _Scored(NamedTuple):
-    """What is found of each row: its log-density in the core's coordinates, the rest of it, and how it was solved."""
+class _Found(NamedTuple):
+    """What is found of each row, how likely a point it is in the core's coordinates, and how it was solved."""
 
-    core_log_prob: np.ndarray
-    log_det: np.ndarray
+    values: np.ndarray
+    likelihood: np.ndarray
+    status: np.ndarray
+    num_accepted: np.ndarray
+    num_rejected: np.ndarray
+    num_evaluations: np.ndarray
     std_error: np.ndarray
-    status: np.ndarray
-    num_accepted: np.ndarray
-    num_rejected: np.ndarray
-    num_evaluations: np.ndarray
 
-
-class _Drawn(NamedTuple):
-    """What is drawn: points, the base's log-densities, and how they were solved."""
-
-    points: np.ndarray
-    base_log_prob: np.ndarray
-    status: np.ndarray
-    num_accepted: np.ndarray
-    num_rejected: np.ndarray
-    num_evaluations: np.ndarray
-
-
-Found = TypeVar("Found", _Scored, _Drawn)
+    @property
+    def info(self) -> EvaluationInfo:
+        """Return what the solver says."""
+        return EvaluationInfo(*self[2:])
 
 
 class Certificate(NamedTuple):
@@ -115,11 +106,6 @@ def _score_chunk(core: Transformed, rows: Float[AnyArray, "chunk *shape"], condi
 
 
 @eqx.filter_jit
-def _cost_chunk(core: Transformed, rows: Float[AnyArray, "chunk *shape"], condition):
-    return jax.vmap(lambda x, c: core._log_prob_and_report(x, c, None)[1].penalties)(rows, condition)
-
-
-@eqx.filter_jit
 def _sample_chunk(core: Transformed, condition, index: Index, seed):
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
 
@@ -133,23 +119,20 @@ def _sample_chunk(core: Transformed, condition, index: Index, seed):
 
 
 @eqx.filter_jit
-def _transform_chunk(bijection: AbstractBijection, points: Float[AnyArray, "chunk *shape"], condition):
-    return jax.vmap(lambda z, c: bijection.transform(z, c))(points, condition)
+def _map_chunk(fn: Callable, part, rows: Float[AnyArray, "chunk *shape"], condition, *args):
+    return jax.vmap(lambda x, c: fn(part, x, c, *args))(rows, condition)
 
 
-@eqx.filter_jit
-def _path_chunk(cnf: CNF, rows: Float[AnyArray, "chunk *shape"], condition, times):
-    return jax.vmap(lambda x, c: cnf.move(x, cnf.t1, cnf.t0, c, save_times=times).path)(rows, condition)
+def _in_core(
+    fn: Callable, part, rows: Rows, condition: np.ndarray | None, *args, frame: Frame | None = None, products: int = 1
+) -> np.ndarray:
+    """Return ``fn(part, x, condition, *args)`` of each row, which the frame takes to the core's coordinates."""
 
+    def one_chunk(chunk: Rows, index: np.ndarray):
+        points = chunk if frame is None else _encoded(frame, chunk, index)[0]
+        return (_map_chunk(fn, part, on_device(points), _of_chunk(condition, index), *args),)
 
-@eqx.filter_jit
-def _velocity_chunk(cnf: CNF, rows: Float[AnyArray, "chunk *shape"], condition, time):
-    return jax.vmap(lambda x, c: cnf.vector_field(cnf.t0 + time * (cnf.t1 - cnf.t0), x, c))(rows, condition)
-
-
-@eqx.filter_jit
-def _gradient_chunk(flow: Density, rows: Float[AnyArray, "chunk *shape"], condition):
-    return jax.vmap(jax.grad(lambda x, c: flow._log_prob(x, c, None)))(rows, condition)
+    return in_chunks(one_chunk, rows, chunk_rows(rows.shape[1:], products))[0].astype(np.float64)
 
 
 def _of_chunk(condition: np.ndarray | None, index: np.ndarray) -> np.ndarray | None:
@@ -203,24 +186,22 @@ def score(
     density, condition = Density.of(flow), _checked(flow, condition, len(rows))
     num_draws = 1 if density.frame.noise is None else num_draws
     found = [_score(density, rows, condition, (seed, draw)) for draw in range(num_draws)]
-    terms = [one.core_log_prob + one.log_det for one in found]
-    infos = [_info(one, one.std_error) for one in found]
     # Not solved is not a number, and no warning here: the status tells.
     with np.errstate(invalid="ignore"):
-        return np.logaddexp.reduce(terms, axis=0) - np.log(num_draws), _over_draws(infos)
+        log_prob = np.logaddexp.reduce([one.values for one in found], axis=0) - np.log(num_draws)
+    return log_prob, _over_draws([one.info for one in found])
 
 
-def _score(density: Density, rows: Rows, condition: np.ndarray | None, seeds: tuple[int, int]) -> _Scored:
+def _score(density: Density, rows: Rows, condition: np.ndarray | None, seeds: tuple[int, int]) -> _Found:
     """Score rows by the density's fitted steps, where it has any; as it says where these are not trusted."""
-    steps = density.steps
-    if steps is None:
-        return _score_alike(density, rows, condition, seeds)
-    found = _score_alike(_solved_by(density, steps.score), rows, condition, seeds)
 
-    def again(some: np.ndarray) -> _Scored:
+    def solve(density: Density, some: np.ndarray | None = None) -> _Found:
+        if some is None:
+            return _score_alike(density, rows, condition, seeds)
         return _score_alike(density, rows[some], None if condition is None else condition[some], seeds, some)
 
-    return _done_again(found, found.core_log_prob >= steps.least_score, again)
+    steps = density.steps
+    return solve(density) if steps is None else _by_steps(density, steps.score, steps.least_score, solve)
 
 
 def _score_alike(
@@ -229,8 +210,8 @@ def _score_alike(
     condition: np.ndarray | None,
     seeds: tuple[int, int],
     numbers: np.ndarray | None = None,
-) -> _Scored:
-    """Return log-densities in the core's coordinates, the log-determinants of the rest, and the solves' facts.
+) -> _Found:
+    """Return log-densities, those in the core's coordinates, and the solves' facts.
 
     Noise and probes are drawn by the rows' numbers: their places, where they are not told.
     """
@@ -240,9 +221,10 @@ def _score_alike(
         number = index if numbers is None else numbers[np.minimum(index, len(numbers) - 1)].astype(np.uint32)
         points, log_det = _encoded(frame, chunk, number, seeds)
         log_prob, std_error, info = _score_chunk(core, on_device(points), _of_chunk(condition, index), number, seed)
-        return np.asarray(log_prob, np.float64), np.zeros(len(chunk)) + log_det, std_error, *_fields(info)
+        log_prob = np.asarray(log_prob, np.float64)
+        return log_prob + log_det, log_prob, *_fields(info), std_error
 
-    return _Scored(*in_chunks(one_chunk, rows, chunk_rows(density.shape, products_at_a_time(core))))
+    return _Found(*in_chunks(one_chunk, rows, chunk_rows(density.shape, products_at_a_time(core))))
 
 
 def _encoded(frame: Frame, chunk: Rows, index: np.ndarray, seeds: tuple[int, int] = (0, 0)) -> tuple:
@@ -270,20 +252,16 @@ def _over_draws(infos: list[EvaluationInfo]) -> EvaluationInfo:
     return EvaluationInfo(draws.status.max(0), *costs, std_error=draws.std_error.mean(0))
 
 
-def _solved_by(density: Density, integrator: Integrator) -> Density:
-    return dataclasses.replace(density, core=map_integrators(lambda _: integrator, density.core))
+def _by_steps(density: Density, steps: Integrator, least: float, solve: Callable[..., _Found]) -> _Found:
+    """Return what ``solve(density)`` finds by fitted steps, and of unlikely rows, again, as the density says.
 
-
-def _info(found: _Scored | _Drawn, std_error: np.ndarray) -> EvaluationInfo:
-    return EvaluationInfo(found.status, found.num_accepted, found.num_rejected, found.num_evaluations, std_error)
-
-
-def _done_again(found: Found, trusted: np.ndarray, solve: Callable[[np.ndarray], Found]) -> Found:
-    """Put the results of ``solve(doubtful)`` in the place of those that are not trusted; evaluations are added up."""
-    doubtful = np.flatnonzero(~trusted)
+    ``solve(density, rows)`` is asked for the numbers of these rows; evaluations are added up.
+    """
+    found = solve(dataclasses.replace(density, core=map_integrators(lambda _: steps, density.core)))
+    doubtful = np.flatnonzero(~(found.likelihood >= least))
     if doubtful.size:
         spent = found.num_evaluations[doubtful]
-        for part, new in zip(found, solve(doubtful), strict=True):
+        for part, new in zip(found, solve(density, doubtful), strict=True):
             part[doubtful] = new
         found.num_evaluations[doubtful] += spent
     return found
@@ -313,20 +291,18 @@ def path_costs(
     dict of ndarray of shape (n,)
         NaN where the solve failed.
     """
-    density = Density.of(flow)
-    core, frame, cnf = density.core, density.frame, cnf_of(density.core)
+    core, frame = Density.of(flow).core, Density.of(flow).frame
+    cnf = cnf_of(core)
     cnf = CNF(cnf.vector_field, cnf.divergence, cnf.integrator, regularizers, cnf.t0, cnf.t1)
-    core = in_default_precision(Transformed(core.base, cnf))
-    names = sorted(regularizer.name for regularizer in regularizers)
-    weights = {regularizer.name: regularizer.weight for regularizer in regularizers}
-    condition = _checked(flow, condition, len(rows))
+    core, condition = in_default_precision(Transformed(core.base, cnf)), _checked(flow, condition, len(rows))
+    found = _in_core(_penalties, core, rows, condition, frame=frame, products=products_at_a_time(core))
+    names = sorted((regularizer.name, regularizer.weight) for regularizer in regularizers)
+    return {name: found[:, i] / weight for i, (name, weight) in enumerate(names)}
 
-    def one_chunk(chunk: Rows, index: np.ndarray):
-        penalties = _cost_chunk(core, on_device(_encoded(frame, chunk, index)[0]), _of_chunk(condition, index))
-        return tuple(np.asarray(penalties[name], np.float64) / weights[name] for name in names)
 
-    size = chunk_rows(flow.shape, products_at_a_time(core))
-    return dict(zip(names, in_chunks(one_chunk, rows, size), strict=True))
+def _penalties(core: Transformed, x, condition):
+    penalties = core._log_prob_and_report(x, condition, None)[1].penalties
+    return jnp.stack([penalties[name] for name in sorted(penalties)])
 
 
 def certify(flow: Flow, tight: Flow, rows: Rows, condition=None, *, seed: int = 0) -> Certificate:
@@ -343,62 +319,50 @@ def sample(flow: Flow, num: int, condition=None, *, seed: int) -> tuple[np.ndarr
     Whole numbers are bytes, 0 where the solve failed, which is NaN elsewhere.
     """
     density, condition, index = Density.of(flow), _checked(flow, condition, num), np.arange(num, dtype=np.uint32)
+    solve = lambda density, some=slice(None): _sample(density, condition, index[some], seed)
     steps = density.steps
-    if steps is None:
-        found = _sample(density, condition, index, seed)
-    else:
-        again = lambda doubtful: _sample(density, condition, index[doubtful], seed)
-        found = _sample(_solved_by(density, steps.sample), condition, index, seed)
-        found = _done_again(found, found.base_log_prob >= steps.least_sample, again)
-    return found.points, _info(found, np.zeros(num))
+    found = solve(density) if steps is None else _by_steps(density, steps.sample, steps.least_sample, solve)
+    return found.values, found.info
 
 
-def _sample(density: Density, condition: np.ndarray | None, index: np.ndarray, seed: int) -> _Drawn:
+def _sample(density: Density, condition: np.ndarray | None, index: np.ndarray, seed: int) -> _Found:
     """Return the points that belong to these numbers of a draw, the base's log-densities, and the solves' facts."""
     core, frame = _forward(density)
 
     def one_chunk(chunk: np.ndarray, _: np.ndarray):
         points, info, base_log_prob = _sample_chunk(core, _of_chunk(condition, chunk), chunk, np.uint32(seed))
         rows = frame.decode(np.asarray(points, np.float64))
-        return rows, np.asarray(base_log_prob), *_fields(info)
+        return rows, np.asarray(base_log_prob), *_fields(info), np.zeros(len(chunk))
 
-    return _Drawn(*in_chunks(one_chunk, index, chunk_rows(density.shape)))
+    return _Found(*in_chunks(one_chunk, index, chunk_rows(density.shape)))
+
+
+def _transform(bijection: AbstractBijection, x, condition):
+    return bijection.transform(x, condition)
 
 
 def to_base(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     """Map rows to the coordinates of the base, where the data look standard normal."""
-    core, frame = _forward(flow)
-    to_base, condition = Invert(core.bijection), _checked(flow, condition, len(rows))
-
-    def one_chunk(chunk: Rows, index: np.ndarray):
-        return (_transform_chunk(to_base, on_device(_encoded(frame, chunk, index)[0]), _of_chunk(condition, index)),)
-
-    return in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0].astype(np.float64)
+    (core, frame), condition = _forward(flow), _checked(flow, condition, len(rows))
+    return _in_core(_transform, Invert(core.bijection), rows, condition, frame=frame)
 
 
 def from_base(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     """Map rows of the base's coordinates to the data's: the inverse of `to_base`."""
-    core, frame = _forward(flow)
-    condition = _checked(flow, condition, len(rows))
-
-    def one_chunk(chunk: Rows, index: np.ndarray):
-        points = _transform_chunk(core.bijection, on_device(chunk), _of_chunk(condition, index))
-        return (frame.decode(np.asarray(points, np.float64)),)
-
-    return in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
+    (core, frame), condition = _forward(flow), _checked(flow, condition, len(rows))
+    return frame.decode(_in_core(_transform, core.bijection, rows, condition))
 
 
 def paths(flow: Flow, rows: Rows, num_times: int, condition=None) -> np.ndarray:
     """Return the paths from base to data that end at `rows`, of shape ``(num_times, rows, columns)``."""
-    core, frame = _forward(flow)
-    cnf, condition = cnf_of(core), _checked(flow, condition, len(rows))
+    (core, frame), condition = _forward(flow), _checked(flow, condition, len(rows))
+    cnf = cnf_of(core)
     times = np.linspace(cnf.t1, cnf.t0, num_times).astype(float_dtype())
+    return np.moveaxis(frame.decode(_in_core(_path, cnf, rows, condition, times, frame=frame)), 1, 0)[::-1]
 
-    def one_chunk(chunk: Rows, index: np.ndarray):
-        path = _path_chunk(cnf, on_device(_encoded(frame, chunk, index)[0]), _of_chunk(condition, index), times)
-        return (frame.decode(np.asarray(path, np.float64)),)
 
-    return np.moveaxis(in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0], 1, 0)[::-1]
+def _path(cnf: CNF, x, condition, times):
+    return cnf.move(x, cnf.t1, cnf.t0, condition, save_times=times).path
 
 
 def velocity(flow: Flow, rows: Rows, time: float, condition=None) -> np.ndarray:
@@ -409,16 +373,15 @@ def velocity(flow: Flow, rows: Rows, time: float, condition=None) -> np.ndarray:
             "Expected a density of numbers, got one of whole numbers, which have no velocity; try its core."
         )
     cnf, condition = cnf_of(core), _checked(flow, condition, len(rows))
+    x, _ = frame.encode(rows)
+    v = _in_core(_velocity, cnf, x, condition, np.asarray(time, float_dtype()))
+    # The closed forms' change along the velocity, by the difference of two steps so small that they are straight.
+    step = 1e-4 / np.maximum(1.0, np.linalg.norm(v, axis=1, keepdims=True))
+    return (frame.decode(x + step * v) - frame.decode(x - step * v)) / (2 * step)
 
-    def one_chunk(chunk: Rows, index: np.ndarray):
-        x, _ = frame.encode(chunk)
-        now = np.asarray(time, float_dtype())
-        v = np.asarray(_velocity_chunk(cnf, on_device(x), _of_chunk(condition, index), now), np.float64)
-        # The closed forms' change along the velocity, by the difference of two steps so small that they are straight.
-        step = 1e-4 / np.maximum(1.0, np.linalg.norm(v, axis=1, keepdims=True))
-        return ((frame.decode(x + step * v) - frame.decode(x - step * v)) / (2 * step),)
 
-    return in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
+def _velocity(cnf: CNF, x, condition, time):
+    return cnf.vector_field(cnf.t0 + time * (cnf.t1 - cnf.t0), x, condition)
 
 
 def gradient(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
@@ -434,12 +397,11 @@ def gradient(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     frame = Frame(density.shape, (outer,))
     inside = in_default_precision(Density(density.core, Frame(density.shape, tuple(inner))))
     condition = _checked(flow, condition, len(rows))
+    return _in_core(_slopes, inside, rows, condition, frame=frame) / outer.scale
 
-    def one_chunk(chunk: Rows, index: np.ndarray):
-        slopes = _gradient_chunk(inside, on_device(frame.encode(chunk)[0]), _of_chunk(condition, index))
-        return (np.asarray(slopes, np.float64) / outer.scale,)
 
-    return in_chunks(one_chunk, rows, chunk_rows(flow.shape))[0]
+def _slopes(density: Density, x, condition):
+    return jax.grad(lambda x: density._log_prob(x, condition, None))(x)
 
 
 def _forward(flow: Flow) -> tuple[Transformed, Frame]:

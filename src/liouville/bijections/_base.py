@@ -132,20 +132,12 @@ class Invert(AbstractBijection):
     [2.]
     """
 
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     bijection: AbstractBijection
 
     def __init__(self, bijection: AbstractBijection):
-        self.bijection = bijection
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of one point."""
-        return self.bijection.shape
-
-    @property
-    def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of the condition, or None."""
-        return self.bijection.cond_shape
+        self.bijection, self.shape, self.cond_shape = bijection, bijection.shape, bijection.cond_shape
 
     @property
     def is_solved(self) -> bool:
@@ -175,6 +167,8 @@ class Chain(AbstractBijection):
         Where there is no link, or the shapes of the links differ, or the shapes of their conditions.
     """
 
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     links: tuple[AbstractBijection, ...]
 
     def __init__(self, links):
@@ -182,17 +176,7 @@ class Chain(AbstractBijection):
         shapes = sorted({link.shape for link in self.links})
         if len(shapes) != 1:
             raise ValueError(f"Expected links of one shape, got {shapes}; try links that fit each other.")
-        common_cond_shape(self.links)
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of one point."""
-        return self.links[0].shape
-
-    @property
-    def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of the condition of the links that take one, or None."""
-        return common_cond_shape(self.links)
+        self.shape, self.cond_shape = shapes[0], common_cond_shape(self.links)
 
     @property
     def is_solved(self) -> bool:

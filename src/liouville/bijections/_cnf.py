@@ -51,6 +51,8 @@ class CNF(AbstractBijection):
     0.0
     """
 
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     vector_field: AbstractVectorField
     divergence: AbstractDivergence
     integrator: Integrator
@@ -72,22 +74,12 @@ class CNF(AbstractBijection):
                 f"Expected an AbstractVectorField, got {type(vector_field).__name__}; try "
                 "liouville.vector_fields.Wrapped(net, shape), which makes a field of any network."
             )
-        self.vector_field = vector_field
+        self.vector_field, self.shape, self.cond_shape = vector_field, vector_field.shape, vector_field.cond_shape
         self.divergence = Exact() if divergence is None else divergence
         self.integrator = Integrator() if integrator is None else integrator
         self.regularizers = regularizers
         # A number of NumPy's would be one more parameter.
         self.t0, self.t1 = (t.item() if isinstance(t, np.generic | np.ndarray) else t for t in (t0, t1))
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of one point."""
-        return self.vector_field.shape
-
-    @property
-    def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of the condition, or None."""
-        return self.vector_field.cond_shape
 
     @property
     def is_solved(self) -> bool:

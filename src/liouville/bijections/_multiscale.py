@@ -124,6 +124,7 @@ class Leading(AbstractBijection):
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     bijection: AbstractBijection
 
     def __init__(self, bijection: AbstractBijection, shape: tuple[int, ...]):
@@ -132,12 +133,7 @@ class Leading(AbstractBijection):
                 f"Expected a bijection of no more entries than {tuple(shape)} has, got one of shape {bijection.shape}; "
                 "try a larger shape."
             )
-        self.bijection, self.shape = bijection, tuple(shape)
-
-    @property
-    def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of the condition, or None."""
-        return self.bijection.cond_shape
+        self.bijection, self.shape, self.cond_shape = bijection, tuple(shape), bijection.cond_shape
 
     @property
     def is_solved(self) -> bool:

@@ -58,6 +58,7 @@ class AugmentedBound(AbstractDistribution):
     is_lower_bound: ClassVar[bool] = True
 
     shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     flow: AbstractDistribution
     auxiliary: AbstractDistribution
     num_samples: int = eqx.field(static=True)
@@ -80,13 +81,8 @@ class AugmentedBound(AbstractDistribution):
             )
         if num_samples < 1:
             raise ValueError(f"Expected num_samples of at least 1, got {num_samples}; try num_samples=16.")
-        self.shape, self.flow, self.auxiliary = (size,), flow, auxiliary
+        self.shape, self.cond_shape, self.flow, self.auxiliary = (size,), flow.cond_shape, flow, auxiliary
         self.num_samples, self.importance_weighted = num_samples, importance_weighted
-
-    @property
-    def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of the flow's condition, or None."""
-        return self.flow.cond_shape
 
     def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
         return self._log_prob_and_report(x, condition, key)[0]

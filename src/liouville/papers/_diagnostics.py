@@ -19,19 +19,14 @@ from ..vector_fields import AbstractVectorField
 class _TangentField(AbstractVectorField):
     """The variational equation: a point (first row) and its tangent vectors (the others), side by side."""
 
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     vector_field: AbstractVectorField
     num_tangents: int = eqx.field(static=True)
 
     def __init__(self, vector_field: AbstractVectorField, num_tangents: int):
         self.vector_field, self.num_tangents = vector_field, num_tangents
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return (1 + self.num_tangents, *self.vector_field.shape)
-
-    @property
-    def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.vector_field.cond_shape
+        self.shape, self.cond_shape = (1 + num_tangents, *vector_field.shape), vector_field.cond_shape
 
     def __call__(self, t: Time, x: Point, condition: Condition = None) -> Point:
         velocity, push = jax.linearize(lambda point: self.vector_field(t, point, condition), x[0])

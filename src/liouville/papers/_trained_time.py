@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax.numpy as jnp
 
 from .._types import Condition, Point, Scalar, Time
@@ -35,23 +36,16 @@ class TrainedTime(AbstractVectorField):
     0.5
     """
 
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     field: AbstractVectorField
     log_end_time: Scalar
 
     def __init__(self, field: AbstractVectorField, end_time: float = 1.0):
         if not end_time > 0:
             raise ValueError(f"Expected an end time above 0, got {end_time}; try 1.0.")
+        self.shape, self.cond_shape = field.shape, field.cond_shape
         self.field, self.log_end_time = field, jnp.log(jnp.asarray(end_time, jnp.result_type(float)))
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of one point."""
-        return self.field.shape
-
-    @property
-    def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of the condition, or None."""
-        return self.field.cond_shape
 
     @property
     def end_time(self) -> Scalar:

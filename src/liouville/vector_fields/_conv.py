@@ -179,20 +179,14 @@ class BesidePicture(AbstractVectorField):
     (4, 4, 1)
     """
 
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     field: AbstractVectorField
 
     def __init__(self, field: AbstractVectorField):
-        self.field = field
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of one point."""
-        return (*self.field.shape[:-1], self.field.shape[-1] // 2)
-
-    @property
-    def cond_shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of the condition: that of a point."""
-        return self.shape
+        self.field, self.shape = field, (*field.shape[:-1], field.shape[-1] // 2)
+        # What stands beside a picture is of its shape.
+        self.cond_shape = self.shape
 
     def __call__(self, t: Time, x: Point, condition: Condition = None) -> Point:
         return self.field(t, jnp.concatenate([x, jnp.asarray(condition, x.dtype)], axis=-1))[..., : x.shape[-1]]

@@ -30,21 +30,13 @@ class LowPrecision(AbstractVectorField):
     float32
     """
 
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     field: AbstractVectorField
     dtype: str = eqx.field(static=True)
 
     def __init__(self, field: AbstractVectorField, dtype: str = "bfloat16"):
-        self.field, self.dtype = field, dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of one point."""
-        return self.field.shape
-
-    @property
-    def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of the condition, or None."""
-        return self.field.cond_shape
+        self.field, self.dtype, self.shape, self.cond_shape = field, dtype, field.shape, field.cond_shape
 
     def __call__(self, t: Time, x: Point, condition: Condition = None) -> Point:
         params, static = partition(self.field)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import equinox as eqx
 import jax.numpy as jnp
 
 from .._types import Condition, Point, Scalar, Time
@@ -28,20 +29,12 @@ class Preconditioned(AbstractVectorField):
     divergence estimates only the rest.
     """
 
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
     rest: AbstractVectorField
 
     def __init__(self, rest: AbstractVectorField):
-        self.rest = rest
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of one point."""
-        return self.rest.shape
-
-    @property
-    def cond_shape(self) -> tuple[int, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Shape of the condition, or None."""
-        return self.rest.cond_shape
+        self.rest, self.shape, self.cond_shape = rest, rest.shape, rest.cond_shape
 
     def __call__(self, t: Time, x: Point, condition: Condition = None) -> Point:
         rate, scale = gaussian_rate(t)
