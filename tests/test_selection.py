@@ -46,7 +46,7 @@ class Racer:
 def run_race(curves):
     racers = {name: Racer(curve, seed) for seed, (name, curve) in enumerate(curves.items())}
     winner = Race(list(curves), lambda kind: Candidate(kind, None, racers[kind])).run()
-    return winner.kind, {name: racer.state.step for name, racer in racers.items()}
+    return winner.preprocess, {name: racer.state.step for name, racer in racers.items()}
 
 
 def test_a_kind_that_starts_behind_and_learns_wins():
@@ -79,7 +79,7 @@ def test_finalists_keep_the_order_of_simplicity():
         candidate.trainer.validate()
         candidate.trainer.state.step = 5
         candidate.trainer.validate()
-    assert [candidate.kind for candidate in finalists(candidates)] == ["a", "b"]
+    assert [candidate.preprocess for candidate in finalists(candidates)] == ["a", "b"]
 
 
 def test_one_kind_runs_no_race():

@@ -113,7 +113,7 @@ def resolve(estimator: Any, rows: int, columns: int) -> Plan:
     by_default = estimator.max_seconds is None and estimator.max_iter is None
     unlimited = estimator.max_seconds is not None and estimator.max_iter is None
     return Plan(
-        kinds=candidates(columns) if estimator.preprocess == "auto" else [estimator.preprocess],
+        preprocess=candidates(columns) if estimator.preprocess == "auto" else [estimator.preprocess],
         flow=flow,
         objective=objective,
         options=Options(

@@ -15,7 +15,7 @@ from . import evaluation, flows
 from ._defaults import check_count, check_time, rng_of, seed_of, validation_goals
 from ._fitting import TrainingFile, run_fit, warn_of_few_steps
 from ._model_file import SavedMixin, portable_params, spec_facts
-from ._progress import Watch, progress_bar, told
+from ._progress import Watch, progress_bar, watched
 from ._splits import PictureSplit, Split
 from ._tables import warn_of_target
 from ._types import in_default_precision
@@ -166,9 +166,9 @@ class AbstractFlowEstimator(
 
         with progress_bar(self.verbose) as bar:
             watch = self._shown(bar, given)
-            enter = lambda kind: told(watch, callback, prepare(kind, split, plan, budget, seed))
+            prepared = lambda name: watched(prepare(name, split, plan, budget, seed), watch, callback)
             # By heart is all that a flow could learn of so few rows.
-            race = Race(plan.kinds[:1] if split.is_small else plan.kinds, enter)
+            race = Race(plan.preprocess[:1] if split.is_small else plan.preprocess, prepared)
             goals = (lambda trainer: ()) if split.is_small else validation_goals
             run_fit(race, goals, file, take, plan.longest)
         warn_of_few_steps(race, self.max_seconds, started)
@@ -184,7 +184,7 @@ class AbstractFlowEstimator(
         self.facts_ = {
             "rows": len(given.arrays[0]),
             **self._facts_of_data(given),
-            "preprocess": candidate.kind,
+            "preprocess": candidate.preprocess,
             "recipe": self.recipe,
             # All that the density is built by: a file does not ask what a recipe's defaults are when it is read.
             **spec_facts(plan.flow, plan.noise, candidate.frame.levels),

@@ -88,7 +88,7 @@ def resolve(estimator: Any, shape: tuple[int, ...]) -> Plan:
     steps = max(FEWEST_STEPS, math.ceil(PASSES * num / batch_size))
     unlimited = estimator.max_seconds is not None and estimator.max_iter is None
     return Plan(
-        kinds=[given_or(estimator.preprocess, named.preprocess)],
+        preprocess=[given_or(estimator.preprocess, named.preprocess)],
         flow=flow,
         noise=NoiseSpec(tuple(picture)) if estimator.dequantization == "variational" else None,
         objective=objective if estimator.precision == "float32" else MixedPrecision(objective, estimator.precision),

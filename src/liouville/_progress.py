@@ -55,7 +55,7 @@ class FlowHandle:
     """
 
     def __init__(self, candidate: Candidate, numbers: dict[str, float]):
-        self.kind, self.numbers = candidate.kind, numbers
+        self.kind, self.numbers = candidate.preprocess, numbers
         self._flow = partial(candidate.density, candidate.trainer.state.average)
 
     def __call__(self) -> Density:
@@ -63,7 +63,7 @@ class FlowHandle:
         return self._flow()
 
 
-def told(watch: Watch, callback: Callback | None, candidate: Candidate) -> Candidate:
+def watched(candidate: Candidate, watch: Watch, callback: Callback | None) -> Candidate:
     """Return the candidate; its trainer tells both `watch` and the user's `callback`, where there is one.
 
     Where the callback returns True, `StopTraining` is raised.
@@ -73,9 +73,9 @@ def told(watch: Watch, callback: Callback | None, candidate: Candidate) -> Candi
         watch(trainer, numbers)
         if callback is None:
             return
-        told = callback(int(numbers["step"]), numbers["loss"], FlowHandle(candidate, numbers))
+        is_over = callback(int(numbers["step"]), numbers["loss"], FlowHandle(candidate, numbers))
         # Nothing but True: a function may well return something that it does not mean.
-        if isinstance(told, bool | np.bool_) and told:
+        if isinstance(is_over, bool | np.bool_) and is_over:
             raise StopTraining
 
     candidate.trainer.watch = both

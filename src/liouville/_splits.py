@@ -40,9 +40,9 @@ class Split:
         """Return True where a flow would learn the rows by heart."""
         return len(self.rows) < FEWEST_ROWS
 
-    def fit_frame(self, kind: str, batch_size: int, seed: int) -> tuple[Frame, TrainingData]:
+    def fit_frame(self, preprocess: str, batch_size: int, seed: int) -> tuple[Frame, TrainingData]:
         """Fit the frame of a kind; return it, and what is trained on in its coordinates."""
-        frame, points = fit_table(kind, self.rows, self.weight)
+        frame, points = fit_table(preprocess, self.rows, self.weight)
         return frame, TrainingData.pad(points, self.weight)
 
 
@@ -59,11 +59,11 @@ class PictureSplit:
     # Noise makes of each picture many: few are not learned by heart.
     is_small: ClassVar[bool] = False
 
-    def fit_frame(self, kind: str, batch_size: int, seed: int) -> tuple[Frame, TrainingData | StreamedData]:
+    def fit_frame(self, preprocess: str, batch_size: int, seed: int) -> tuple[Frame, TrainingData | StreamedData]:
         """Fit the frame of a kind; return it, and pictures to draw from: all on the device, or a part at a time."""
         train, size = np.sort(self.train), self.pixels[0].size
         some = np.sort(self.train[:MOST_FITTED])
-        frame = fit_pictures(kind, self.pixels[some], self.weight[some], self.levels, UniformDequantization())
+        frame = fit_pictures(preprocess, self.pixels[some], self.weight[some], self.levels, UniformDequantization())
         if len(train) * size <= MOST_ON_DEVICE:
             return frame, TrainingData.pad(self.pixels[train], self.weight[train])
         stream = {"batch_size": batch_size, "part_rows": MOST_ON_DEVICE // size // 2, "seed": seed}

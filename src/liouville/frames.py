@@ -135,12 +135,12 @@ def candidates(size: int) -> list[str]:
     return list(PREPROCESSORS) if size > 1 else ["standardize", "gaussian_margins"]
 
 
-def fit_table(kind: str, rows: Rows, weight: np.ndarray) -> tuple[Frame, Rows]:
+def fit_table(preprocess: str, rows: Rows, weight: np.ndarray) -> tuple[Frame, Rows]:
     """Fit the frame of a table.
 
     Parameters
     ----------
-    kind
+    preprocess
         A key of `PREPROCESSORS`.
     rows, weight
         The table and the weight of its rows.
@@ -153,7 +153,7 @@ def fit_table(kind: str, rows: Rows, weight: np.ndarray) -> tuple[Frame, Rows]:
         The table in the coordinates of the flow's core.
     """
     shape, links = rows.shape[1:], []
-    for bijection in PREPROCESSORS[kind]:
+    for bijection in PREPROCESSORS[preprocess]:
         link = bijection.fit(rows, weight)
         links.append(link)
         # A block at a time: what lies between stays in the processor's cache.
@@ -163,13 +163,13 @@ def fit_table(kind: str, rows: Rows, weight: np.ndarray) -> tuple[Frame, Rows]:
 
 
 def fit_pictures(
-    kind: str, pixels: np.ndarray, weight: np.ndarray, levels: int, noise: AbstractDequantization
+    preprocess: str, pixels: np.ndarray, weight: np.ndarray, levels: int, noise: AbstractDequantization
 ) -> Frame:
     """Fit the frame of pictures of whole numbers.
 
     Parameters
     ----------
-    kind
+    preprocess
         ``"margins"``, each pixel through its distribution function; ``"logit"``, the same curve for all; or
         ``"center"``, the mean picture taken away and one scale for all.
     pixels, weight
@@ -180,9 +180,9 @@ def fit_pictures(
         What fills the gaps between them.
     """
     shape = pixels.shape[1:]
-    if kind == "margins":
+    if preprocess == "margins":
         link = PixelMargins.fit(pixels, levels, weight)
-    elif kind == "logit":
+    elif preprocess == "logit":
         # As FFJORD and RNODE have it: for grey pictures, and for coloured ones.
         link = Logit(shape, 1e-5 if shape[-1] == 1 else 0.05)
     else:
@@ -195,10 +195,10 @@ def fit_pictures(
     return Frame(shape, (link,), levels, noise)
 
 
-def any_frame(kind: str, shape: tuple[int, ...], levels: int | None) -> Frame:
+def any_frame(preprocess: str, shape: tuple[int, ...], levels: int | None) -> Frame:
     """Return a frame of a kind that is fitted to any data: the numbers of one from a file take the place of its own."""
     if levels is not None:
-        return fit_pictures(kind, np.zeros((1, *shape), np.uint8), np.ones(1), levels, UniformDequantization())
+        return fit_pictures(preprocess, np.zeros((1, *shape), np.uint8), np.ones(1), levels, UniformDequantization())
     # What a logarithm, or a logit, could be fitted to as well.
     rows = np.random.default_rng(0).uniform(0.25, 0.75, size=(_ANY_ROWS, *shape))
-    return fit_table(kind, rows, np.ones(len(rows)))[0]
+    return fit_table(preprocess, rows, np.ones(len(rows)))[0]

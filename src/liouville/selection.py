@@ -36,7 +36,7 @@ class Plan:
 
     Attributes
     ----------
-    kinds
+    preprocess
         Kinds of preprocessing that race, the simplest first.
     flow
         Builds the core.
@@ -54,7 +54,7 @@ class Plan:
         With a deadline the time left may allow of fewer rows, down to so many; None keeps to all.
     """
 
-    kinds: list[str]
+    preprocess: list[str]
     flow: FlowSpec
     objective: AbstractObjective
     options: Options
@@ -70,7 +70,7 @@ class Plan:
 class Candidate:
     """A kind of preprocessing in training: its trainer, and its frame."""
 
-    kind: str
+    preprocess: str
     frame: Frame
     trainer: Trainer
 
@@ -84,9 +84,9 @@ def framed(flow: Transformed | Density, frame: Frame) -> Density:
     return flow if isinstance(flow, Density) else Density(flow, frame)
 
 
-def prepare(kind: str, split: Split | PictureSplit, plan: Plan, budget: Budget, seed: int) -> Candidate:
+def prepare(preprocess: str, split: Split | PictureSplit, plan: Plan, budget: Budget, seed: int) -> Candidate:
     """Fit the frame of a kind, and make its trainer."""
-    frame, data = split.fit_frame(kind, plan.options.batch_size, seed)
+    frame, data = split.fit_frame(preprocess, plan.options.batch_size, seed)
 
     def score(flow: Transformed | Density, num: int) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
         density = with_divergence(framed(flow, frame), plan.validation_divergence)
@@ -111,7 +111,7 @@ def prepare(kind: str, split: Split | PictureSplit, plan: Plan, budget: Budget, 
         timed = partial(score, trainer.best_flow())
         found = validated_in_time(timed, min(num, plan.fewest_validated), num, budget.deadline)
         num, trainer.least_validate_seconds = found
-    return Candidate(kind, frame, trainer)
+    return Candidate(preprocess, frame, trainer)
 
 
 def validated_in_time(score: Callable[[int], Any], few: int, most: int, deadline: float) -> tuple[int, float]:
@@ -136,14 +136,14 @@ class Race:
 
     Parameters
     ----------
-    kinds
+    names
         Names, the simplest first.
     prepare
         Function of a kind that returns its candidate, not trained yet.
     """
 
-    def __init__(self, kinds: list[str], prepare: Callable[[str], Candidate]):
-        self.kinds, self.prepare = kinds, prepare
+    def __init__(self, names: list[str], prepare: Callable[[str], Candidate]):
+        self.names, self.prepare = names, prepare
         self.candidates: dict[str, Candidate] = {}
         self.goal, self.finalists, self.winner = None, [], None
         self.saved: dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]] = {}
@@ -153,40 +153,42 @@ class Race:
         """Return the winner."""
         if self.winner is None:
             self._run_legs()
-            self.winner = self.best().kind
+            self.winner = self.best().preprocess
         return self._prepared(self.winner)
 
     def _run_legs(self) -> None:
-        first = self._prepared(self.kinds[0]).trainer
-        if len(self.kinds) == 1 or first.budget.is_over():
+        first = self._prepared(self.names[0]).trainer
+        if len(self.names) == 1 or first.budget.is_over():
             return
         if self.goal is None:
-            self.goal = leg_goal(first, len(self.kinds))
+            self.goal = leg_goal(first, len(self.names))
         run_leg(first, self.goal)
-        for kind in self.kinds[1:]:
+        for name in self.names[1:]:
             if first.budget.is_over():
                 return
-            run_leg(self._prepared(kind).trainer, self.goal, pace=first)
-        self.finalists = self.finalists or [candidate.kind for candidate in finalists([*self.candidates.values()])]
+            run_leg(self._prepared(name).trainer, self.goal, pace=first)
+        self.finalists = self.finalists or [
+            candidate.preprocess for candidate in finalists([*self.candidates.values()])
+        ]
         if len(self.finalists) > 1 and not first.budget.is_over():
-            ahead, behind = (self.candidates[kind].trainer for kind in self.finalists)
+            ahead, behind = (self.candidates[name].trainer for name in self.finalists)
             run_leg(ahead, _FINAL_LENGTH * self.goal)
             run_leg(behind, _FINAL_LENGTH * self.goal, pace=ahead)
 
-    def _prepared(self, kind: str) -> Candidate:
-        if kind not in self.candidates:
-            candidate = self.candidates[kind] = self.prepare(kind)
+    def _prepared(self, name: str) -> Candidate:
+        if name not in self.candidates:
+            candidate = self.candidates[name] = self.prepare(name)
             candidate.trainer.keep = self.keep
-            if kind in self.saved:
-                candidate.trainer.restore(*self.saved[kind])
+            if name in self.saved:
+                candidate.trainer.restore(*self.saved[name])
             else:
                 candidate.trainer.validate()
-        return self.candidates[kind]
+        return self.candidates[name]
 
     def best(self) -> Candidate:
         """Return the best candidate so far."""
-        able = self.finalists or [kind for kind, one in self.candidates.items() if one.trainer.best_rows.size]
-        best, *others = (self.candidates[kind] for kind in ([self.winner] if self.winner else able))
+        able = self.finalists or [name for name, one in self.candidates.items() if one.trainer.best_rows.size]
+        best, *others = (self.candidates[name] for name in ([self.winner] if self.winner else able))
         for candidate in others:
             if clearly_better(candidate.trainer.best_rows, best.trainer.best_rows, _RACE_STD_ERRORS):
                 best = candidate
@@ -205,23 +207,23 @@ class Race:
 
     def arrays(self) -> PyTree:
         """Return the arrays that it needs to go on: of all kinds, or of the one that has won."""
-        return {kind: candidate.trainer.arrays() for kind, candidate in self._going_on()}
+        return {name: candidate.trainer.arrays() for name, candidate in self._going_on()}
 
     def facts(self) -> dict[str, Any]:
         """Return what else it needs to go on, in JSON's types."""
-        trainers = {kind: candidate.trainer.facts() for kind, candidate in self._going_on()}
+        trainers = {name: candidate.trainer.facts() for name, candidate in self._going_on()}
         return {"goal": self.goal, "finalists": self.finalists, "winner": self.winner, "trainers": trainers}
 
     def _going_on(self) -> list[tuple[str, Candidate]]:
-        return [(kind, candidate) for kind, candidate in self.candidates.items() if self.winner in (None, kind)]
+        return [(name, candidate) for name, candidate in self.candidates.items() if self.winner in (None, name)]
 
     def restore(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Take up what `arrays`, by the names that `checkpoint.named_arrays` gives them, and `facts` returned."""
         self.goal, self.finalists, self.winner = facts["goal"], facts["finalists"], facts["winner"]
-        for kind, own in facts["trainers"].items():
-            start = f"{kind}."
+        for name, own in facts["trainers"].items():
+            start = f"{name}."
             named = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
-            self.saved[kind] = (named, own)
+            self.saved[name] = (named, own)
 
 
 def finalists(candidates: list[Candidate]) -> list[Candidate]:
