@@ -57,7 +57,7 @@ def measure(name: str, shape: tuple[int, ...], epoch: int, **params) -> dict:
     pixels = np.random.default_rng(0).integers(0, 256, (NUM_PICTURES, *shape), dtype=np.uint8)
     settings = resolve(ImageDensity(**params), (NUM_PICTURES, *shape))
     options, objective = settings.options, settings.objective
-    frame = fit_pictures(settings.kinds[0], pixels, np.ones(len(pixels)), 256, UniformDequantization())
+    frame = fit_pictures(settings.preprocess[0], pixels, np.ones(len(pixels)), 256, UniformDequantization())
     state, static = init_state(FramedFlow(settings.flow, frame), np.asarray(0, np.int32), options)
     data = TrainingData.pad(pixels, np.ones(len(pixels)))
     batch = Batch(jnp.asarray(pixels[: options.batch_size]))

@@ -76,7 +76,7 @@ def test_steps_are_fitted_under_the_conditions_that_occur():
     flow = Transformed(Normal.standard((2,)), CNF(Scaled((2,)), integrator=Integrator.adaptive(1e-6, 1e-6)))
     rng = np.random.default_rng(0)
     condition, given = rng.uniform(-1, 1, size=(300, 1)), rng.uniform(-1, 1, size=(400, 1))
-    density = by_steps(flow, fit_steps(flow, ERROR, condition))
+    density = by_steps(flow, fit_steps(flow, ERROR, condition=condition))
     rows = rng.normal(size=(400, 2)) * np.exp(given)
     expected = stats.norm.logpdf(rows, 0, np.exp(given)).sum(1)
     got, info = evaluation.score(density, rows, given)
@@ -89,6 +89,17 @@ def test_steps_are_fitted_under_the_conditions_that_occur():
     assert found.num_failed == 0 and found.mean_shift < 1.5 * ERROR
     with pytest.raises(ValueError, match="Expected conditions of shape .* got None; try"):
         fit_steps(flow, ERROR)
+    with pytest.raises(ValueError, match="Expected a condition or more, got none"):
+        fit_steps(flow, ERROR, condition=condition[:0])
+
+
+def test_what_is_unlikely_under_its_condition_is_solved_as_the_flow_says():
+    """Under narrow conditions all log-densities are high: the rows far out there are doubtful all the same."""
+    flow = Transformed(Normal.standard((2,)), CNF(Scaled((2,)), integrator=Integrator.adaptive(1e-6, 1e-6)))
+    steps = fit_steps(flow, ERROR, condition=np.repeat([[-3.0], [1.0]], 200, axis=0))
+    far = np.array([[6.0, 0.0], [0.0, 6.0]]) * np.exp(-3.0)
+    _, info = evaluation.score(by_steps(flow, steps), far, [-3.0])
+    assert info.num_evaluations.min() > len(steps.score.solver.log_det_weights)
 
 
 def test_a_linear_flow_has_the_density_of_its_gaussian():

@@ -209,6 +209,17 @@ def test_evaluate_prints_the_flow_beside_the_baselines(folder):
     assert abs(figures["flow"][0] - figures["Gaussian"][0]) < 0.2
 
 
+def test_evaluate_of_columns_without_names(folder, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(200, 2))
+    np.save(tmp_path / "rows.npy", rows)
+    run("fit", tmp_path / "rows.npy", "-o", tmp_path / "m.safetensors", "-q", "--set", "max_iter=3", "--set", "width=4")
+    for more in ([], ["--train", tmp_path / "rows.npy"]):
+        lines = run("evaluate", tmp_path / "m.safetensors", tmp_path / "rows.npy", *more).stdout.splitlines()
+        assert [line.split()[0] for line in lines] == ["density", "flow", "Gaussian", "Gaussian", "kernel"]
+    said = run("evaluate", tmp_path / "m.safetensors", tmp_path / "rows.npy", "--exact", "3", code=2).stderr
+    assert "Expected no --exact" in " ".join(said.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("kind", ["density", "corner", "trajectories", "training"])
 def test_plots_are_written(folder, tmp_path, kind):
     path = tmp_path / f"{kind}.png"

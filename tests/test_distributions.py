@@ -1,5 +1,7 @@
 """Distributions: densities that integrate to one, samples that follow them, rows that do not mind their mates."""
 
+import dataclasses
+
 import diffrax
 import equinox as eqx
 import jax
@@ -10,10 +12,10 @@ from scipy import stats
 
 from checks import ShiftField, check_condition, check_mass, random_cnf, scaled_flow
 from liouville._types import parameters
-from liouville.bijections import CNF, Chain, Standardize, Whiten
+from liouville.bijections import CNF, Chain, Invert, Standardize, Whiten
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
-from liouville.vector_fields import MLP
+from liouville.vector_fields import MLP, Preconditioned
 
 
 @eqx.filter_jit
@@ -164,3 +166,15 @@ def test_parts_that_do_not_fit_are_refused_where_they_are_put_together():
     conditional = Transformed(Normal.standard((2,)), CNF(fields[0]))
     with pytest.raises(ValueError, match="Expected conditions of one shape"):
         Transformed(conditional, CNF(fields[1]))
+
+
+def test_a_part_of_a_wrapper_can_be_replaced():
+    """By `dataclasses.replace`, too: shapes are what the new part says."""
+    inner = MLP((2,), width=4, depth=0, key=jax.random.key(0))
+    flow = Transformed(Normal.standard((2,)), Chain([CNF(inner), Invert(CNF(inner))]))
+    wider = CNF(MLP((3,), width=4, depth=0, key=jax.random.key(0)))
+    assert dataclasses.replace(CNF(inner), vector_field=wider.vector_field).shape == (3,)
+    assert dataclasses.replace(flow, base=Normal.standard((3,)), bijection=Chain([wider])).shape == (3,)
+    assert dataclasses.replace(flow.bijection, links=(wider,)).shape == (3,)
+    assert dataclasses.replace(flow.bijection.links[1], bijection=wider).shape == (3,)
+    assert dataclasses.replace(Preconditioned(inner), rest=wider.vector_field).shape == (3,)

@@ -230,6 +230,7 @@ def test_each_row_has_its_condition_whatever_the_chunks():
     np.testing.assert_allclose(evaluation.paths(flow, rows, 3, condition)[0], z, atol=1e-5)
     costs = evaluation.path_costs(flow, rows, (KineticEnergy(),), condition)["kinetic_energy"]
     np.testing.assert_allclose(costs, 0.5 * condition[:, 0] ** 2, atol=1e-5)
+    assert evaluation.path_costs(flow, rows, (), condition) == {}
     drawn = evaluation.sample(flow, num, condition, seed=0)[0]
     np.testing.assert_allclose(drawn - condition, evaluation.sample(flow, num, [0.0], seed=0)[0], atol=1e-5)
     with pytest.raises(ValueError, match=rf"Expected conditions for {num} rows, got shape \(3, 1\); try"):

@@ -341,6 +341,11 @@ def test_the_command_line_goes_from_a_folder_to_samples(tmp_path):
     lines = run(app, ["evaluate", str(model), str(tmp_path), "--exact", "4"]).stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["measured", "1", "exact", "probes", "mid-points"]
     assert "ImageDensity" in run(app, ["info", str(model)]).stdout
+    for wrong in (["evaluate", str(model), str(tmp_path), "--train", str(tmp_path)], ["sample", str(model)]):
+        assert run(app, wrong).exit_code == 2
+    assert run(app, ["score", str(model), str(tmp_path), "--columns", "a"]).exit_code == 2
+    unread = run(app, ["score", str(model), "-"])
+    assert unread.exit_code == 1 and "Expected a file or a folder of pictures" in unread.output
     assert run(app, ["plot", str(model), "--kind", "training", "-o", str(tmp_path / "t.svg")]).exit_code == 0
     assert run(app, ["plot", str(model), "-o", str(tmp_path / "t.svg")]).exit_code == 2
 

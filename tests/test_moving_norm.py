@@ -10,10 +10,11 @@ from checks import check_log_det, random_cnf
 from liouville import evaluation
 from liouville._types import partition
 from liouville.bijections import Chain
+from liouville.density import Density
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
-from liouville.objectives import Batch, MaximumLikelihood
-from liouville.papers import MovingAverages, MovingNorm
+from liouville.objectives import Batch, Encoded, MaximumLikelihood, MixedPrecision, TrainedWith, WeightedSum
+from liouville.papers import MovingAverages, MovingNorm, RandomEndTime
 from liouville.training import Budget, Options, Trainer, TrainingData
 
 LOC, SCALE = np.array([1.0, -2.0]), np.array([0.4, 2.0])
@@ -108,7 +109,7 @@ def test_weights_do_not_feel_the_statistics():
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
     assert not found[1].mean.any() and not found[1].variance.any()
-    norm, x = objective.after_step(flow, batch, key=jax.random.key(0)).bijection.links[1], np.asarray(batch.x)
+    norm, x = objective.after_step(flow, flow, batch, key=jax.random.key(0)).bijection.links[1], np.asarray(batch.x)
     np.testing.assert_allclose(norm.mean, (MEAN + x.mean(0)) / 2, rtol=1e-5)
     np.testing.assert_allclose(norm.variance, (VARIANCE + np.mean((x - MEAN) ** 2, axis=0)) / 2, rtol=1e-4)
 
@@ -116,7 +117,26 @@ def test_weights_do_not_feel_the_statistics():
 def test_what_was_not_solved_leaves_statistics_as_they_are_and_others_are_refused():
     flow, key = Transformed(Normal.standard((2,)), Chain([some_norm()])), jax.random.key(0)
     objective, batch = MovingAverages(MaximumLikelihood()), Batch(jnp.full((4, 2), jnp.nan))
-    assert eqx.tree_equal(objective.after_step(flow, batch, key=key), flow)
+    assert eqx.tree_equal(objective.after_step(flow, flow, batch, key=key), flow)
     inside = Transformed(Normal.standard((2,)), Chain([Chain([some_norm()])]))
     with pytest.raises(TypeError, match=r"got 1 of them and links \['Chain'\]; try"):
-        objective.after_step(inside, batch, key=key)
+        objective.after_step(inside, inside, batch, key=key)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda inner: WeightedSum([(1.0, MaximumLikelihood()), (0.5, inner)]),
+        lambda inner: TrainedWith(inner, integrator=Integrator.constant(2)),
+        lambda inner: RandomEndTime(MixedPrecision(inner)),
+        Encoded,
+    ],
+)
+def test_statistics_move_inside_other_objectives_and_know_no_weight_decay(wrapped):
+    flow, rows = Transformed(Normal.standard((2,)), Chain([some_norm()])), jnp.ones((8, 2))
+    decayed = eqx.tree_at(lambda f: f.bijection.links[0].mean, flow, jnp.zeros(2))
+    objective = wrapped(MovingAverages(MaximumLikelihood()))
+    before, after = (Density.of(f) if wrapped is Encoded else f for f in (flow, decayed))
+    moved = objective.after_step(before, after, Batch(rows), key=jax.random.key(0))
+    norm = (moved.core if wrapped is Encoded else moved).bijection.links[0]
+    np.testing.assert_allclose(norm.mean, 0.9 * MEAN + 0.1, rtol=1e-5)

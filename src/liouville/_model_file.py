@@ -94,7 +94,8 @@ def spec_facts(flow: FlowSpec, noise: NoiseSpec | None, levels: int | None) -> d
 
 def built_by(chosen: dict[str, Any]) -> Density:
     """Return the density that facts describe, but for its arrays."""
-    flow = FlowSpec(**{field.name: chosen[field.name] for field in dataclasses.fields(FlowSpec)})
+    # What a file does not say was not known when it was written: it is what it was then.
+    flow = FlowSpec(**{f.name: chosen[f.name] for f in dataclasses.fields(FlowSpec) if f.name in chosen})
     noise = None if chosen["noise"] is None else NoiseSpec(flow.shape, **chosen["noise"])
     frame = any_frame(chosen["preprocess"], flow.shape, chosen["levels"])
     built = eqx.filter_eval_shape(FramedFlow(flow, frame, noise), jax.random.key(0))

@@ -86,7 +86,7 @@ class Bespoke(diffrax.AbstractSolver):
         return terms.vf(t0, y0, args)
 
 
-def fit_steps(flow: Transformed, error: float, condition=None, *, seed: int = 0) -> FittedSteps:
+def fit_steps(flow: Transformed, error: float, seed: int = 0, condition=None) -> FittedSteps:
     """Return the fewest steps whose mean error on the flow's own points is at most `error`.
 
     It is a function of the flow alone: no data are asked for but what it is conditioned on.
@@ -97,11 +97,11 @@ def fit_steps(flow: Transformed, error: float, condition=None, *, seed: int = 0)
         A base and a `CNF` with an exact divergence and adaptive steps: its own tolerance must be well below `error`.
     error
         Largest mean error: of the log-density in nats, and of a drawn coordinate in the units of the base.
+    seed
+        Seed of the points, and of their conditions.
     condition
         What the flow is conditioned on, of shape ``(n, *cond_shape)``, as often as it occurs: each of the points is
         drawn under one of them. None where the flow takes none.
-    seed
-        Seed of the points, and of their conditions.
 
     Raises
     ------
@@ -122,11 +122,13 @@ def fit_steps(flow: Transformed, error: float, condition=None, *, seed: int = 0)
     cnf = cnf_of(flow)
     paths = _record(flow, condition, seed)
     log_prob = paths.base_log_prob - paths.log_det
-    least_score, least_sample = (float(np.quantile(p, _UNTRUSTED)) for p in (log_prob, paths.base_log_prob))
+    # Under some conditions all log-densities are higher than under others: there the base says what is likely.
+    likelihood = log_prob if condition is None else paths.base_log_prob
+    least_score, least_sample = (float(np.quantile(p, _UNTRUSTED)) for p in (likelihood, paths.base_log_prob))
     points = paths.points(np.array([cnf.t1]))[:, 0]
 
     def log_prob_errors(end: np.ndarray, log_det: np.ndarray) -> np.ndarray:
-        return np.abs(_log_prob(flow, end, paths.condition) + log_det - log_prob)[_tested(log_prob >= least_score)]
+        return np.abs(_log_prob(flow, end, paths.condition) + log_det - log_prob)[_tested(likelihood >= least_score)]
 
     def point_errors(end: np.ndarray, log_det: np.ndarray) -> np.ndarray:
         return np.abs(end - points)[_tested(paths.base_log_prob >= least_sample)]
@@ -184,6 +186,8 @@ def _record(flow: Transformed, condition, seed: int) -> _Paths:
     flow.check_condition(condition)
     if condition is not None:
         condition = np.asarray(condition, jnp.result_type(float)).reshape(-1, *cast(tuple, flow.cond_shape))
+        if not len(condition):
+            raise ValueError("Expected a condition or more, got none; try those of the rows that were trained on.")
         condition = condition[np.random.default_rng(seed).integers(len(condition), size=num)]
     tight = map_integrators(lambda integrator: integrator.with_tolerance(0.1), cnf)
     of_base = flow.base_condition(condition)

@@ -23,7 +23,8 @@ class FittedSteps(eqx.Module):
     sample_error
         Mean absolute error of a drawn point's coordinates, in the units of the base.
     least_score, least_sample
-        Where the flow's log-density, or the base's, is lower than this, points are to be solved by adaptive steps.
+        Where the flow's log-density, under conditions the base's, or for draws the base's, is lower than this, points
+        are to be solved by adaptive steps.
     """
 
     score: Integrator

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ._types import Condition, FixedMixin, Key, Point, Scalar, constant
 from .bijections import CNF, AbstractBijection, Invert, Moved, common_cond_shape
+from .integrate import SolveInfo
 
 
 class AbstractDistribution(eqx.Module):
@@ -215,8 +216,8 @@ class Transformed(AbstractDistribution):
     -1.6121
     """
 
-    shape: tuple[int, ...] = eqx.field(static=True)
-    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True, init=False)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True, init=False)
     base: AbstractDistribution
     bijection: AbstractBijection
 
@@ -236,6 +237,13 @@ class Transformed(AbstractDistribution):
     def _log_prob_and_report(self, x: Point, condition: Condition, key: Key | None) -> tuple[Scalar, Moved]:
         moved = self.bijection.to_base(x, condition, key=key)
         return self.base._log_prob(moved.x, self.base_condition(condition), None) + cast(Scalar, moved.log_det), moved
+
+    def _sample_and_report(self, key: Key, condition: Condition) -> tuple[Point, SolveInfo, Scalar]:
+        """Draw a point; return it, how it was solved, and the log-density of the point of the base."""
+        of_base = self.base_condition(condition)
+        z = self.base._sample(key, of_base)
+        moved = self.bijection.to_data(z, condition, density=False)
+        return moved.x, moved.info, self.base._log_prob(z, of_base, None)
 
     def _sample(self, key: Key, condition: Condition) -> Point:
         base_key, key = jax.random.split(key)

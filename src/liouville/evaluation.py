@@ -101,21 +101,22 @@ def products_at_a_time(flow: Flow) -> int:
 @eqx.filter_jit
 def _score_chunk(core: Transformed, rows: Float[AnyArray, "chunk *shape"], condition, index: Index, seed):
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
-    log_prob, report = jax.vmap(lambda x, c, key: core._log_prob_and_report(x, c, key))(rows, condition, keys)
-    return log_prob, jnp.sqrt(report.variance), report.info
+
+    def one(x, condition, key):
+        log_prob, report = core._log_prob_and_report(x, condition, key)
+        # Under some conditions all log-densities are higher than under others: there the base says what is likely.
+        is_alone = core.cond_shape is None
+        likelihood = log_prob if is_alone else core.base._log_prob(report.x, core.base_condition(condition), None)
+        return log_prob, likelihood, jnp.sqrt(report.variance), report.info
+
+    return jax.vmap(one)(rows, condition, keys)
 
 
 @eqx.filter_jit
 def _sample_chunk(core: Transformed, condition, index: Index, seed):
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(index)
 
-    def draw(key, condition):
-        of_base = core.base_condition(condition)
-        z = core.base._sample(key, of_base)
-        moved = core.bijection.to_data(z, condition, density=False)
-        return moved.x, moved.info, core.base._log_prob(z, of_base, None)
-
-    return jax.vmap(draw)(keys, condition)
+    return jax.vmap(core._sample_and_report)(keys, condition)
 
 
 @eqx.filter_jit
@@ -124,15 +125,26 @@ def _map_chunk(fn: Callable, part, rows: Float[AnyArray, "chunk *shape"], condit
 
 
 def _in_core(
-    fn: Callable, part, rows: Rows, condition: np.ndarray | None, *args, frame: Frame | None = None, products: int = 1
+    fn: Callable,
+    part,
+    rows: Rows,
+    condition: np.ndarray | None,
+    *args,
+    frame: Frame | None = None,
+    finish: Callable = lambda found, points: found,
+    products: int = 1,
 ) -> np.ndarray:
-    """Return ``fn(part, x, condition, *args)`` of each row, which the frame takes to the core's coordinates."""
+    """Return ``fn(part, x, condition, *args)`` of each row, which the frame takes to the core's coordinates.
+
+    ``finish(found, points)`` is called on the host with a chunk of what was found, in float64.
+    """
 
     def one_chunk(chunk: Rows, index: np.ndarray):
         points = chunk if frame is None else _encoded(frame, chunk, index)[0]
-        return (_map_chunk(fn, part, on_device(points), _of_chunk(condition, index), *args),)
+        found = _map_chunk(fn, part, on_device(points), _of_chunk(condition, index), *args)
+        return (finish(np.asarray(found, np.float64), points),)
 
-    return in_chunks(one_chunk, rows, chunk_rows(rows.shape[1:], products))[0].astype(np.float64)
+    return in_chunks(one_chunk, rows, chunk_rows(rows.shape[1:], products))[0]
 
 
 def _of_chunk(condition: np.ndarray | None, index: np.ndarray) -> np.ndarray | None:
@@ -220,9 +232,9 @@ def _score_alike(
     def one_chunk(chunk: Rows, index: np.ndarray):
         number = index if numbers is None else numbers[np.minimum(index, len(numbers) - 1)].astype(np.uint32)
         points, log_det = _encoded(frame, chunk, number, seeds)
-        log_prob, std_error, info = _score_chunk(core, on_device(points), _of_chunk(condition, index), number, seed)
-        log_prob = np.asarray(log_prob, np.float64)
-        return log_prob + log_det, log_prob, *_fields(info), std_error
+        found = _score_chunk(core, on_device(points), _of_chunk(condition, index), number, seed)
+        log_prob, likelihood, std_error, info = found
+        return np.asarray(log_prob, np.float64) + log_det, np.asarray(likelihood, np.float64), *_fields(info), std_error
 
     return _Found(*in_chunks(one_chunk, rows, chunk_rows(density.shape, products_at_a_time(core))))
 
@@ -296,13 +308,13 @@ def path_costs(
     cnf = CNF(cnf.vector_field, cnf.divergence, cnf.integrator, regularizers, cnf.t0, cnf.t1)
     core, condition = in_default_precision(Transformed(core.base, cnf)), _checked(flow, condition, len(rows))
     found = _in_core(_penalties, core, rows, condition, frame=frame, products=products_at_a_time(core))
-    names = sorted((regularizer.name, regularizer.weight) for regularizer in regularizers)
-    return {name: found[:, i] / weight for i, (name, weight) in enumerate(names)}
+    weights = {regularizer.name: regularizer.weight for regularizer in regularizers}
+    return {name: found[:, i] / weights[name] for i, name in enumerate(sorted(weights))}
 
 
 def _penalties(core: Transformed, x, condition):
     penalties = core._log_prob_and_report(x, condition, None)[1].penalties
-    return jnp.stack([penalties[name] for name in sorted(penalties)])
+    return jnp.asarray([penalties[name] for name in sorted(penalties)])
 
 
 def certify(flow: Flow, tight: Flow, rows: Rows, condition=None, *, seed: int = 0) -> Certificate:
@@ -350,7 +362,8 @@ def to_base(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
 def from_base(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     """Map rows of the base's coordinates to the data's: the inverse of `to_base`."""
     (core, frame), condition = _forward(flow), _checked(flow, condition, len(rows))
-    return frame.decode(_in_core(_transform, core.bijection, rows, condition))
+    decode = lambda found, points: frame.decode(found)
+    return _in_core(_transform, core.bijection, rows, condition, finish=decode)
 
 
 def paths(flow: Flow, rows: Rows, num_times: int, condition=None) -> np.ndarray:
@@ -358,7 +371,8 @@ def paths(flow: Flow, rows: Rows, num_times: int, condition=None) -> np.ndarray:
     (core, frame), condition = _forward(flow), _checked(flow, condition, len(rows))
     cnf = cnf_of(core)
     times = np.linspace(cnf.t1, cnf.t0, num_times).astype(float_dtype())
-    return np.moveaxis(frame.decode(_in_core(_path, cnf, rows, condition, times, frame=frame)), 1, 0)[::-1]
+    decode = lambda found, points: frame.decode(found)
+    return np.moveaxis(_in_core(_path, cnf, rows, condition, times, frame=frame, finish=decode), 1, 0)[::-1]
 
 
 def _path(cnf: CNF, x, condition, times):
@@ -373,11 +387,13 @@ def velocity(flow: Flow, rows: Rows, time: float, condition=None) -> np.ndarray:
             "Expected a density of numbers, got one of whole numbers, which have no velocity; try its core."
         )
     cnf, condition = cnf_of(core), _checked(flow, condition, len(rows))
-    x, _ = frame.encode(rows)
-    v = _in_core(_velocity, cnf, x, condition, np.asarray(time, float_dtype()))
-    # The closed forms' change along the velocity, by the difference of two steps so small that they are straight.
-    step = 1e-4 / np.maximum(1.0, np.linalg.norm(v, axis=1, keepdims=True))
-    return (frame.decode(x + step * v) - frame.decode(x - step * v)) / (2 * step)
+
+    def in_units(v: np.ndarray, x: np.ndarray) -> np.ndarray:
+        # The closed forms' change along the velocity, by the difference of two steps so small that they are straight.
+        step = 1e-4 / np.maximum(1.0, np.linalg.norm(v, axis=1, keepdims=True))
+        return (frame.decode(x + step * v) - frame.decode(x - step * v)) / (2 * step)
+
+    return _in_core(_velocity, cnf, rows, condition, np.asarray(time, float_dtype()), frame=frame, finish=in_units)
 
 
 def _velocity(cnf: CNF, x, condition, time):

@@ -1,6 +1,7 @@
 """The friendly layer of pictures: their density as an estimator, in bits per dimension."""
 
 import math
+import os
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -275,11 +276,13 @@ class ImageDensity(AbstractFlowEstimator):
     _num_drawn = 64
 
     def _read(self, file) -> np.ndarray:
+        if not isinstance(file, str | os.PathLike):
+            raise DataError("Expected a file or a folder of pictures, got an open file; try its path.")
         return read_pictures(file).pixels
 
     def _check_output(self, file) -> None:
         if file is None:
-            raise ValueError("Expected a file for pictures, got standard output; try --output samples.png.")
+            raise ValueError("Expected a file for pictures, got none; try samples.png.")
         check_pictures_file(file)
 
     def _write(self, file, drawn: np.ndarray) -> None:

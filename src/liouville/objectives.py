@@ -1,6 +1,7 @@
 """Objectives: what training makes small."""
 
 import abc
+import dataclasses
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -41,9 +42,22 @@ class AbstractObjective(eqx.Module):
         of them that did not arrive; the others are penalties, as they count in the loss.
         """
 
-    def after_step(self, flow: Any, batch: Batch, *, key: Key) -> Any:
-        """Return the flow, after a step, with what no gradient moves, such as moving averages, moved: here nothing."""
+    def after_step(self, before: Any, flow: Any, batch: Batch, *, key: Key) -> Any:
+        """Return the flow with what no gradient moves, such as moving averages, moved on from before the step.
+
+        Here there is nothing. An objective that takes others asks them.
+        """
         return flow
+
+
+class AbstractObjectiveOf(AbstractObjective):
+    """An objective that is another one, on the flow or the data as it changes them."""
+
+    objective: eqx.AbstractVar[AbstractObjective]
+
+    def after_step(self, before: Any, flow: Any, batch: Batch, *, key: Key) -> Any:
+        """Return what the objective inside returns, of the flow as it is."""
+        return self.objective.after_step(before, flow, batch, key=key)
 
 
 class FlowMatching(AbstractObjective):
@@ -97,7 +111,8 @@ class FlowMatching(AbstractObjective):
                 f"Expected an Independent coupling with conditions, got {type(self.coupling).__name__}: pairs that are "
                 "chosen across conditions would teach each of them another base; try FlowMatching()."
             )
-        x0 = flow.base.sample(base_key, (batch.x.shape[0],))
+        of_base = flow.base_condition(condition)
+        x0 = flow.base.sample(base_key, (batch.x.shape[0],) if of_base is None else (), of_base)
         x0, x1 = self.coupling(x0, batch.x, key=pair_key)
         t = self.times(time_key, batch.x.shape[0])
         x, velocity = jax.vmap(self.path)(x0, x1, t)
@@ -177,8 +192,14 @@ class WeightedSum(AbstractObjective):
             watched |= {name: watched.get(name, 0.0) + value for name, value in aux.items()}
         return total, watched
 
+    def after_step(self, before: Any, flow: Any, batch: Batch, *, key: Key) -> Any:
+        """Return what the terms make of the flow, one after the other."""
+        for (_, objective), term_key in zip(self.terms, jax.random.split(key, len(self.terms)), strict=True):
+            flow = objective.after_step(before, flow, batch, key=term_key)
+        return flow
 
-class TrainedWith(AbstractObjective):
+
+class TrainedWith(AbstractObjectiveOf):
     """An objective on the flow with other parts than it is evaluated with.
 
     Train with a stochastic divergence, constant steps and penalties; the flow itself keeps an exact divergence and
@@ -217,7 +238,7 @@ class TrainedWith(AbstractObjective):
         return CNF(cnf.vector_field, divergence, integrator, self.regularizers, cnf.t0, cnf.t1)
 
 
-class MixedPrecision(AbstractObjective):
+class MixedPrecision(AbstractObjectiveOf):
     """An objective whose fields are computed in fewer bits (`liouville.vector_fields.LowPrecision`).
 
     Weights, points and log-determinants keep their precision, and so does the flow itself: it is validated and used
@@ -288,10 +309,22 @@ class Encoded(AbstractObjective):
     def __call__(self, flow: Density, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the objective's loss, and for a likelihood what noise and closed forms change of it."""
         noise_key, key = jax.random.split(key)
-        encode = lambda x, key: flow.frame.encode(x, flow.frame.draw(x, key))
-        points, change = jax.vmap(encode)(batch.x, jax.random.split(noise_key, len(batch.x)))
-        loss, watched = self.objective(flow.core, Batch(points, batch.condition), key=key)
+        encoded, change = self._encoded(flow, batch, noise_key)
+        loss, watched = self.objective(flow.core, encoded, key=key)
         return loss if isinstance(self.objective, FlowMatching) else loss - jnp.mean(change), watched
+
+    def after_step(self, before: Density, flow: Density, batch: Batch, *, key: Key) -> Density:
+        """Return the density with the core that the objective inside returns."""
+        noise_key, key = jax.random.split(key)
+        encoded, _ = self._encoded(flow, batch, noise_key)
+        core = self.objective.after_step(before.core, flow.core, encoded, key=key)
+        return dataclasses.replace(flow, core=core)
+
+    def _encoded(self, flow: Density, batch: Batch, key: Key) -> tuple[Batch, Array]:
+        """Return a batch in the core's coordinates, noise drawn, and the change of the log-density."""
+        encode = lambda x, key: flow.frame.encode(x, flow.frame.draw(x, key))
+        points, change = jax.vmap(encode)(batch.x, jax.random.split(key, len(batch.x)))
+        return Batch(points, batch.condition), change
 
 
 def sharing_steps(flow: Transformed) -> Transformed:

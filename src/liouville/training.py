@@ -26,7 +26,7 @@ from ._training_data import TrainingData as TrainingData
 from ._types import AnyArray, Key, Scalar, parameters, partition
 from .objectives import AbstractObjective, Batch
 from .regularizers import AbstractRegularizer
-from .sharding import in_parts, rows_mesh
+from .sharding import in_parts, rows_mesh, spread
 
 _SEGMENT_SECONDS = 0.5
 _FIRST_SEGMENT = 3
@@ -140,7 +140,8 @@ def make_step(static: PyTree, objective: AbstractObjective, options: Options, me
         done = state.step.astype(progress.dtype)
         rate = options.learning_rate * learning_rate_factor(done, progress)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-        params = parameters(objective.after_step(eqx.combine(params, static), batch, key=key))
+        before, after = eqx.combine(state.params, static), eqx.combine(params, static)
+        params = parameters(objective.after_step(before, after, spread(batch, mesh), key=key))
         share = 1 / (2 + options.average_horizon * done)
         average = jax.tree.map(lambda a, p: a + share * (p - a), state.average, params)
         keep = lambda new, old: jax.tree.map(partial(jnp.where, finite), new, old)

@@ -132,8 +132,8 @@ class Invert(AbstractBijection):
     [2.]
     """
 
-    shape: tuple[int, ...] = eqx.field(static=True)
-    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True, init=False)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True, init=False)
     bijection: AbstractBijection
 
     def __init__(self, bijection: AbstractBijection):
@@ -167,8 +167,8 @@ class Chain(AbstractBijection):
         Where there is no link, or the shapes of the links differ, or the shapes of their conditions.
     """
 
-    shape: tuple[int, ...] = eqx.field(static=True)
-    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True, init=False)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True, init=False)
     links: tuple[AbstractBijection, ...]
 
     def __init__(self, links):

@@ -51,8 +51,8 @@ class CNF(AbstractBijection):
     0.0
     """
 
-    shape: tuple[int, ...] = eqx.field(static=True)
-    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True, init=False)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True, init=False)
     vector_field: AbstractVectorField
     divergence: AbstractDivergence
     integrator: Integrator

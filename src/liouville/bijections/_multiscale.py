@@ -124,7 +124,7 @@ class Leading(AbstractBijection):
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
-    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True, init=False)
     bijection: AbstractBijection
 
     def __init__(self, bijection: AbstractBijection, shape: tuple[int, ...]):

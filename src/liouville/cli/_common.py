@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TypeVar
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
@@ -42,7 +42,6 @@ DropMissing = Annotated[
     bool, typer.Option("--drop-missing", help="Leave out rows of the table with a missing value, and say how many.")
 ]
 
-T = TypeVar("T")
 # What stands for standard input or output.
 STANDARD = Path("-")
 # Of what went wrong in many places, so many are named.
@@ -88,14 +87,17 @@ def load(path: Path) -> Any:
     return read_model([FlowDensity, ImageDensity], path)
 
 
-def called_with(function: Callable[..., T], options: dict[str, Any], *args: Any, **kwargs: Any) -> T:
-    """Call a function with those options that were given; one that it does not take is an error of usage."""
-    given = {name: value for name, value in options.items() if value}
+def taken_by(function: Callable, **options: tuple[str, Any]) -> dict[str, Any]:
+    """Return by name what was given of options; one that the function does not take is an error of usage.
+
+    Each is what it is called on the command line, and its value, None or False where it was not given.
+    """
+    given = {name: value for name, (_, value) in options.items() if value is not None and value is not False}
     known = inspect.signature(function).parameters
     for name in given:
         if name not in known:
-            raise typer.BadParameter(f"Expected no {name.replace('_', ' ')} for a model of this kind; try without.")
-    return function(*args, **given, **kwargs)
+            raise typer.BadParameter(f"Expected no {options[name][0]} for a model of this kind; try without.")
+    return given
 
 
 def table_file(path: Path) -> Path | BinaryIO:

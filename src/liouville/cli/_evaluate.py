@@ -2,11 +2,11 @@
 
 import inspect
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ._common import Columns, Data, DropMissing, Model, called_with, load, names_in, say, table_file
+from ._common import Columns, Data, DropMissing, Model, load, names_in, say, table_file, taken_by
 
 
 def run_evaluate(
@@ -33,15 +33,23 @@ def run_evaluate(
     """
     from ..data import as_fitted
 
-    estimator, chosen = load(model), {"columns": names_in(columns), "drop_missing": drop_missing}
-    rows = called_with(estimator._read, chosen, table_file(data))
-    asked: dict[str, Any] = {"num_draws": draws if draws > 1 else None, "num_exact": exact}
-    if train is not None or "train" in inspect.signature(estimator.evaluate).parameters:
+    estimator = load(model)
+    asked = taken_by(
+        estimator.evaluate,
+        train=("--train", train),
+        num_draws=("--draws", draws if draws > 1 else None),
+        num_exact=("--exact", exact or None),
+    )
+    chosen = taken_by(
+        estimator._read, columns=("--columns", names_in(columns)), drop_missing=("--drop-missing", drop_missing)
+    )
+    rows = estimator._read(table_file(data), **chosen)
+    if "train" in inspect.signature(estimator.evaluate).parameters:
         if train is None:
             fitted, rows = halves(rows, seed)
             names = f"a random half of {data}", "the others"
         else:
-            fitted, names = called_with(estimator._read, chosen, table_file(train)), (train, data)
+            fitted, names = estimator._read(table_file(train), **chosen), (train, data)
         say(f"baselines fitted on {names[0]} ({len(fitted)} rows); all scored on {names[1]} ({len(rows)} rows)")
         if len(fitted) <= rows.shape[1] or len(rows) < 2:
             raise ValueError(
@@ -49,7 +57,7 @@ def run_evaluate(
                 f"rows of {rows.shape[1]} columns; try more rows."
             )
         asked["train"] = as_fitted(estimator, fitted)
-    typer.echo(estimator._lines(called_with(estimator.evaluate, asked, as_fitted(estimator, rows), random_state=seed)))
+    typer.echo(estimator._lines(estimator.evaluate(as_fitted(estimator, rows), **asked, random_state=seed)))
 
 
 def halves(rows, seed: int) -> tuple:

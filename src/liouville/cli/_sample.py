@@ -23,5 +23,8 @@ def run_sample(
     """
     check_place(output, model)
     estimator = load(model)
-    estimator._check_output(output)
+    try:
+        estimator._check_output(output)
+    except ValueError as fault:
+        raise typer.BadParameter(str(fault)) from None
     estimator._write(output, estimator.sample(num or estimator._num_drawn, random_state=seed, error=error))

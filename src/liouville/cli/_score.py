@@ -9,12 +9,12 @@ from ._common import (
     Error,
     Model,
     Output,
-    called_with,
     check_place,
     load,
     names_in,
     say,
     table_file,
+    taken_by,
 )
 
 
@@ -36,7 +36,7 @@ def run_score(model: Model, data: Data, output: Output = None, error: Error = No
     with warnings.catch_warnings():
         # The estimator names the first failed row; here all are.
         warnings.simplefilter("ignore", RuntimeWarning)
-        rows = called_with(estimator._read, {"columns": names_in(columns)}, table_file(data))
+        rows = estimator._read(table_file(data), **taken_by(estimator._read, columns=("--columns", names_in(columns))))
         log_prob, info = estimator.score_samples(as_fitted(estimator, rows), error=error, return_info=True)
     write_table(output, log_prob[:, None], ["log_prob"])
     report_failures(np.flatnonzero(np.isnan(log_prob)), info.messages)

@@ -1,4 +1,4 @@
-"""Parts that papers added and that recipes and examples use: nothing that the library runs on imports them."""
+"""Parts that papers added and that recipes and examples use: the core imports none, and knows some by name."""
 
 from ._augmented import AugmentedBound as AugmentedBound
 from ._derivatives import DirectionalDerivative as DirectionalDerivative

@@ -19,8 +19,8 @@ from ..vector_fields import AbstractVectorField
 class _TangentField(AbstractVectorField):
     """The variational equation: a point (first row) and its tangent vectors (the others), side by side."""
 
-    shape: tuple[int, ...] = eqx.field(static=True)
-    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True, init=False)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True, init=False)
     vector_field: AbstractVectorField
     num_tangents: int = eqx.field(static=True)
 

@@ -56,13 +56,13 @@ class MovingNorm(AbstractBijection):
         mean, stretch = self._mean_and_log_stretch()
         return Moved(self.bias + jnp.exp(-stretch) * (x - mean), -jnp.sum(stretch))
 
-    def towards(self, rows: Float[Array, "rows *shape"], pace: float) -> "MovingNorm":
-        """Return the normalization with its statistics moved a share of the way to those of some rows."""
-        mean = self.mean + pace * (jnp.mean(rows, axis=0) - self.mean)
-        variance = self.variance + pace * (jnp.mean((rows - self.mean) ** 2, axis=0) - self.variance)
+    def towards(self, rows: Float[Array, "rows *shape"], pace: float, last: "MovingNorm") -> "MovingNorm":
+        """Return the normalization with another's statistics, moved a share of the way to those of some rows."""
+        mean = last.mean + pace * (jnp.mean(rows, axis=0) - last.mean)
+        variance = last.variance + pace * (jnp.mean((rows - last.mean) ** 2, axis=0) - last.variance)
         # What was not solved says nothing.
         keep = lambda new, old: jnp.where(jnp.isfinite(new), new, old)
-        moved = keep(mean, self.mean), keep(variance, self.variance)
+        moved = keep(mean, last.mean), keep(variance, last.variance)
         return eqx.tree_at(lambda n: (n.mean, n.variance), self, moved)
 
     def _mean_and_log_stretch(self) -> tuple[Point, Point]:
@@ -92,7 +92,7 @@ class MovingAverages(AbstractObjective):
     >>> from liouville.distributions import Normal
     >>> from liouville.objectives import MaximumLikelihood
     >>> flow, rows = Transformed(Normal.standard((1,)), Chain([MovingNorm((1,))])), jnp.full((8, 1), 5.0)
-    >>> moved = MovingAverages(MaximumLikelihood()).after_step(flow, Batch(rows), key=jax.random.key(0))
+    >>> moved = MovingAverages(MaximumLikelihood()).after_step(flow, flow, Batch(rows), key=jax.random.key(0))
     >>> print(moved.bijection.links[0].mean)
     [0.5]
     """
@@ -104,8 +104,11 @@ class MovingAverages(AbstractObjective):
         """Return what the objective returns."""
         return self.objective(flow, batch, key=key)
 
-    def after_step(self, flow: Transformed, batch: Batch, *, key: Key) -> Transformed:
-        """Return the flow with the statistics of each `MovingNorm` nearer to those of what comes to it of a batch."""
+    def after_step(self, before: Transformed, flow: Transformed, batch: Batch, *, key: Key) -> Transformed:
+        """Return the flow with the statistics of each `MovingNorm` nearer to those of what comes to it of a batch.
+
+        They go on from those of before: weight decay is none of theirs.
+        """
         links = list(flow.bijection.links) if isinstance(flow.bijection, Chain) else []
         is_norm = lambda node: isinstance(node, MovingNorm)
         num = sum(map(is_norm, jax.tree.leaves(flow, is_leaf=is_norm)))
@@ -117,7 +120,8 @@ class MovingAverages(AbstractObjective):
         points, condition = batch.x, batch.condition
         for i, link in reversed([*enumerate(links)]):
             if isinstance(link, MovingNorm):
-                link = links[i] = link.towards(points, self.pace)
+                last: MovingNorm = before.bijection.links[i]  # pyright: ignore[reportAttributeAccessIssue]
+                link = links[i] = link.towards(points, self.pace, last)
             # As in training by likelihood, the batch is one system.
             inverse = map_integrators(Integrator.sharing, link).inverse
             points = jax.vmap(inverse, (0, None if condition is None else 0))(points, condition)

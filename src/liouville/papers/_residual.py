@@ -17,7 +17,7 @@ from ..bijections import AbstractBijection, Moved, map_parts
 from ..distributions import Transformed
 from ..divergences import Hutchinson
 from ..integrate import SolveInfo
-from ..objectives import AbstractObjective, Batch
+from ..objectives import AbstractObjective, AbstractObjectiveOf, Batch
 from ._discrete import solver_info
 
 # The steepest slope of each activation that has one above 1.
@@ -279,7 +279,7 @@ def spectral_bound(weight: Float[Array, "out in"]) -> Scalar:
     return jnp.exp((log_factor + jnp.log(jnp.trace(gram))) / 2 ** (NUM_SQUARINGS + 1))
 
 
-class WithSeries(AbstractObjective):
+class WithSeries(AbstractObjectiveOf):
     """An objective on the flow whose residual blocks estimate their log-determinants by a series.
 
     Train with a random series; the flow itself keeps its own, None as a rule, by which it is evaluated exactly.

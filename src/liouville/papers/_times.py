@@ -9,10 +9,10 @@ from jaxtyping import Array
 
 from .._types import Key, Scalar
 from ..distributions import Transformed, cnf_of
-from ..objectives import AbstractObjective, Batch, costs, sharing_steps
+from ..objectives import AbstractObjective, AbstractObjectiveOf, Batch, costs, sharing_steps
 
 
-class RandomEndTime(AbstractObjective):
+class RandomEndTime(AbstractObjectiveOf):
     """An objective on the flow up to a random end time (Ghosh and others, STEER, 2020).
 
     The end time is drawn uniformly from ``(t1 - width, t1 + width)``, once per batch. A field that must arrive at any

@@ -36,8 +36,8 @@ class TrainedTime(AbstractVectorField):
     0.5
     """
 
-    shape: tuple[int, ...] = eqx.field(static=True)
-    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True, init=False)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True, init=False)
     field: AbstractVectorField
     log_end_time: Scalar
 

@@ -179,8 +179,8 @@ class BesidePicture(AbstractVectorField):
     (4, 4, 1)
     """
 
-    shape: tuple[int, ...] = eqx.field(static=True)
-    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True, init=False)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True, init=False)
     field: AbstractVectorField
 
     def __init__(self, field: AbstractVectorField):

@@ -30,8 +30,8 @@ class LowPrecision(AbstractVectorField):
     float32
     """
 
-    shape: tuple[int, ...] = eqx.field(static=True)
-    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True, init=False)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True, init=False)
     field: AbstractVectorField
     dtype: str = eqx.field(static=True)
 

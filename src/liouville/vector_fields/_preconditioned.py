@@ -29,8 +29,8 @@ class Preconditioned(AbstractVectorField):
     divergence estimates only the rest.
     """
 
-    shape: tuple[int, ...] = eqx.field(static=True)
-    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True, init=False)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True, init=False)
     rest: AbstractVectorField
 
     def __init__(self, rest: AbstractVectorField):
