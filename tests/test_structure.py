@@ -29,6 +29,7 @@ LAYERS = (
     ("density",),
     ("paths", "couplings"),
     ("objectives", "bespoke"),
+    ("mixed",),
     ("checkpoint", "sharding", "_training_data"),
     ("training", "evaluation"),
     ("papers",),
@@ -303,7 +304,7 @@ def test_there_are_three_errors():
 
 # What else is mapped is no batch of rows, but probes, draws, tangent vectors or columns of one point.
 OF_A_BATCH = {"objectives", "papers", "distributions", "evaluation", "bespoke"}
-OF_A_POINT = {"bijections", "density", "divergences", "integrate"}
+OF_A_POINT = {"bijections", "density", "divergences", "integrate", "mixed"}
 
 
 def test_a_batch_is_mapped_over_in_few_places():

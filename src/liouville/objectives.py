@@ -103,6 +103,10 @@ class FlowMatching(AbstractObjective):
 
     def __call__(self, flow: Transformed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
         """Return the mean squared error of the field, per dimension."""
+        return jnp.mean(self.errors(flow, batch, key=key) ** 2), {"evaluations": jnp.ones(())}
+
+    def errors(self, flow: Transformed, batch: Batch, *, key: Key) -> Float[Array, "batch *shape"]:
+        """Return the field less the velocity of the paths, at a point of each."""
         cnf = cnf_of(flow)
         base_key, pair_key, time_key = jax.random.split(key, 3)
         flow.check_condition(condition := batch.condition)
@@ -118,8 +122,7 @@ class FlowMatching(AbstractObjective):
         x, velocity = jax.vmap(self.path)(x0, x1, t)
         length = cnf.t1 - cnf.t0
         field = jax.vmap(cnf.vector_field, (0, 0, None if condition is None else 0))
-        error = length * field(cnf.t0 + length * t, x, condition) - velocity
-        return jnp.mean(error**2), {"evaluations": jnp.ones(())}
+        return length * field(cnf.t0 + length * t, x, condition) - velocity
 
     def times(self, key: Key, num: int) -> Float[Array, " num"]:
         """Draw stratified times in (0, 1), skewed towards 1."""

@@ -31,7 +31,7 @@ def draw_uniform(key: Key, size: int, fan_in: int) -> Float[Array, " size"]:
     What a net of many layers takes to build is the compilation of its draws: one per layer, and of one axis, takes a
     third to a fifth of the time of others.
     """
-    bound = 1 / math.sqrt(fan_in)
+    bound = 1 / math.sqrt(max(fan_in, 1))
     return jax.random.uniform(key, (size,), minval=-bound, maxval=bound)
 
 
@@ -89,6 +89,33 @@ class Perceptron(eqx.Module):
         for layer in self.layers[:-1]:
             signal = activate(self.activation, layer(signal))
         return self.layers[-1](signal)
+
+
+class RowFeatures(eqx.Module):
+    """Hidden units of a row's codes and numbers: an embedding of each code, and a linear map of the numbers, added up.
+
+    It is a linear layer of the codes one-hot and of the numbers, which takes no product of the zeros.
+    """
+
+    levels: tuple[int, ...] = eqx.field(static=True)
+    table: Float[Array, "levels width"]
+    linear: eqx.nn.Linear
+
+    def __init__(self, levels: list[int], numbers: int, width: int, *, key: Key):
+        table_key, key = jax.random.split(key)
+        self.levels = tuple(levels)
+        scale = 1 / math.sqrt(max(len(levels), 1))
+        self.table = scale * jax.random.normal(table_key, (sum(levels), width))
+        self.linear = linear(numbers, width, key=key)
+
+    def of_codes(self, codes: Float[Array, " columns"]) -> Float[Array, "columns width"]:
+        """Return the embedding of each code; one that is none of the levels has that of the nearest."""
+        sizes = np.asarray(self.levels, int)
+        index = jnp.clip(codes.astype(int), 0, sizes - 1)
+        return self.table[index + np.cumsum(sizes) - sizes]
+
+    def __call__(self, codes: Float[Array, " columns"], numbers: Float[Array, " n"]) -> Float[Array, " width"]:
+        return jax.nn.silu(jnp.sum(self.of_codes(codes), axis=0) + self.linear(numbers))
 
 
 class ExpandedLinear(eqx.Module):

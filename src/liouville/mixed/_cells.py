@@ -1,0 +1,175 @@
+"""Whole numbers: the mass that a flow of one dimension has on a cell."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._types import Condition, FixedMixin, Key, Point, Scalar, constant
+from ..bijections import CNF
+from ..distributions import AbstractDistribution, Normal, Transformed
+from ..integrate import Integrator, SolveInfo, integrate_flow
+from ..vector_fields import MLP, AbstractVectorField, Perceptron, Preconditioned
+
+# Cells that are narrower than this, in standard deviations, are taken as wide: of less, rounding would be seen.
+_NARROWEST = 2e-2
+
+
+class _Grid(FixedMixin, eqx.Module):
+    """Where the columns' numbers lie: their mean and standard deviation, and the lowest that there is, or -inf."""
+
+    loc: np.ndarray
+    scale: np.ndarray
+    lowest: np.ndarray
+
+
+class _SideBySide(AbstractVectorField):
+    """Points of one dimension, each under a condition of its own, moved in one solve: in the same steps."""
+
+    shape: tuple[int, ...] = eqx.field(static=True, init=False)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True, init=False)
+    field: AbstractVectorField
+
+    def __init__(self, field: AbstractVectorField, num: int):
+        self.field, self.shape, self.cond_shape = field, (num,), (num, *(field.cond_shape or ()))
+
+    def __call__(self, t, x: Point, condition: Condition = None) -> Point:
+        return jax.vmap(lambda x, c: self.field(t, x[None], c)[0])(x, condition)
+
+
+class Cells(AbstractDistribution):
+    """Whole numbers: ``P(n) = Phi(z(n + 1/2)) - Phi(z(n - 1/2))``, column by column, each given those before it.
+
+    `z` is the flow of one dimension from data to base under the condition: it is increasing, so the mass of a cell is
+    the difference of two normal distribution functions, exact up to the solver's tolerance, whatever happens inside the
+    cell, and the masses sum to 1. The cell of the lowest number reaches down to minus infinity. One flow serves all
+    columns: its condition says which one is meant.
+
+    Parameters
+    ----------
+    loc, scale
+        Mean and standard deviation of each column.
+    lowest
+        The lowest number that a column can have, or -inf.
+    cond_shape
+        Shape of the condition.
+    width, depth
+        Size of the vector field's network.
+    integrator
+        How the flow is solved; None means ``Integrator()``.
+    key
+        Key for the initial weights.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> cells = Cells([3.0], [2.0], [0.0], cond_shape=(1,), width=8, key=jax.random.key(0))
+    >>> print(jnp.exp(cells.log_prob(jnp.arange(30.0)[:, None], jnp.zeros(1))).sum().round(4))
+    1.0
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    grid: _Grid
+    encoder: Perceptron
+    flow: Transformed
+
+    def __init__(
+        self,
+        loc,
+        scale,
+        lowest,
+        *,
+        cond_shape: tuple[int],
+        width: int = 64,
+        depth: int = 2,
+        integrator: Integrator | None = None,
+        key: Key,
+    ):
+        self.grid = _Grid(constant(loc), constant(scale), constant(lowest))
+        self.shape, self.cond_shape = self.grid.loc.shape, cond_shape
+        field_key, key = jax.random.split(key)
+        self.encoder = Perceptron([cond_shape[0] + 2 * self.shape[0], width, width], "silu", key=key)
+        field = Preconditioned(MLP((1,), width=width, depth=depth, cond_shape=(width,), key=field_key))
+        self.flow = Transformed(Normal.standard((1,)), CNF(field, integrator=integrator))
+
+    def standardized(self, x: Point) -> Point:
+        """Return numbers in standard deviations from their mean."""
+        return (x - self.grid.loc) / self.grid.scale
+
+    def known(self, x: Point, mask: Point) -> Point:
+        """Return what other parts are told of the numbers: 0 of one that is masked, or its mean."""
+        return mask * jnp.arcsinh(self.standardized(x))
+
+    def contexts(self, x: Point, condition: Condition, mask: Point) -> Float[Array, "columns width"]:
+        """Return for each column what its flow is conditioned on: the condition, which column, and those before it."""
+        num, known = self.shape[0], self.known(x, mask)
+        before = jnp.tril(jnp.ones((num, num), x.dtype), -1)
+        rows = jnp.concatenate([jnp.eye(num, dtype=x.dtype), before * known], axis=1)
+        told = jnp.broadcast_to(jnp.asarray(condition, x.dtype), (num, *(self.cond_shape or ())))
+        return jax.nn.silu(jax.vmap(self.encoder)(jnp.concatenate([told, rows], axis=1)))
+
+    def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
+        return self._log_prob_and_info(x, condition, jnp.ones_like(x))[0]
+
+    def _log_prob_and_info(self, x: Point, condition: Condition, mask: Point) -> tuple[Scalar, SolveInfo]:
+        half, is_lowest = 0.5 / self.grid.scale, x <= self.grid.lowest
+        wide = jnp.maximum(half, _NARROWEST / 2)
+        u = mask * self.standardized(x)
+        edges = jnp.stack([u - wide, u + jnp.where(is_lowest, half, wide)])
+        contexts = jnp.tile(self.contexts(x, condition, mask), (2, 1))
+        z, info = self._moved(edges.ravel(), contexts, backwards=True, finest=jnp.min(wide))
+        low, high = z.reshape(2, -1)
+        log_mass = log_normal_mass(jnp.where(is_lowest, -jnp.inf, low), high)
+        # A cell that was taken wider has its share of that mass.
+        log_mass = log_mass + jnp.where(is_lowest, 0.0, jnp.log(half / wide))
+        log_mass = jnp.where(x < self.grid.lowest, -jnp.inf, log_mass)
+        return jnp.sum(jnp.where(mask > 0, log_mass, 0.0)), info
+
+    def _moved(
+        self, x: Point, contexts: Array, *, backwards: bool, finest: Scalar | float = 1.0
+    ) -> tuple[Point, SolveInfo]:
+        cnf: CNF = self.flow.bijection  # pyright: ignore[reportAssignmentType]
+        integrator = cnf.integrator
+        if integrator.dt0 is None:
+            # What counts is the distance of two edges, so the tolerance near zero is a share of it.
+            atol = integrator.stepsize_controller.atol * jnp.minimum(finest, 1.0)  # pyright: ignore[reportAttributeAccessIssue]
+            integrator = eqx.tree_at(lambda i: i.stepsize_controller.atol, integrator, atol)
+        start, end = (cnf.t1, cnf.t0) if backwards else (cnf.t0, cnf.t1)
+        field = _SideBySide(cnf.vector_field, x.shape[0])
+        solution = integrate_flow(field, x, t0=start, t1=end, integrator=integrator, condition=contexts)
+        return solution.x, solution.info
+
+    def _sample(self, key: Key, condition: Condition) -> Point:
+        return self._sample_and_info(key, condition, jnp.ones(self.shape))[0]
+
+    def _sample_and_info(self, key: Key, condition: Condition, mask: Point) -> tuple[Point, SolveInfo]:
+        def draw(drawn: Point, column: tuple) -> tuple[Point, SolveInfo]:
+            j, z = column
+            u, info = self._moved(z[None], self.contexts(drawn, condition, mask)[j][None], backwards=False)
+            loc, scale, lowest = jnp.asarray([self.grid.loc, self.grid.scale, self.grid.lowest], u.dtype)[:, j]
+            return drawn.at[j].set(mask[j] * jnp.maximum(jnp.round(loc + scale * u[0]), lowest)), info
+
+        base = jax.random.normal(key, self.shape)
+        drawn, infos = jax.lax.scan(draw, jnp.zeros(self.shape), (jnp.arange(self.shape[0]), base))
+        return drawn, summed(infos)
+
+    def _sample_and_log_prob(self, key: Key, condition: Condition) -> tuple[Point, Scalar]:
+        x = self._sample(key, condition)
+        return x, self._log_prob(x, condition, None)
+
+
+def summed(infos: SolveInfo) -> SolveInfo:
+    """Return the worst status and the summed costs of several solves."""
+    costs = (jnp.sum(part) for part in (infos.num_accepted, infos.num_rejected, infos.num_evaluations))
+    return SolveInfo(jnp.max(infos.status), *costs)
+
+
+def log_normal_mass(low: Array, high: Array) -> Array:
+    """Return the log of the standard normal mass between two numbers, in the tail in which both are small."""
+    flipped = low > 0
+    near, far = jnp.where(flipped, -low, high), jnp.where(flipped, -high, low)
+    log_near, log_far = jax.scipy.special.log_ndtr(near), jax.scipy.special.log_ndtr(far)
+    gap = jnp.maximum(log_near - log_far, jnp.finfo(low.dtype).tiny)
+    return log_near + jnp.log(-jnp.expm1(-gap))

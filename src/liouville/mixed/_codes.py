@@ -1,0 +1,94 @@
+"""Codes, such as categories: a softmax for each column, given those before it."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._types import Condition, FixedMixin, Key, Point, Scalar, constant
+from ..distributions import AbstractDistribution
+from ..vector_fields import Perceptron, RowFeatures
+
+
+class _Shares(FixedMixin, eqx.Module):
+    """Logarithms of the levels' shares, column by column: where the softmaxes start."""
+
+    logs: tuple[np.ndarray, ...]
+
+
+class Codes(AbstractDistribution):
+    """``log P(c) = sum_j log softmax(a_j + V_j h(c_1, ..., c_{j-1}))[c_j]``: exact, and it sums to 1.
+
+    The shares of the levels are where the softmaxes start (`a`, fixed; `V` starts at zero), so that what a column's
+    network has learned is how others change them. The network's first layer adds up an embedding of each code before
+    (Larochelle and Murray, The neural autoregressive distribution estimator, 2011).
+
+    Parameters
+    ----------
+    shares
+        For each column the share of each of its levels, all above 0.
+    width
+        Units of the hidden layers.
+    key
+        Key for the initial weights.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> codes = Codes([[0.5, 0.3, 0.2], [0.1, 0.9]], width=8, key=jax.random.key(0))
+    >>> print(jnp.exp(codes.log_prob(jnp.array([0.0, 1.0]))).round(4), codes.log_prob(jnp.array([3.0, 0.0])))
+    0.45 -inf
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    shares: _Shares
+    embedding: RowFeatures
+    places: Float[Array, "columns width"]
+    hidden: Perceptron
+    outer: tuple[Float[Array, "levels width"], ...]
+
+    def __init__(self, shares, *, width: int = 64, key: Key):
+        levels = [len(column) for column in shares]
+        if not levels or min(levels) < 1 or min(np.min(column) for column in shares) <= 0:
+            raise ValueError(f"Expected positive shares of one level or more for each column, got {shares}; try 1/2.")
+        embed_key, place_key, key = jax.random.split(key, 3)
+        self.shape, self.cond_shape = (len(levels),), None
+        self.shares = _Shares(tuple(np.log(constant(column) / np.sum(column)) for column in shares))
+        self.embedding = RowFeatures(levels, 0, width, key=embed_key)
+        self.places = jax.random.normal(place_key, (len(levels), width))
+        self.hidden = Perceptron([width, width, width], "silu", key=key)
+        self.outer = tuple(jnp.zeros((num, width)) for num in levels)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Number of levels of each column."""
+        return tuple(len(logs) for logs in self.shares.logs)
+
+    def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
+        before = jnp.cumsum(self.embedding.of_codes(x), axis=0)
+        before = jnp.concatenate([jnp.zeros_like(before[:1]), before[:-1]])
+        total = jnp.zeros((), x.dtype)
+        for j, num in enumerate(self.levels):
+            index = x[j].astype(int)
+            log_prob = self._log_shares(j, before[j])[jnp.clip(index, 0, num - 1)]
+            total = total + jnp.where((index >= 0) & (index < num), log_prob, -jnp.inf)
+        return total
+
+    def _log_shares(self, j: int, before: Float[Array, " width"]) -> Float[Array, " levels"]:
+        """Return the log-probabilities of a column's levels, given the sum of the embeddings before it."""
+        hidden = jax.nn.silu(self.hidden(jax.nn.silu(before + self.places[j])))
+        return jax.nn.log_softmax(jnp.asarray(self.shares.logs[j], hidden.dtype) + self.outer[j] @ hidden)
+
+    def _sample(self, key: Key, condition: Condition) -> Point:
+        return self._sample_and_log_prob(key, condition)[0]
+
+    def _sample_and_log_prob(self, key: Key, condition: Condition) -> tuple[Point, Scalar]:
+        before, total, drawn = jnp.zeros_like(self.places[0]), jnp.zeros(()), jnp.zeros(self.shape)
+        for j, column_key in enumerate(jax.random.split(key, len(self.levels))):
+            log_shares = self._log_shares(j, before)
+            index = jax.random.categorical(column_key, log_shares)
+            drawn, total = drawn.at[j].set(index.astype(drawn.dtype)), total + log_shares[index]
+            before = before + self.embedding.of_codes(drawn)[j]
+        return drawn, total

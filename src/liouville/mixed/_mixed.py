@@ -1,0 +1,209 @@
+"""A row of codes, whole numbers and continuous numbers: one normalized log-probability."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._types import Condition, Key, Point, Scalar
+from ..bijections import Moved
+from ..distributions import AbstractDistribution, Transformed
+from ..integrate import SolveInfo
+from ..objectives import AbstractObjective, Batch, FlowMatching
+from ..vector_fields import Perceptron, RowFeatures, mask_of
+from ._cells import Cells
+from ._codes import Codes
+
+
+class MaskedNormal(AbstractDistribution):
+    """Standard normal entries where the mask, with which the condition begins, is 1; zeros, of density 1, elsewhere.
+
+    Parameters
+    ----------
+    shape, cond_shape
+        Shape of one point, and of the condition: both are vectors.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> print(f"{MaskedNormal((2,), (2,)).log_prob(jnp.zeros(2), jnp.array([1.0, 0.0])):.4f}")
+    -0.9189
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+
+    def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
+        return -jnp.sum(mask_of(condition, self.shape) * (x**2 + math.log(2 * math.pi))) / 2
+
+    def _sample(self, key: Key, condition: Condition) -> Point:
+        return mask_of(condition, self.shape) * jax.random.normal(key, self.shape)
+
+    def _sample_and_log_prob(self, key: Key, condition: Condition) -> tuple[Point, Scalar]:
+        x = self._sample(key, condition)
+        return x, self._log_prob(x, condition, None)
+
+
+class Mixed(AbstractDistribution):
+    """``log p(row) = log P(codes) + log P(whole numbers | codes) + log p(continuous | codes, whole numbers)``.
+
+    A row is a vector: codes first, then whole numbers, then continuous ones. Counting measure on the first two,
+    Lebesgue measure on the third: `exp` of the log-probability sums and integrates to 1. A number may be switched off
+    by a code, as one that is in part a few values, zeros for example, is by the code that says which of them: then it
+    is 0, and its probability no part of the row's.
+
+    Parameters
+    ----------
+    codes, cells
+        The codes and the whole numbers of a row, the latter under conditions of shape ``(width,)``; or None.
+    core
+        The continuous numbers, under conditions of a mask and `width` numbers; or None.
+    switches
+        For each whole number and each continuous number the code that switches it off where it is not 0, or None.
+    width
+        Units of what the parts are told of each other.
+    key
+        Key for the initial weights.
+
+    Raises
+    ------
+    ValueError
+        Where the conditions of the parts are of other shapes.
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    switches: tuple[int | None, ...] = eqx.field(static=True)
+    codes: Codes | None
+    cells: Cells | None
+    core: Transformed | None
+    of_codes: RowFeatures
+    of_all: RowFeatures
+    encoder: Perceptron
+
+    def __init__(
+        self,
+        codes: Codes | None,
+        cells: Cells | None,
+        core: Transformed | None,
+        switches: tuple[int | None, ...] = (),
+        *,
+        width: int = 64,
+        key: Key,
+    ):
+        sizes = [0 if part is None else part.shape[0] for part in (codes, cells, core)]
+        told = [None if part is None else part.cond_shape for part in (cells, core)]
+        if told[0] not in (None, (width,)) or told[1] not in (None, (sizes[2] + width,)):
+            raise ValueError(
+                f"Expected conditions of shape {(width,)} and {(sizes[2] + width,)}, got {told[0]} and {told[1]}; try "
+                "another width."
+            )
+        self.shape, self.cond_shape = (sum(sizes),), None
+        self.codes, self.cells, self.core = codes, cells, core
+        self.switches = tuple(switches) or (None,) * (sizes[1] + sizes[2])
+        levels = [] if codes is None else list(codes.levels)
+        keys = jax.random.split(key, 3)
+        self.of_codes = RowFeatures(levels, 0, width, key=keys[0])
+        self.of_all = RowFeatures(levels, sizes[1], width, key=keys[1])
+        self.encoder = Perceptron([width, width, width], "silu", key=keys[2])
+
+    def parts(self, x: Point) -> tuple[Point, Point, Point]:
+        """Return codes, whole numbers and continuous numbers of a row."""
+        num = 0 if self.codes is None else self.codes.shape[0]
+        more = num + self._num_cells
+        return x[:num], x[num:more], x[more:]
+
+    def masks(self, codes: Point) -> tuple[Point, Point]:
+        """Return 1 for each whole number and each continuous number that there is, and 0 for the others."""
+        one = jnp.ones((), codes.dtype)
+        is_on = [one if j is None else (codes[j] == 0).astype(codes.dtype) for j in self.switches]
+        is_on = jnp.stack(is_on) if is_on else jnp.zeros(0, codes.dtype)
+        return is_on[: self._num_cells], is_on[self._num_cells :]
+
+    @property
+    def _num_cells(self) -> int:
+        return 0 if self.cells is None else self.cells.shape[0]
+
+    def context(self, codes: Point, numbers: Point) -> Float[Array, " told"]:
+        """Return what the continuous numbers are conditioned on: the mask of those that there are, and the others."""
+        among, mask = self.masks(codes)
+        known = numbers if self.cells is None else self.cells.known(numbers, among)
+        return jnp.concatenate([mask, jax.nn.silu(self.encoder(self.of_all(codes, known)))])
+
+    def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
+        return self._log_prob_and_report(x, condition, key)[0]
+
+    def _log_prob_and_report(self, x: Point, condition: Condition, key: Key | None) -> tuple[Scalar, Moved]:
+        codes, numbers, points = self.parts(x)
+        zero = jnp.zeros((), jnp.int32)
+        total, info = jnp.zeros((), x.dtype), SolveInfo(zero, zero, zero, zero)
+        if self.codes is not None:
+            total = total + self.codes._log_prob(codes, None, None)
+        if self.cells is not None:
+            told = self.of_codes(codes, jnp.zeros(0, x.dtype))
+            log_prob, found = self.cells._log_prob_and_info(numbers, told, self.masks(codes)[0])
+            total, info = total + log_prob, info + found
+        moved = Moved(points, jnp.zeros((), x.dtype), info=info)
+        if self.core is not None:
+            log_prob, found = self.core._log_prob_and_report(points, self.context(codes, numbers), key)
+            total, moved = total + log_prob, moved.then(found)
+        return total, moved
+
+    def _sample(self, key: Key, condition: Condition) -> Point:
+        return self._sample_and_report(key, condition)[0]
+
+    def _sample_and_report(self, key: Key, condition: Condition) -> tuple[Point, SolveInfo, Scalar]:
+        code_key, cell_key, key = jax.random.split(key, 3)
+        codes = jnp.zeros(0) if self.codes is None else self.codes._sample(code_key, None)
+        zero = jnp.zeros((), jnp.int32)
+        numbers, points, info = jnp.zeros(0), jnp.zeros(0), SolveInfo(zero, zero, zero, zero)
+        base_log_prob = jnp.zeros(())
+        if self.cells is not None:
+            numbers, found = self.cells._sample_and_info(cell_key, self.of_codes(codes, numbers), self.masks(codes)[0])
+            info = info + found
+        if self.core is not None:
+            points, found, base_log_prob = self.core._sample_and_report(key, self.context(codes, numbers))
+            info = info + found
+        return jnp.concatenate([codes, numbers, points]), info, base_log_prob
+
+    def _sample_and_log_prob(self, key: Key, condition: Condition) -> tuple[Point, Scalar]:
+        x = self._sample(key, condition)
+        return x, self._log_prob(x, condition, None)
+
+
+class FactoredObjective(AbstractObjective):
+    """An objective of a `Mixed`: that of its continuous part, and beside it the codes' and the whole numbers' own.
+
+    Codes learn by their likelihood, whole numbers by flow matching; the parts share no weights.
+
+    Parameters
+    ----------
+    objective
+        What is made small of the continuous numbers.
+    """
+
+    objective: AbstractObjective
+
+    def __call__(self, flow: Mixed, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the sum of the losses, and what is worth watching of the last."""
+        noise_key, cell_key, key = jax.random.split(key, 3)
+        codes, numbers, points = jax.vmap(flow.parts)(batch.x)
+        total, watched = jnp.zeros(()), {"evaluations": jnp.ones(())}
+        if flow.codes is not None:
+            total = total - jnp.mean(flow.codes.log_prob(codes))
+        if (cells := flow.cells) is not None:
+            half = 0.5 / cells.grid.scale
+            mask, told = jax.vmap(flow.masks)(codes)[0], jax.vmap(flow.of_codes)(codes, numbers[:, :0])
+            contexts = jax.vmap(cells.contexts)(numbers, told, mask)
+            # Uniform noise fills the cells in training alone: the score asks for the mass of a cell.
+            noise = jax.random.uniform(noise_key, numbers.shape, minval=-half, maxval=half)
+            rows = Batch((cells.standardized(numbers) + noise).reshape(-1, 1), contexts.reshape(-1, contexts.shape[-1]))
+            errors = FlowMatching().errors(cells.flow, rows, key=cell_key).reshape(mask.shape)
+            total = total + jnp.sum(mask * errors**2) / jnp.maximum(jnp.sum(mask), 1.0)
+        if flow.core is not None:
+            told = jax.vmap(flow.context)(codes, numbers)
+            loss, watched = self.objective(flow.core, Batch(points, told), key=key)
+            total = total + loss
+        return total, watched
