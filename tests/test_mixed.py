@@ -1,5 +1,6 @@
 """Rows of several kinds of numbers: one log-probability that sums and integrates to 1."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -12,9 +13,20 @@ from scipy import stats
 
 from liouville import evaluation
 from liouville.bijections import CNF
+from liouville.density import Density
 from liouville.distributions import Transformed
+from liouville.flows import FlowSpec, MixedSpec
 from liouville.integrate import Integrator
-from liouville.mixed import Cells, Codes, FactoredObjective, MaskedNormal, Mixed
+from liouville.mixed import (
+    Cells,
+    Codes,
+    Column,
+    FactoredObjective,
+    MaskedNormal,
+    Mixed,
+    find_columns,
+    fit_mixed,
+)
 from liouville.mixed._cells import log_normal_mass
 from liouville.objectives import FlowMatching
 from liouville.training import Budget, Options, Trainer, TrainingData
@@ -131,6 +143,136 @@ def test_the_mass_of_a_cell_is_that_of_the_normal_where_nothing_is_learned(scale
     found = cells.log_prob(jnp.asarray(n, jnp.float32)[:, None], jnp.zeros(1))
     np.testing.assert_allclose(found, np.log(mass), atol=5e-3)
     assert np.isneginf(cells.log_prob(jnp.array([n[0] - 1]), jnp.zeros(1)))
+
+
+COLUMNS = (
+    Column("continuous", atoms=(0.0, 50.0), edges=(0.0, np.inf)),
+    Column("code", levels=3),
+    Column("whole", step=0.5, lowest=0.0, atoms=(99.0,)),
+    Column("continuous", edges=(-1.0, 1.0)),
+    Column("continuous"),
+)
+
+
+def odd_rows(num: int, seed: int = 0) -> np.ndarray:
+    """Draw rows: an amount, zero or capped at times; a code; halves, at times a mark; a share; a number far off."""
+    rng = np.random.default_rng(seed)
+    amount, kind = rng.lognormal(1.0, 0.6, num), rng.choice(3, num, p=SHARES)
+    amount = np.where(rng.random(num) < 0.3, 0.0, np.where(rng.random(num) < 0.1, 50.0, amount))
+    halves = np.where(rng.random(num) < 0.2, 99.0, 0.5 * rng.poisson(3 + kind))
+    return np.stack([amount, kind, halves, rng.uniform(-1, 1, num), 1e6 + 5 * rng.normal(size=num)], axis=1)
+
+
+@pytest.mark.parametrize("preprocess", ["whiten", "gaussian_margins", "gaussian_radius"])
+def test_a_frame_takes_columns_apart_and_puts_them_together(preprocess):
+    rows = odd_rows(2000)
+    frame, points = fit_mixed(preprocess, rows, np.ones(2000), COLUMNS)
+    assert frame.levels == (3, 3, 2) and frame.switches == (2, 0, None, None) and points.shape == (2000, 7)
+    np.testing.assert_allclose(frame.decode(points), rows, rtol=1e-9)
+    np.testing.assert_array_equal(points[:, 0], np.select([rows[:, 0] == 0, rows[:, 0] == 50], [1, 2], 0))
+    np.testing.assert_array_equal(points[:, 1], rows[:, 1])
+    on = points[:, 0] == 0
+    assert not points[~on, 4].any() and abs(points[on, 4].mean()) < 0.01 and abs(points[on, 4].std() - 1) < 0.05
+    # Of a row on an atom the other columns' log-determinant is left.
+    change = frame.encode(rows)[1]
+    alone, _ = fit_mixed(preprocess, rows[:, 3:], np.ones(2000), COLUMNS[3:]) if preprocess == "whiten" else (None, 0)
+    if alone is not None:
+        joint = -np.log(rows[:, 4].std()) - np.log(np.arctanh(rows[:, 3]).std() * 2) + np.log(2 / (1 - rows[:, 3] ** 2))
+        np.testing.assert_allclose(change[~on], joint[~on], atol=1e-9)
+
+
+def test_log_determinants_are_those_of_finite_differences():
+    rows = odd_rows(3000)
+    frame, _ = fit_mixed("gaussian_margins", rows, np.ones(3000), COLUMNS)
+    row = np.array([3.0, 1.0, 1.5, 0.3, 1e6 + 2.0])
+    slopes = 1.0
+    for j, place, step in ((0, 4, 1e-4), (3, 5, 1e-4), (4, 6, 1e-3)):
+        up, down = row.copy(), row.copy()
+        up[j], down[j] = row[j] + step, row[j] - step
+        slopes *= (frame.encode(up)[0][place] - frame.encode(down)[0][place]) / (2 * step)
+    assert frame.encode(row)[1] == pytest.approx(np.log(slopes), abs=1e-4)
+
+
+def test_what_cannot_be_is_impossible():
+    rows = odd_rows(500)
+    frame, _ = fit_mixed("standardize", rows, np.ones(500), COLUMNS)
+    wrong = np.repeat(rows[:1], 5, axis=0)
+    wrong[:, 0], wrong[0, 0], wrong[1, 3], wrong[2, 2], wrong[3, 0] = 2.0, -1.0, 1.0, 0.3, 50.0
+    assert np.isneginf(frame.encode(wrong)[1]).tolist() == [True, True, True, False, False]
+    spec = MixedSpec.fit(FlowSpec(3, width=8, depth=1), frame, frame.encode(rows)[0], np.ones(len(rows)))
+    density = Density(spec(jax.random.key(0)), frame)
+    bad = np.array([[2.0, 3.0, 1.0, 0.0, 1e6], [2.0, 0.0, -0.5, 0.0, 1e6], [2.0, 0.0, 1.0, 0.0, 1e6]])
+    assert np.isneginf(evaluation.score(density, bad)[0]).tolist() == [True, True, False]
+    for ask in (evaluation.to_base, evaluation.gradient, lambda d, r: evaluation.paths(d, r, 3)):
+        with pytest.raises(TypeError, match="Expected a flow, got Mixed, whose rows"):
+            ask(density, rows)
+    with pytest.raises(ValueError, match="Expected a code with levels, whole or continuous"):
+        Column("code")
+
+
+def test_a_table_has_one_log_probability_in_its_own_units():
+    """What nothing has learned of yet is a product of shares, masses and densities: its integral is 1, in any unit."""
+    rows = odd_rows(2000)
+    units = rows * [1000.0, 1, 1, 1, 1]
+    scaled = (dataclasses.replace(COLUMNS[0], atoms=(0.0, 50_000.0)), *COLUMNS[1:])
+    found = []
+    for table, columns in ((rows, COLUMNS), (units, scaled)):
+        frame, points = fit_mixed("gaussian_margins", table, np.ones(2000), columns)
+        spec = MixedSpec.fit(FlowSpec(3, width=8, depth=1), frame, points, np.ones(2000))
+        found.append(Density(spec(jax.random.key(0)), frame))
+    log_prob, in_units = (evaluation.score(d, t)[0] for d, t in zip(found, (rows, units), strict=True))
+    on = np.isin(rows[:, 0], [0.0, 50.0])
+    np.testing.assert_allclose((log_prob - in_units)[~on], np.log(1000), atol=1e-3)
+    np.testing.assert_allclose((log_prob - in_units)[on], 0, atol=1e-3)
+    # Over the first column alone, its atoms counted once, the others fixed: the probability of the others.
+    amounts = np.geomspace(1e-3, 400, 4000)
+    line = np.repeat([[1.0, 0.0, 1.5, 0.2, 1e6]], 4002, axis=0)
+    line[:, 0] = [*amounts, 0.0, 50.0]
+    prob = np.exp(evaluation.score(found[0], line)[0])
+    whole = np.trapezoid(prob[:-2], amounts) + prob[-2:].sum()
+    others = prob[-2] / ((rows[:, 0] == 0).mean())
+    assert whole / others == pytest.approx(1, abs=2e-3)
+    drawn, info = evaluation.sample(found[0], 2000, seed=0)
+    assert not info.status.any() and drawn[:, 0].min() == 0 and np.abs(drawn[:, 3]).max() < 1
+    np.testing.assert_allclose((drawn[:, 0] == 50).mean(), (rows[:, 0] == 50).mean(), atol=0.03)
+    assert np.all(drawn[:, 2] % 0.5 == 0) and (drawn[:, 2] == 99).any()
+
+
+RNG = np.random.default_rng(7)
+NORMAL = RNG.normal(size=4000)
+POSITIVE = {"edges": (0.0, np.inf)}
+FOUND = {
+    "normal": (NORMAL, Column("continuous")),
+    "positive": (np.exp(NORMAL), Column("continuous", edges=(0.0, np.inf))),
+    "finely rounded": (np.round(NORMAL, 3), Column("continuous")),
+    "coarsely rounded": (np.round(NORMAL, 1), Column("whole", step=0.1)),
+    "counts": (RNG.poisson(5, 4000), Column("whole", lowest=0.0)),
+    "signed counts": (RNG.poisson(5, 4000) - 8, Column("whole")),
+    "zeros among amounts": (
+        np.where(NORMAL > 0, np.exp(NORMAL), 0),
+        Column("continuous", atoms=(0.0,), **POSITIVE),
+    ),
+    "few zeros": (np.r_[0.0, np.exp(NORMAL)], Column("continuous", atoms=(0.0,), **POSITIVE)),
+    "a cap": (np.minimum(NORMAL, 1.5), Column("continuous", atoms=(1.5,))),
+    "zeros among counts": (
+        np.where(NORMAL > 0, 5 + RNG.poisson(30, 4000), 0),
+        Column("whole", atoms=(0.0,), lowest=0.0),
+    ),
+    "zeros and ones": (1.0 * (NORMAL > 1.5), Column("whole", atoms=(0.0, 1.0), lowest=0.0)),
+    "few rows": (NORMAL[:9], Column("continuous")),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_columns_are_found_to_be_what_they_are(name):
+    values, expected = FOUND[name]
+    assert find_columns(np.asarray(values, float)[:, None]) == (expected,)
+
+
+def test_columns_are_what_is_said_of_them():
+    rows = np.stack([np.arange(500) % 3, np.arange(500)], axis=1).astype(float)
+    assert find_columns(rows, codes={0: 3}, whole=[1]) == (Column("code", 3), Column("whole", lowest=0.0))
+    assert find_columns(rows)[1] == Column("continuous", atoms=(0.0,), edges=(0.0, np.inf))
 
 
 def test_a_mass_in_the_tails_keeps_its_digits():

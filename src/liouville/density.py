@@ -75,12 +75,12 @@ class Density(AbstractDistribution):
     steps: FittedSteps | None
 
     def __init__(self, core: Transformed, frame: Frame, steps: FittedSteps | None = None):
-        if core.shape != frame.shape:
+        if core.shape != frame.core_shape:
             raise ValueError(
-                f"Expected a frame of the core's shape {core.shape}, got {frame.shape}; try Frame({core.shape})."
+                f"Expected a frame of the core's shape {core.shape}, got {frame.core_shape}; try Frame({core.shape})."
             )
         self.core, self.frame, self.steps = core, frame, steps
-        self.shape, self.cond_shape = core.shape, core.cond_shape
+        self.shape, self.cond_shape = frame.shape, core.cond_shape
 
     @staticmethod
     def of(flow: "Transformed | Density") -> "Density":

@@ -261,6 +261,22 @@ class Transformed(AbstractDistribution):
         return None if self.base.cond_shape is None else condition
 
 
+def bijection_of(flow: Any) -> AbstractBijection:
+    """Return the map from base to data of a flow.
+
+    Raises
+    ------
+    TypeError
+        Where there is none, as of rows that hold codes and whole numbers.
+    """
+    if not isinstance(flow, Transformed):
+        raise TypeError(
+            f"Expected a flow, got {type(flow).__name__}, whose rows are no images of points of a base; try score or "
+            "sample."
+        )
+    return flow.bijection
+
+
 def cnf_of(flow: Transformed) -> CNF:
     """Return the CNF that a flow is.
 
@@ -269,12 +285,13 @@ def cnf_of(flow: Transformed) -> CNF:
     TypeError
         Where the flow's bijection is not a `CNF`.
     """
-    if not isinstance(flow.bijection, CNF):
-        links = getattr(flow.bijection, "links", (flow.bijection,))
+    bijection = bijection_of(flow)
+    if not isinstance(bijection, CNF):
+        links = getattr(bijection, "links", (bijection,))
         kinds = [type(link.bijection if isinstance(link, Invert) else link).__name__ for link in links]
         raise TypeError(
-            f"Expected a flow whose bijection is a CNF, got {type(flow.bijection).__name__} of {kinds}: discrete "
+            f"Expected a flow whose bijection is a CNF, got {type(bijection).__name__} of {kinds}: discrete "
             "layers have no time, hence no vector field and no paths; try a CNF, for example recipe='planar_cnf', or "
             "its own coordinates, with the data mapped back through the other bijections."
         )
-    return flow.bijection
+    return bijection

@@ -19,7 +19,7 @@ from ._chunks import chunk_rows, float_dtype, in_chunks, on_device
 from ._types import AnyArray, Rows, in_default_precision
 from .bijections import CNF, AbstractBijection, Invert, Standardize, map_integrators
 from .density import Density
-from .distributions import Transformed, cnf_of
+from .distributions import Transformed, bijection_of, cnf_of
 from .divergences import EXACT_AT_A_TIME
 from .frames import Frame
 from .integrate import STATUS, Integrator, SolveInfo
@@ -356,14 +356,14 @@ def _transform(bijection: AbstractBijection, x, condition):
 def to_base(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     """Map rows to the coordinates of the base, where the data look standard normal."""
     (core, frame), condition = _forward(flow), _checked(flow, condition, len(rows))
-    return _in_core(_transform, Invert(core.bijection), rows, condition, frame=frame)
+    return _in_core(_transform, Invert(bijection_of(core)), rows, condition, frame=frame)
 
 
 def from_base(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     """Map rows of the base's coordinates to the data's: the inverse of `to_base`."""
     (core, frame), condition = _forward(flow), _checked(flow, condition, len(rows))
     decode = lambda found, points: frame.decode(found)
-    return _in_core(_transform, core.bijection, rows, condition, finish=decode)
+    return _in_core(_transform, bijection_of(core), rows, condition, finish=decode)
 
 
 def paths(flow: Flow, rows: Rows, num_times: int, condition=None) -> np.ndarray:
@@ -405,6 +405,7 @@ def gradient(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     density = Density.of(flow)
     if density.frame.noise is not None:
         raise TypeError("Expected a density with a gradient, got one of whole numbers; try that of log_prob_fn().")
+    bijection_of(density.core)
     # The outermost link runs on the host, for its digits; it is affine, so the chain rule is a division.
     units = Standardize(np.zeros(density.shape), np.ones(density.shape))
     outer, *inner = density.frame.links or (units,)

@@ -19,8 +19,9 @@ from .distributions import Normal, Transformed, cnf_of
 from .divergences import AbstractDivergence, Exact, Hutchinson
 from .frames import Frame
 from .integrate import CONSTANT_STEP_SOLVERS, SOLVERS, Integrator
+from .mixed import Cells, Codes, MaskedNormal, Mixed, MixedFrame
 from .papers import Galerkin, Hypernetwork, Planar, PlanarField, Potential, Radial, Residual
-from .vector_fields import MLP, AbstractVectorField, BesidePicture, ConcatSquash, ConvNet, Preconditioned, UNet
+from .vector_fields import MLP, AbstractVectorField, BesidePicture, ConcatSquash, ConvNet, Masked, Preconditioned, UNet
 
 VECTOR_FIELDS: dict[str, Callable[..., AbstractVectorField]] = {
     "concat_squash": ConcatSquash,
@@ -138,6 +139,74 @@ class FlowSpec(eqx.Module):
         given = {} if self.cond_shape is None else {"cond_shape": self.cond_shape}
         field = VECTOR_FIELDS[self.vector_field](shape, width=self.width, depth=self.depth, key=key, **given)
         return Preconditioned(field) if self.preconditioned else field
+
+
+class MixedSpec(eqx.Module):
+    """A `liouville.mixed.Mixed` by strings and numbers: call it with a key to build it.
+
+    Parameters
+    ----------
+    flow
+        Builds what is learned of the continuous numbers; the other parts have its width.
+    shares
+        For each code the share of each of its levels.
+    loc, scale, lowest
+        Mean and standard deviation of each whole number, and the lowest that there is, or -inf.
+    switches
+        As of `Mixed`.
+
+    Examples
+    --------
+    >>> import jax
+    >>> mixed = MixedSpec(FlowSpec(2, width=8, depth=1), shares=((0.5, 0.5),), switches=(0, None))(jax.random.key(0))
+    >>> mixed.shape
+    (3,)
+    """
+
+    flow: FlowSpec
+    shares: tuple[tuple[float, ...], ...] = eqx.field(default=(), static=True)
+    loc: tuple[float, ...] = eqx.field(default=(), static=True)
+    scale: tuple[float, ...] = eqx.field(default=(), static=True)
+    lowest: tuple[float, ...] = eqx.field(default=(), static=True)
+    switches: tuple[int | None, ...] = eqx.field(default=(), static=True)
+
+    @staticmethod
+    def fit(flow: FlowSpec, frame: MixedFrame, points: np.ndarray, weight: np.ndarray) -> "MixedSpec":
+        """Return the specification of a table's distribution, given its rows as `fit_mixed` returns them.
+
+        A level's share has half a row more than there are, so that one that is known to exist is never impossible.
+        """
+        num, total = len(frame.levels), weight.sum()
+        count = lambda j, levels: np.bincount(points[:, j].astype(int), weight * len(weight) / total, minlength=levels)
+        counts = [count(j, levels) + 0.5 for j, levels in enumerate(frame.levels)]
+        shares = tuple(tuple(map(float, column / column.sum())) for column in counts)
+        found = []
+        whole = [column for column in frame.columns if column.kind == "whole"]
+        for j, (column, switch) in enumerate(zip(whole, frame.switches, strict=False), num):
+            is_on = np.ones(len(points), bool) if switch is None else points[:, switch] == 0
+            values, of_rows = points[is_on, j], weight[is_on]
+            loc = float(np.average(values, weights=of_rows)) if is_on.any() else 0.0
+            spread = float(np.sqrt(np.average((values - loc) ** 2, weights=of_rows))) if is_on.any() else 0.0
+            # Of one number alone the cell is as wide as the spread.
+            found.append((loc, max(spread, 0.5), column.lowest / column.step))
+        loc, scale, lowest = map(tuple, zip(*found, strict=True)) if found else ((), (), ())
+        return MixedSpec(flow, shares, loc, scale, lowest, frame.switches)
+
+    def __call__(self, key: Key) -> Mixed:
+        """Build the distribution, with weights drawn from `key`."""
+        flow, width, (size,) = self.flow, self.flow.width, self.flow.shape
+        code_key, cell_key, core_key, key = jax.random.split(key, 4)
+        integrator, core = integrator_of(flow.solver, flow.rtol, flow.atol), None
+        codes = Codes(self.shares, width=width, key=code_key) if self.shares else None
+        cells = None
+        if self.loc:
+            sizes: dict[str, Any] = {"width": width, "depth": flow.depth, "integrator": integrator}
+            cells = Cells(self.loc, self.scale, self.lowest, cond_shape=(width,), **sizes, key=cell_key)
+        if size:
+            told = (size + width,)
+            field = dataclasses.replace(flow, cond_shape=told).make_field(flow.shape, core_key)
+            core = Transformed(MaskedNormal(flow.shape, told), CNF(Masked(field), Exact(), integrator))
+        return Mixed(codes, cells, core, self.switches, width=width, key=key)
 
 
 class NoiseSpec(eqx.Module):

@@ -1,5 +1,6 @@
 """Frames: how data become the points on which the core of a density is a distribution, and back."""
 
+import abc
 import math
 from typing import Any
 
@@ -36,7 +37,39 @@ _MOST_CENTERED = 10_000
 _ANY_ROWS = 500
 
 
-class Frame(eqx.Module):
+class AbstractFrame(eqx.Module):
+    """How data become the points on which the core of a density is a distribution, and back.
+
+    Attributes
+    ----------
+    shape
+        Shape of one row of data.
+    noise
+        What fills the gaps between whole numbers, or None.
+    """
+
+    shape: eqx.AbstractVar[tuple[int, ...]]
+    noise: eqx.AbstractVar[AbstractDequantization | None]
+
+    @property
+    @abc.abstractmethod
+    def core_shape(self) -> tuple[int, ...]:
+        """Shape of one point of the core."""
+
+    @abc.abstractmethod
+    def encode(self, x: Any, drawn: Any = None) -> tuple[Any, Any]:
+        """Map data to points of the core; return them, and what is to be added to the core's log-density, in nats."""
+
+    @abc.abstractmethod
+    def decode(self, points: Any) -> Any:
+        """Map points of the core to data."""
+
+    @abc.abstractmethod
+    def decode_and_log_det(self, points: Any) -> tuple[Any, Any]:
+        """Map points of the core to data, and return the log-determinants."""
+
+
+class Frame(AbstractFrame):
     """What is done to data before a flow, and undone behind it: nothing in it is learned by gradients but noise.
 
     Closed forms are fitted in float64 and, given NumPy's arrays, run in it on the host: that is how a table keeps its
@@ -63,11 +96,18 @@ class Frame(eqx.Module):
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
-    links: tuple[AbstractBijection, ...] = ()
-    levels: int | None = eqx.field(default=None, static=True)
-    noise: AbstractDequantization | None = None
+    links: tuple[AbstractBijection, ...]
+    levels: int | None = eqx.field(static=True)
+    noise: AbstractDequantization | None
 
-    def __check_init__(self):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        links: tuple[AbstractBijection, ...] = (),
+        levels: int | None = None,
+        noise: AbstractDequantization | None = None,
+    ):
+        self.shape, self.links, self.levels, self.noise = shape, links, levels, noise
         shapes = {link.shape for link in self.links} - {self.shape}
         if shapes:
             raise ValueError(f"Expected links of shape {self.shape}, got {sorted(shapes)}; try links of one shape.")
@@ -75,6 +115,11 @@ class Frame(eqx.Module):
             raise ValueError(
                 f"Expected noise and levels together, got levels={self.levels} and noise={self.noise}; try both."
             )
+
+    @property
+    def core_shape(self) -> tuple[int, ...]:
+        """Shape of one point of the core, that of the data."""
+        return self.shape
 
     def draw(self, x: Point, key: Key) -> tuple[Point, Scalar] | None:
         """Draw the noise of one point, between 0 and 1, and its log-density in nats; None where there is no noise."""

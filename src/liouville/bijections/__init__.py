@@ -8,6 +8,7 @@ from ._base import Invert as Invert
 from ._base import Moved as Moved
 from ._base import common_cond_shape as common_cond_shape
 from ._base import map_parts as map_parts
+from ._bounded import Bounded as Bounded
 from ._cnf import CNF as CNF
 from ._cnf import map_cnfs as map_cnfs
 from ._cnf import map_integrators as map_integrators

@@ -2,6 +2,10 @@
 
 from ._cells import Cells as Cells
 from ._codes import Codes as Codes
+from ._find import find_columns as find_columns
+from ._frame import Column as Column
+from ._frame import MixedFrame as MixedFrame
+from ._frame import fit_mixed as fit_mixed
 from ._mixed import FactoredObjective as FactoredObjective
 from ._mixed import MaskedNormal as MaskedNormal
 from ._mixed import Mixed as Mixed

@@ -1,0 +1,249 @@
+"""How a table's columns become rows of a `Mixed`: codes, whole numbers, and continuous ones on a scale of their own."""
+
+import dataclasses
+import math
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+
+from .._types import Rows
+from ..bijections import AbstractBijection, Bounded, GaussianMargins, Standardize
+from ..dequantization import AbstractDequantization
+from ..frames import PREPROCESSORS, AbstractFrame
+
+# Closed forms that go column by column, as single ones.
+_BY_COLUMN = (Standardize, GaussianMargins)
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of numbers, and what kind of numbers they are.
+
+    Attributes
+    ----------
+    kind
+        ``"code"``: 0, 1, ... as many as there are `levels`; ``"whole"``: multiples of `step`; or ``"continuous"``.
+    levels
+        Number of levels of a code.
+    atoms
+        Values that hold a share of the rows each, of the other kinds: their probability is a mass.
+    step
+        Distance of whole numbers.
+    lowest
+        The lowest whole number that there can be, or -inf.
+    edges
+        Bounds of continuous numbers.
+    """
+
+    kind: str
+    levels: int = 0
+    atoms: tuple[float, ...] = ()
+    step: float = 1.0
+    lowest: float = -math.inf
+    edges: tuple[float, float] = (-math.inf, math.inf)
+
+    def __post_init__(self):
+        if self.kind not in ("code", "whole", "continuous") or (self.kind == "code") != (self.levels > 0):
+            raise ValueError(
+                f"Expected a code with levels, whole or continuous numbers, got {self}; try Column('continuous')."
+            )
+        if self.kind == "code" and self.atoms:
+            raise ValueError(f"Expected no atoms of codes, got {self.atoms}; try levels.")
+
+
+class MixedFrame(AbstractFrame):
+    """What is done to a table before a `Mixed`: atoms are told from other numbers, and each column is brought to scale.
+
+    Closed forms go column by column where a column has atoms, since a row on an atom has no other number there; where
+    none has, they may mix columns behind that. All of it is NumPy's, in float64 (`fit_mixed`).
+
+    Parameters
+    ----------
+    columns
+        What the columns are.
+    margins
+        For each continuous column its closed forms, from the data towards the core.
+    joint
+        Closed forms of all continuous columns together, behind them.
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True, init=False)
+    noise: AbstractDequantization | None = eqx.field(init=False)
+    columns: tuple[Column, ...] = eqx.field(static=True)
+    margins: tuple[tuple[AbstractBijection, ...], ...]
+    joint: tuple[AbstractBijection, ...]
+
+    def __init__(
+        self,
+        columns: tuple[Column, ...],
+        margins: tuple[tuple[AbstractBijection, ...], ...],
+        joint: tuple[AbstractBijection, ...] = (),
+    ):
+        self.columns, self.margins, self.joint = columns, margins, joint
+        self.shape, self.noise = (len(columns),), None
+
+    @property
+    def core_shape(self) -> tuple[int, ...]:
+        """Shape of a row of the `Mixed`."""
+        return (len(self.columns) + sum(bool(column.atoms) for column in self.columns),)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Number of levels of each code; that of a column with atoms is 0 for what is no atom."""
+        return tuple(c.levels or 1 + len(c.atoms) for c in self.columns if c.kind == "code" or c.atoms)
+
+    @property
+    def switches(self) -> tuple[int | None, ...]:
+        """Number of the code that switches each whole number, then each continuous one off, or None."""
+        found: dict[str, list[int | None]] = {"whole": [], "continuous": []}
+        code = 0
+        for column in self.columns:
+            if column.kind != "code":
+                found[column.kind].append(code if column.atoms else None)
+            code += column.kind == "code" or bool(column.atoms)
+        return (*found["whole"], *found["continuous"])
+
+    def encode(self, x: Any, drawn: Any = None) -> tuple[Any, Any]:
+        """Map rows of the table to rows of the `Mixed`, on any leading axes.
+
+        Parameters
+        ----------
+        x
+            NumPy's array of shape ``(..., columns)``.
+        drawn
+            Nothing: there is no noise.
+
+        Returns
+        -------
+        rows
+            Codes, whole numbers, continuous numbers; of shape ``(..., *core_shape)``.
+        change
+            What is to be added to the log-probability, in nats: the log-determinant over the numbers that there are,
+            and -inf for a value that cannot be: beyond its column's edges, or between whole numbers.
+        """
+        parts: dict[str, list[np.ndarray]] = {"code": [], "whole": [], "continuous": []}
+        change, margins = np.zeros(x.shape[:-1]), iter(self.margins)
+        for column, values in zip(self.columns, np.moveaxis(np.asarray(x, np.float64), -1, 0), strict=True):
+            is_on = np.ones(values.shape, bool)
+            if column.atoms:
+                atom = values[..., None] == np.asarray(column.atoms)
+                is_on = ~atom.any(-1)
+                parts["code"].append(np.where(is_on, 0, 1 + atom.argmax(-1)))
+            found, more = values, 0.0
+            if column.kind == "whole":
+                found, more = whole_numbers(values, column)
+            elif column.kind == "continuous":
+                found, more = _inwards(next(margins), values, column, is_on)
+            parts[column.kind].append(np.where(is_on, found, 0.0))
+            change = change + np.where(is_on, more, 0.0)
+        points: Any = np.stack(parts["continuous"], -1) if parts["continuous"] else np.zeros((*x.shape[:-1], 0))
+        for link in self.joint:
+            points, log_det = link.inverse_and_log_det(points)
+            change = change + log_det
+        columns = [part[..., None] for part in (*parts["code"], *parts["whole"])]
+        return np.concatenate([*columns, points], -1), change
+
+    def decode(self, points: Any) -> Any:
+        """Map rows of the `Mixed` to rows of the table, on any leading axes."""
+        num_codes, num_whole = len(self.levels), sum(column.kind == "whole" for column in self.columns)
+        codes = iter(np.moveaxis(points[..., :num_codes], -1, 0))
+        whole = iter(np.moveaxis(points[..., num_codes : num_codes + num_whole], -1, 0))
+        inner: Any = points[..., num_codes + num_whole :]
+        for link in self.joint[::-1]:
+            inner = link.transform_and_log_det(inner)[0]
+        rest, margins, rows = iter(np.moveaxis(inner, -1, 0)), iter(self.margins), []
+        for column in self.columns:
+            atom = next(codes).astype(int) if column.atoms or column.kind == "code" else None
+            if column.kind == "code":
+                rows.append(atom)
+                continue
+            values = next(whole) * column.step if column.kind == "whole" else _outwards(next(margins), next(rest))
+            of_atoms = np.asarray([0.0, *column.atoms])
+            rows.append(values if atom is None else np.where(atom == 0, values, of_atoms[atom]))
+        return np.stack(rows, -1)
+
+    def decode_and_log_det(self, points: Any) -> tuple[Any, Any]:
+        """Map rows back, and return the log-determinants over the numbers that there are."""
+        rows = self.decode(points)
+        return rows, -self.encode(rows)[1]
+
+
+def whole_numbers(values: np.ndarray, column: Column) -> tuple[np.ndarray, np.ndarray]:
+    """Return values in steps of their grid, and 0; -inf for those that lie between."""
+    steps = values / column.step
+    found = np.round(steps)
+    return found, np.where(np.abs(steps - found) < 1e-6 * np.maximum(1.0, np.abs(steps)), 0.0, -np.inf)
+
+
+def _inwards(
+    links: tuple[AbstractBijection, ...], values: np.ndarray, column: Column, is_on: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return numbers on the scale of the core and their log-determinants; -inf beyond the edges."""
+    low, high = column.edges
+    inside = (values > low) & (values < high) & is_on
+    # What is not there, or cannot be, stands in the middle: its numbers are not used.
+    z: Any = np.where(inside, values, _outwards(links, np.zeros(())))[..., None]
+    change = np.zeros(values.shape)
+    for link in links:
+        z, log_det = link.inverse_and_log_det(z)
+        change = change + log_det
+    return z[..., 0], np.where(inside, change, -np.inf)
+
+
+def _outwards(links: tuple[AbstractBijection, ...], z: np.ndarray) -> np.ndarray:
+    x: Any = z[..., None]
+    for link in links[::-1]:
+        x = link.transform_and_log_det(x)[0]
+    return x[..., 0]
+
+
+def fit_mixed(
+    preprocess: str, rows: Rows, weight: np.ndarray, columns: tuple[Column, ...]
+) -> tuple[MixedFrame, np.ndarray]:
+    """Fit the frame of a table of several kinds of columns.
+
+    Parameters
+    ----------
+    preprocess
+        A key of `liouville.frames.PREPROCESSORS`; where a column has atoms, the closed forms that mix columns are left
+        out.
+    rows, weight
+        The table, its codes as numbers, and the weight of its rows.
+    columns
+        What its columns are.
+
+    Returns
+    -------
+    frame : MixedFrame
+        The closed forms.
+    points : ndarray
+        The table as rows of a `Mixed`.
+    """
+    kinds = PREPROCESSORS[preprocess]
+    continuous = [(j, column) for j, column in enumerate(columns) if column.kind == "continuous"]
+    alone = [kind for kind in kinds if kind in _BY_COLUMN]
+    margins: list[tuple[AbstractBijection, ...]] = []
+    for j, column in continuous:
+        is_on = ~np.isin(rows[:, j], column.atoms)
+        values: Any = rows[is_on, j, None]
+        of_rows = weight[is_on]
+        links: list[AbstractBijection] = (
+            [] if column.edges == (-math.inf, math.inf) else [Bounded([column.edges[0]], [column.edges[1]])]
+        )
+        values = links[0].inverse_and_log_det(values)[0] if links else values
+        for kind in alone:
+            # A column that is always on its atoms, or has one value beside them, has nothing to be fitted to.
+            link = kind.fit(values, of_rows) if np.ptp(values, axis=0).any() else Standardize(values[:1].mean(0), [1.0])
+            values = link.inverse_and_log_det(values)[0]
+            links.append(link)
+        margins.append(tuple(links))
+    frame = MixedFrame(columns, tuple(margins))
+    points, joint = frame.encode(rows)[0], []
+    start = len(columns) + len([c for c in columns if c.atoms]) - len(continuous)
+    mixing = [] if any(column.atoms for _, column in continuous) else kinds[len(alone) :]
+    for kind in mixing if len(continuous) > 1 else []:
+        link = kind.fit(points[:, start:], weight)
+        points[:, start:] = link.inverse_and_log_det(points[:, start:])[0]
+        joint.append(link)
+    return MixedFrame(columns, tuple(margins), tuple(joint)), points
