@@ -9,3 +9,5 @@ from ._frame import fit_mixed as fit_mixed
 from ._mixed import FactoredObjective as FactoredObjective
 from ._mixed import MaskedNormal as MaskedNormal
 from ._mixed import Mixed as Mixed
+from ._table import Columns as Columns
+from ._table import Field as Field

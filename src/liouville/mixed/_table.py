@@ -1,0 +1,293 @@
+"""Tables as people have them: categories, counts, dates and amounts in a frame, as numbers and back."""
+
+import dataclasses
+import datetime
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+
+from .._errors import DataError, did_you_mean
+from .._types import Rows
+from ._find import find_column
+from ._frame import Column
+
+# So few whole numbers are categories: their order says less than they do.
+_FEWEST_NUMBERS = 10
+# Of what is wrong in many places, so many are named.
+_MOST_NAMED = 10
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC).replace(tzinfo=None)
+_KINDS = ("continuous", "positive", "category", "integer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A column of a frame: its name, what it is, and what its cells were.
+
+    Attributes
+    ----------
+    name
+        Its name.
+    column
+        What its numbers are.
+    why
+        Why it is that, in words.
+    levels
+        Of a category the levels that the codes stand for, in order; empty for numbers.
+    dtype
+        Type of the cells, as the frame's library calls it.
+    categories
+        Of a categorical column all categories that it may have, and whether they are ordered.
+    """
+
+    name: str
+    column: Column
+    why: str
+    levels: tuple = ()
+    dtype: Any = None
+    categories: tuple[tuple, bool] | None = None
+
+
+class Columns:
+    """The columns of a frame: what each is, its cells as numbers, and numbers as a frame of that kind.
+
+    Strings, booleans and categories are codes; so are integers of ten values or fewer; other integers, and dates by
+    their days or microseconds, are whole numbers. What floats are is found by their numbers
+    (`liouville.mixed.find_columns`).
+
+    Parameters
+    ----------
+    X
+        A data frame: pandas, polars or another that narwhals knows.
+    declared
+        What columns are, by name, instead: ``"continuous"``, ``"positive"``, ``("bounded", a, b)``, ``"category"``,
+        ``"integer"`` or ``("grid", step)``.
+
+    Raises
+    ------
+    DataError
+        Where cells are missing, a column holds things of several kinds, or one that is said to be continuous has
+        values that many rows share.
+    ValueError
+        Where what is declared has no meaning.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"kind": ["cat", "dog", "dog"], "legs": [4, 4, 3]})
+    >>> columns = Columns(frame)
+    >>> print(columns.rows(frame).tolist(), columns.frame(columns.rows(frame)).equals(frame))
+    [[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]] True
+    """
+
+    def __init__(self, X: Any, declared: Mapping[str, Any] | None = None):
+        frame, declared = nw.from_native(X, eager_only=True), declared or {}
+        _check_gaps(frame)
+        for name in declared:
+            if name not in frame.columns:
+                raise ValueError(
+                    f"Expected kinds of columns of the table, got one of {name!r}{did_you_mean(name, frame.columns)}; "
+                    f"try names among {frame.columns[:_MOST_NAMED]}."
+                )
+        self.backend = frame.implementation
+        self.fields = tuple(_field(frame.get_column(name), declared.get(name)) for name in frame.columns)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What the numbers of each column are, for `liouville.mixed.fit_mixed`."""
+        return tuple(field.column for field in self.fields)
+
+    def rows(self, X: Any) -> Rows:
+        """Return a frame of these columns as numbers, of shape ``(n, columns)``.
+
+        A level that was not there before is -1, which has no probability; a warning names the first.
+        """
+        frame = nw.from_native(X, eager_only=True)
+        names = [field.name for field in self.fields]
+        if missing := [name for name in names if name not in frame.columns]:
+            raise DataError(f"Expected columns {names}, got none called {missing[0]!r}; try a table like the first.")
+        _check_gaps(frame.select(names))
+        rows = np.stack([self._numbers(field, frame.get_column(field.name)) for field in self.fields], axis=1)
+        unknown = [
+            f"{frame.get_column(field.name).to_list()[row]!r} in row {row}, column {field.name!r}"
+            for j, field in enumerate(self.fields)
+            for row in np.flatnonzero(rows[:, j] == -1)[:1]
+            if field.levels
+        ]
+        if unknown:
+            warnings.warn(
+                f"Expected levels that the fit has seen, got {'; '.join(unknown)}: their log-probability is -inf.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return rows
+
+    def _numbers(self, field: Field, series: nw.Series) -> np.ndarray:
+        if not field.levels:
+            return _as_numbers(series)
+        place = {level: i for i, level in enumerate(field.levels)}
+        return np.array([place.get(cell, -1) for cell in _cells(series)], np.float64)
+
+    def frame(self, rows: Rows) -> Any:
+        """Return rows of numbers as a frame of the kind, with the types and levels, of the one it was made by."""
+        if not (self.backend.is_pandas_like()):
+            series = [self._series(field, column) for field, column in zip(self.fields, rows.T, strict=True)]
+            return nw.concat([s.to_frame() for s in series], how="horizontal").to_native()
+        library = self.backend.to_native_namespace()
+        return library.DataFrame({f.name: _of_pandas(library, f, c) for f, c in zip(self.fields, rows.T, strict=True)})
+
+    def _series(self, field: Field, column: np.ndarray) -> nw.Series:
+        cells = _out_of(field, column)
+        series = nw.new_series(field.name, cells, backend=self.backend)
+        return series if series.dtype == field.dtype else series.cast(field.dtype)
+
+
+def _of_pandas(library: Any, field: Field, column: np.ndarray) -> Any:
+    cells = _out_of(field, column)
+    if field.categories is not None:
+        categories, is_ordered = field.categories
+        return library.Categorical(cells, categories=list(categories), ordered=is_ordered)
+    return library.Series(cells).astype(field.dtype)
+
+
+def _out_of(field: Field, column: np.ndarray) -> Any:
+    """Return numbers as the cells that they stand for."""
+    if field.levels:
+        return [field.levels[int(code)] for code in column]
+    if _is_date(field):
+        days = "day" in field.why
+        since = [datetime.timedelta(days=int(n)) if days else datetime.timedelta(microseconds=int(n)) for n in column]
+        return [(_EPOCH + delta).date() if days and "date of" in field.why else _EPOCH + delta for delta in since]
+    if field.column.kind == "whole" and field.column.step == 1:
+        return np.round(column).astype(np.int64)
+    # Of a decimal grid as many decimals as it has, so that 0.1 comes back as 0.1.
+    step = field.column.step
+    return np.round(column, max(0, round(-math.log10(step)))) if field.column.kind == "whole" else column
+
+
+def _is_date(field: Field) -> bool:
+    return field.why.startswith("a date")
+
+
+def _cells(series: nw.Series) -> list:
+    """Return the cells as Python's own things; those of categories as what they say."""
+    return series.to_list()
+
+
+def _as_numbers(series: nw.Series) -> np.ndarray:
+    if isinstance(series.dtype, nw.Datetime):
+        micros = series.dt.timestamp("us").to_numpy()
+        return np.asarray(micros, np.float64) / (86_400e6 if _are_days(series) else 1)
+    if series.dtype == nw.Date:
+        return np.array([(cell - _EPOCH.date()).days for cell in series.to_list()], np.float64)
+    return np.asarray(series.to_numpy(), np.float64)
+
+
+def _are_days(series: nw.Series) -> bool:
+    return bool((series.dt.timestamp("us").to_numpy() % 86_400_000_000 == 0).all())
+
+
+def _check_gaps(frame: nw.DataFrame) -> None:
+    """Raise where cells are missing or infinite, naming the first of each column."""
+    found = []
+    for name, dtype in frame.schema.items():
+        series = frame.get_column(name)
+        bad = np.asarray(series.is_null().to_numpy(), bool)
+        if dtype.is_float():
+            bad = bad | ~np.isfinite(np.asarray(series.to_numpy(), np.float64))
+        if bad.any():
+            found.append(f"{bad.sum()} in column {name!r}, the first in row {int(bad.argmax())}")
+    if found:
+        more = f"; and {len(found) - _MOST_NAMED} more columns" if len(found) > _MOST_NAMED else ""
+        listed = "; ".join(found[:_MOST_NAMED])
+        raise DataError(f"Expected no missing or infinite cells, got {listed}{more}; try dropping these rows.")
+
+
+def _field(series: nw.Series, declared: Any) -> Field:
+    """Return what a column is, as declared or found."""
+    dtype, name = series.dtype, series.name
+    is_pandas = series.implementation.is_pandas_like()
+    native = series.to_native().dtype if is_pandas else dtype
+    is_date = isinstance(dtype, nw.Datetime) or dtype == nw.Date
+    is_number = dtype.is_numeric()
+    if declared is not None:
+        return _declared(series, declared, native, is_number)
+    if not (is_number or is_date):
+        return _category(series, f"holds {dtype}", native)
+    if is_date:
+        unit = "a date of days" if dtype == nw.Date else "a date, in days" if _are_days(series) else "a date and time"
+        column = find_column(_as_numbers(series), is_whole=True)
+        return Field(name, dataclasses.replace(column, lowest=-math.inf), unit, dtype=native)
+    values = _as_numbers(series)
+    if dtype.is_integer() and len(np.unique(values)) <= _FEWEST_NUMBERS:
+        return _category(series, f"whole numbers of {_FEWEST_NUMBERS} values or fewer", native)
+    column = find_column(values, is_whole=dtype.is_integer())
+    why = "whole numbers" if dtype.is_integer() else "values that rows share" if column.kind == "whole" else "numbers"
+    return Field(name, column, why, dtype=native)
+
+
+def _category(series: nw.Series, why: str, native: Any) -> Field:
+    cells = set(_cells(series))
+    categories = None
+    if series.dtype in (nw.Categorical, nw.Enum) and series.implementation.is_pandas_like():
+        accessor = series.to_native().cat
+        categories = (tuple(accessor.categories.tolist()), bool(accessor.ordered))
+    try:
+        order = sorted(cells) if categories is None else [level for level in categories[0] if level in cells]
+    except TypeError:
+        kinds = sorted({type(cell).__name__ for cell in cells})
+        raise DataError(
+            f"Expected cells of one kind in column {series.name!r}, got {', '.join(kinds)}; try making them strings."
+        ) from None
+    return Field(series.name, Column("code", len(order)), why, tuple(order), native, categories)
+
+
+def _declared(series: nw.Series, kind: Any, native: Any, is_number: bool) -> Field:
+    """Return a column that is what the user says, or raise where it cannot be."""
+    name, why = series.name, "as declared"
+    if kind == "category":
+        return _category(series, why, native)
+    form = kind[0] if isinstance(kind, tuple | list) and kind else kind
+    sizes = {"grid": 2, "bounded": 3}
+    if form not in (*_KINDS, *sizes) or (form in sizes and (isinstance(kind, str) or len(kind) != sizes[form])):
+        raise ValueError(
+            f"Expected a kind among {list(_KINDS)}, ('bounded', a, b) and ('grid', step) for column {name!r}, got "
+            f"{kind!r}; try 'continuous'."
+        )
+    if not is_number:
+        raise DataError(f"Expected numbers in column {name!r} for {kind!r}, got {series.dtype}; try 'category'.")
+    values = _as_numbers(series)
+    found = find_column(values)
+    if form in ("integer", "grid"):
+        step = float(kind[1]) if form == "grid" else 1.0
+        return Field(name, _on_grid(values, step, name), why, dtype=native)
+    low, high = {"positive": (0.0, math.inf), "continuous": (-math.inf, math.inf)}.get(form) or map(float, kind[1:])
+    atoms = found.atoms
+    if form == "continuous" and atoms:
+        raise DataError(
+            f"Expected a density of column {name!r}, got values that many rows share, such as {atoms[0]:g}, which have "
+            "none; try columns='auto'."
+        )
+    edge = tuple(sorted({*atoms, *(end for end in (low, high) if end in values)}))
+    beyond = np.flatnonzero((values < low) | (values > high))
+    if beyond.size:
+        raise DataError(
+            f"Expected numbers from {low:g} to {high:g} in column {name!r}, got {values[beyond[0]]:g} in row "
+            f"{beyond[0]}; try other bounds."
+        )
+    return Field(name, Column("continuous", atoms=edge, edges=(low, high)), why, dtype=native)
+
+
+def _on_grid(values: np.ndarray, step: float, name: str) -> Column:
+    steps = values / step
+    off = np.flatnonzero(np.abs(steps - np.round(steps)) > 1e-6 * np.maximum(1, np.abs(steps)))
+    if off.size:
+        raise DataError(
+            f"Expected multiples of {step:g} in column {name!r}, got {values[off[0]]:g} in row {off[0]}; try "
+            "'continuous'."
+        )
+    column = find_column(values, is_whole=True)
+    return dataclasses.replace(column, step=step)
