@@ -407,7 +407,7 @@ BAD = {
     "a word in a frame": (lambda X: pd.DataFrame(put(X.astype(object), 4, 1, "tall")), "'tall' in row 4, column '?1"),
     "complex": (lambda X: X + 1j, "Complex data not supported: expected real"),
     "one name twice": (lambda X: pd.DataFrame(X, columns=["a", "b", "a"]), "'a' twice"),
-    "frame of text": (lambda X: pd.DataFrame({"a": X[:, 0], "b": ["x"] * 60}), "column 'b'"),
+    "array of text": (lambda X: np.array([["x", "y"]] * 60), "Expected finite numbers|Expected numbers"),
 }
 
 

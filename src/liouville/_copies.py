@@ -55,7 +55,7 @@ def _hash_block(rows: np.ndarray) -> np.ndarray:
 
 def merge_copies(rows: Rows, weight: np.ndarray) -> tuple[Rows, np.ndarray]:
     """Return the distinct rows of a table, each with the weight of all its copies."""
-    first, copy_of = first_copies(rows)
+    first, copy_of = first_copies(rows) if len(rows) else (rows, rows)
     if len(first) == len(rows):
         return rows, weight
     return rows[first], np.bincount(copy_of, weight)

@@ -15,6 +15,7 @@ from .divergences import AbstractDivergence, Exact, Hutchinson
 from .flows import CONVOLUTIONAL, DIVERGENCES, VECTOR_FIELDS, FlowSpec
 from .frames import PREPROCESSORS, candidates
 from .integrate import SOLVERS
+from .mixed import Columns, FactoredObjective
 from .objectives import AbstractObjective, FlowMatching, MaximumLikelihood, TrainedWith
 from .recipes import RECIPES, Recipe, matching
 from .selection import Plan
@@ -126,6 +127,29 @@ def resolve(estimator: Any, rows: int, columns: int) -> Plan:
         longest=min(STRETCH * steps, LONGEST) if by_default and is_matching and columns < 24 else None,
         validation_size=validation_rows,
         validation_divergence=validation_divergence,
+    )
+
+
+def resolve_mixed(estimator: Any, rows: int, table: Columns) -> Plan:
+    """Return how a table is fitted whose columns are not all continuous."""
+    named = RECIPES[estimator.recipe]
+    if named.layer is not None or estimator.base != "standard":
+        raise ValueError(
+            f"Expected a recipe with a vector field and base='standard' for columns that are not all continuous, got "
+            f"{estimator.recipe!r} and {estimator.base!r}; try recipe='flow_matching'."
+        )
+    continuous = [column for column in table.columns if column.kind == "continuous"]
+    plan = resolve(estimator, rows, max(len(continuous), 1))
+    kinds = candidates(len(continuous))
+    if any(column.atoms for column in continuous):
+        # What mixes columns is left out where a row may lack one of them.
+        kinds = ["standardize", "gaussian_margins"]
+    kinds = kinds if continuous else ["standardize"]
+    return dataclasses.replace(
+        plan,
+        preprocess=kinds if estimator.preprocess == "auto" else [estimator.preprocess],
+        flow=dataclasses.replace(plan.flow, shape=(len(continuous),)),
+        objective=FactoredObjective(plan.objective),
     )
 
 

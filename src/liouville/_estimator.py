@@ -9,12 +9,13 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, overload
 import jax
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from . import evaluation, flows
 from ._defaults import check_count, check_time, rng_of, seed_of, validation_goals
 from ._fitting import TrainingFile, run_fit, warn_of_few_steps
-from ._model_file import SavedMixin, portable_params, spec_facts
+from ._model_file import SavedMixin, build_facts, portable_params
 from ._progress import Watch, progress_bar, watched
 from ._splits import PictureSplit, Split
 from ._tables import warn_of_target
@@ -22,8 +23,9 @@ from ._types import in_default_precision
 from .bespoke import FittedSteps, fit_steps
 from .bijections import CNF, map_integrators
 from .density import Density
-from .distributions import AbstractDistribution
+from .distributions import AbstractDistribution, bijection_of
 from .divergences import Exact, Hutchinson
+from .mixed import Columns
 from .selection import Candidate, Plan, Race, prepare
 from .training import Budget
 
@@ -45,6 +47,18 @@ class Given(NamedTuple):
     weight: np.ndarray
     arrays: tuple[np.ndarray, ...]
     columns: dict[str, Any]
+
+
+def has_flow(estimator: Any) -> bool:
+    """Return True, or raise ``AttributeError`` where rows are no images of points of a base, naming the columns."""
+    table = getattr(estimator, "columns_", None)
+    others = [] if table is None else [f.name for f in table.fields if f.column.kind != "continuous" or f.column.atoms]
+    if others:
+        raise AttributeError(
+            f"Expected continuous columns alone, got others ({', '.join(map(repr, others[:10]))}): their rows are no "
+            "images of points of a base; try score_samples or sample."
+        )
+    return True
 
 
 class AbstractFlowEstimator(
@@ -80,8 +94,8 @@ class AbstractFlowEstimator(
         """Return points of the base."""
 
     @abc.abstractmethod
-    def _plan(self, shape: tuple[int, ...]) -> Plan:
-        """Return how data of a shape are fitted."""
+    def _plan(self, shape: tuple[int, ...], columns: Columns | None = None) -> Plan:
+        """Return how data of a shape are fitted, and of these columns where they are not all continuous."""
 
     @abc.abstractmethod
     def _split(self, given: Given, plan: Plan, seed: int) -> Split | PictureSplit:
@@ -155,7 +169,7 @@ class AbstractFlowEstimator(
         self._check_parameters()
         warn_of_target(y)
         given, seed = self._check_fit(X, sample_weight), seed_of(self.random_state)
-        plan = self._plan(given.rows.shape)
+        plan = self._plan(given.rows.shape, given.columns.get("columns_"))
         split = self._split(given, plan, seed)
         budget = Budget(plan.max_iter, None if self.max_seconds is None else started + self.max_seconds)
         identity = {"parameters": portable_params(self), "rows": len(given.arrays[0]), "seed": seed}
@@ -187,7 +201,7 @@ class AbstractFlowEstimator(
             "preprocess": candidate.preprocess,
             "recipe": self.recipe,
             # All that the density is built by: a file does not ask what a recipe's defaults are when it is read.
-            **spec_facts(plan.flow, plan.noise, candidate.frame.levels),
+            **build_facts(candidate.build, candidate.frame),
             "numbers": sum(leaf.size for leaf in jax.tree.leaves(trainer.best_params)),
             "batch_size": plan.options.batch_size,
             "learning_rate": plan.options.learning_rate,
@@ -313,9 +327,20 @@ class AbstractFlowEstimator(
         ndarray of shape (n, d), or (n, height, width, channels)
             In the data's units, NaN where a solve failed; pictures are bytes, black there. A warning says so.
         """
-        n = check_count("n", n)
-        rows, info = evaluation.sample(self._flow(error), n, seed=seed_of(random_state))
+        return self._as_given(self._draw(n, random_state, error))
+
+    def _draw(self, n: int, random_state: Any = None, error: float | None = None) -> np.ndarray:
+        """Draw rows of numbers, or pictures."""
+        rows, info = evaluation.sample(self._flow(error), check_count("n", n), seed=seed_of(random_state))
         evaluation.warn_of_failures(info)
+        return rows
+
+    def _as_given(self, rows: np.ndarray) -> Any:
+        """Return rows of numbers in the form of the data of the fit."""
+        return rows
+
+    def _as_values(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows of numbers as an array of the cells that they stand for, to be written or drawn."""
         return rows
 
     def sample_with_log_prob(self, n: int = 1, random_state=None) -> tuple[np.ndarray, np.ndarray]:
@@ -328,8 +353,8 @@ class AbstractFlowEstimator(
         random_state
             Seed.
         """
-        rows = self.sample(n, random_state)
-        return rows, self._score(self._flow(), rows)[0]
+        rows = self._draw(n, random_state)
+        return self._as_given(rows), self._score(self._flow(), rows)[0]
 
     def transform(self, X) -> np.ndarray:
         """Map data to the base's coordinates, in which they are standard normal; pictures with noise of seed 0.
@@ -458,7 +483,7 @@ class AbstractFlowEstimator(
             return self.flow_
         if not isinstance(error, numbers.Real) or not error > 0:
             raise ValueError(f"Expected a positive error, got {error!r}; try error=1e-3.")
-        bijection = self.flow_.core.bijection
+        bijection = bijection_of(self.flow_.core)
         if bijection.is_solved and not isinstance(bijection, CNF):
             raise ValueError(
                 f"Expected a flow of one CNF for error={error!r}, got {type(bijection).__name__} of several; try "
@@ -467,3 +492,8 @@ class AbstractFlowEstimator(
         if error not in self._steps_by_error and bijection.is_solved:
             self._steps_by_error[error] = fit_steps(self.flow_.core, error)
         return dataclasses.replace(self.flow_, steps=self._steps_by_error.get(error))
+
+
+# Set here, behind scikit-learn's own wrapper of what transform returns, which would hide whether it is there.
+for _name in ("transform", "inverse_transform", "trajectory", "score_gradient", "log_prob_fn"):
+    setattr(AbstractFlowEstimator, _name, available_if(has_flow)(getattr(AbstractFlowEstimator, _name)))

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import equinox as eqx
 import jax
@@ -13,8 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from . import checkpoint
 from .bijections import Chain
 from .density import Density
-from .flows import FlowSpec, FramedFlow, NoiseSpec
-from .frames import any_frame
+from .flows import FlowSpec, FramedFlow, MixedSpec, NoiseSpec
+from .frames import AbstractFrame, any_frame
+from .mixed import Column, Columns, MixedFrame, any_mixed_frame
 
 
 class SavedMixin:
@@ -57,6 +58,7 @@ def write_model(estimator: Any, path: str | os.PathLike) -> None:
         "feature_names": None if names is None else list(names),
         "facts": estimator.facts_,
         "history": estimator.history_,
+        "table": None if getattr(estimator, "columns_", None) is None else estimator.columns_.to_facts(),
     }
     checkpoint.write(path, "model", estimator.flow_, facts)
 
@@ -79,13 +81,26 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
     estimator.history_, estimator.facts_, estimator.n_iter_ = facts["history"], chosen, chosen["steps"]
     if "columns" in chosen:
         estimator.n_features_in_ = chosen["columns"]
+        table = facts.get("table")
+        estimator.columns_ = None if table is None else Columns.of_facts(table)
     if facts["feature_names"] is not None:
         estimator.feature_names_in_ = np.asarray(facts["feature_names"], dtype=object)
     return estimator
 
 
-def spec_facts(flow: FlowSpec, noise: NoiseSpec | None, levels: int | None) -> dict[str, Any]:
+def build_facts(build: Any, frame: AbstractFrame) -> dict[str, Any]:
     """Return all that a density is built by but for the kind of its frame, in JSON's types."""
+    if isinstance(build, MixedSpec):
+        mixed = {name: value for name, value in dataclasses.asdict(build).items() if name != "flow"}
+        columns = [dataclasses.asdict(column) for column in cast(MixedFrame, frame).columns]
+        return {**spec_facts(build.flow, None, None), "mixed": {**mixed, "columns": columns}}
+    if isinstance(build, FramedFlow):
+        return spec_facts(cast(FlowSpec, build.flow), cast(Any, build.noise), build.frame.levels)
+    return spec_facts(build, None, None)
+
+
+def spec_facts(flow: FlowSpec, noise: NoiseSpec | None, levels: int | None) -> dict[str, Any]:
+    """Return all that a density of numbers of one kind is built by, likewise."""
     facts = {**dataclasses.asdict(flow), "shape": list(flow.shape), "levels": levels, "noise": None}
     if flow.layer is not None:
         facts["vector_field"] = None
@@ -96,11 +111,26 @@ def built_by(chosen: dict[str, Any]) -> Density:
     """Return the density that facts describe, but for its arrays."""
     # What a file does not say was not known when it was written: it is what it was then.
     flow = FlowSpec(**{f.name: chosen[f.name] for f in dataclasses.fields(FlowSpec) if f.name in chosen})
+    if chosen.get("mixed"):
+        return _mixed_by(flow, chosen)
     noise = None if chosen["noise"] is None else NoiseSpec(flow.shape, **chosen["noise"])
     frame = any_frame(chosen["preprocess"], flow.shape, chosen["levels"])
     built = eqx.filter_eval_shape(FramedFlow(flow, frame, noise), jax.random.key(0))
     # The closed forms' own arrays: what comes out of a trace has none of NumPy's.
     return dataclasses.replace(built, frame=dataclasses.replace(built.frame, links=frame.links))
+
+
+def _mixed_by(flow: FlowSpec, chosen: dict[str, Any]) -> Density:
+    facts = {name: _as_tuple(value) for name, value in chosen["mixed"].items() if name != "columns"}
+    columns = [Column(**{name: _as_tuple(v) for name, v in one.items()}) for one in chosen["mixed"]["columns"]]
+    frame = any_mixed_frame(chosen["preprocess"], tuple(columns))
+    core = eqx.filter_eval_shape(MixedSpec(flow, **facts), jax.random.key(0))
+    return Density(core, frame)
+
+
+def _as_tuple(value: Any) -> Any:
+    """Return what was a tuple before it stood in a file as one, whatever is in it."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def as_of_format_2(estimator: Any, chosen: dict[str, Any]) -> dict[str, Any]:

@@ -2,17 +2,21 @@
 
 import dataclasses
 import warnings
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from ._copies import first_copies
 from ._training_data import StreamedData, TrainingData
-from ._types import Rows
+from ._types import Key, Rows
 from .dequantization import UniformDequantization
-from .frames import Frame, fit_pictures, fit_table
+from .flows import FramedFlow, MixedSpec
+from .frames import AbstractFrame, Frame, fit_pictures, fit_table
+from .mixed import Column, fit_mixed
 
+Build: TypeAlias = Callable[[Key], Any]
 # On fewer rows nothing can be held out, and a flow would learn the rows by heart.
 FEWEST_ROWS = 8
 # Near copies are looked for among so many rows, each beside so many neighbours.
@@ -34,16 +38,22 @@ class Split:
     weight: np.ndarray
     validation_rows: Rows
     validation_weight: np.ndarray
+    # What the columns are, where they are not all continuous.
+    columns: tuple[Column, ...] | None = None
 
     @property
     def is_small(self) -> bool:
         """Return True where a flow would learn the rows by heart."""
         return len(self.rows) < FEWEST_ROWS
 
-    def fit_frame(self, preprocess: str, batch_size: int, seed: int) -> tuple[Frame, TrainingData]:
-        """Fit the frame of a kind; return it, and what is trained on in its coordinates."""
-        frame, points = fit_table(preprocess, self.rows, self.weight)
-        return frame, TrainingData.pad(points, self.weight)
+    def fit_frame(self, preprocess: str, plan: Any, seed: int) -> tuple[AbstractFrame, TrainingData, Build]:
+        """Fit the frame of a kind; return it, what is trained on in its coordinates, and what builds the core."""
+        if self.columns is None:
+            frame, points = fit_table(preprocess, self.rows, self.weight)
+            return frame, TrainingData.pad(points, self.weight), plan.flow
+        frame, points = fit_mixed(preprocess, self.rows, self.weight, self.columns)
+        build = MixedSpec.fit(plan.flow, frame, points, self.weight)
+        return frame, TrainingData.pad(points, self.weight), build
 
 
 @dataclasses.dataclass
@@ -59,18 +69,29 @@ class PictureSplit:
     # Noise makes of each picture many: few are not learned by heart.
     is_small: ClassVar[bool] = False
 
-    def fit_frame(self, preprocess: str, batch_size: int, seed: int) -> tuple[Frame, TrainingData | StreamedData]:
-        """Fit the frame of a kind; return it, and pictures to draw from: all on the device, or a part at a time."""
+    def fit_frame(self, preprocess: str, plan: Any, seed: int) -> tuple[Frame, TrainingData | StreamedData, Build]:
+        """Fit the frame of a kind; return it, pictures to draw from, and what builds the density.
+
+        Pictures are all on the device, or a part at a time.
+        """
         train, size = np.sort(self.train), self.pixels[0].size
         some = np.sort(self.train[:MOST_FITTED])
         frame = fit_pictures(preprocess, self.pixels[some], self.weight[some], self.levels, UniformDequantization())
+        build = FramedFlow(plan.flow, frame, plan.noise)
         if len(train) * size <= MOST_ON_DEVICE:
-            return frame, TrainingData.pad(self.pixels[train], self.weight[train])
-        stream = {"batch_size": batch_size, "part_rows": MOST_ON_DEVICE // size // 2, "seed": seed}
-        return frame, StreamedData(self.pixels, train, self.weight[train], **stream)
+            return frame, TrainingData.pad(self.pixels[train], self.weight[train]), build
+        stream = {"batch_size": plan.options.batch_size, "part_rows": MOST_ON_DEVICE // size // 2, "seed": seed}
+        return frame, StreamedData(self.pixels, train, self.weight[train], **stream), build
 
 
-def split_rows(rows: Rows, weight: np.ndarray, fraction: float, most: int, seed: int) -> Split:
+def split_rows(
+    rows: Rows,
+    weight: np.ndarray,
+    fraction: float,
+    most: int,
+    seed: int,
+    columns: tuple[Column, ...] | None = None,
+) -> Split:
     """Split distinct rows at random into those to train on and at most `most` to choose by.
 
     Rows of weight 0 are left out; weights are scaled to a mean of 1 in each part. Without a fraction,
@@ -83,9 +104,11 @@ def split_rows(rows: Rows, weight: np.ndarray, fraction: float, most: int, seed:
         train, chosen = order, order[:most]
     else:
         train, chosen = order[num:], order[:num]
-        warn_of_near_copies(rows[train], rows[chosen])
+        # How near rows are says nothing where columns hold few values.
+        if columns is None:
+            warn_of_near_copies(rows[train], rows[chosen])
     scaled = lambda index: weight[index] / weight[index].mean()
-    return Split(rows[train], scaled(train), rows[chosen], scaled(chosen))
+    return Split(rows[train], scaled(train), rows[chosen], scaled(chosen), columns)
 
 
 def split_pictures(pixels: np.ndarray, weight: np.ndarray, size: int, levels: int, seed: int) -> PictureSplit:

@@ -10,6 +10,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from ._errors import DataError
 from ._types import Rows
+from .mixed import Columns
 
 COLLINEAR = 1e-13
 # Of what is wrong in many places, so many are named.
@@ -56,6 +57,54 @@ def check_frame(X, estimator, *, reset: bool) -> Rows:
     return rows
 
 
+def check_table(X, estimator, declared: Any) -> tuple[Rows, Columns | None]:
+    """Return a table as numbers, and what its columns are; None where all are continuous, and nobody says otherwise."""
+    X = unmasked(X)
+    if categorical := categorical_columns(X):
+        _check_numbers(X, categorical)
+        table = Columns(X, declared)
+        rows = table.rows(X)
+        if len(rows) < 2:
+            raise DataError(f"Expected two rows or more, got {len(rows)}; try more rows.")
+        estimator.n_features_in_ = rows.shape[1]
+        estimator.feature_names_in_ = np.array([field.name for field in table.fields], dtype=object)
+        return rows, table
+    rows = check_frame(X, estimator, reset=True)
+    X = _table_of(X)
+    table = Columns(X, declared)
+    return (rows, None) if table.is_continuous and not declared else (table.rows(X), table)
+
+
+def check_rows(X, estimator) -> Rows:
+    """Return a table as numbers, by the columns of the fit."""
+    X = unmasked(X)
+    if categorical := categorical_columns(X):
+        _check_numbers(X, categorical)
+    elif not estimator.columns_.has_levels:
+        check_frame(X, estimator, reset=False)
+    return estimator.columns_.rows(_table_of(X))
+
+
+def _table_of(X: Any) -> Any:
+    """Return a frame as it is, and what else is a table as an array."""
+    return X if isinstance(nw.from_native(X, pass_through=True), nw.DataFrame) else np.asarray(X)
+
+
+def categorical_columns(X: Any) -> list[str]:
+    """Return the names of a frame's columns that hold levels or dates: text, categories, yes and no."""
+    try:
+        frame = nw.from_native(X, pass_through=True)
+    except nw.exceptions.DuplicateError:
+        return []
+    if not isinstance(frame, nw.DataFrame):
+        return []
+    kinds = (nw.String, nw.Categorical, nw.Enum, nw.Boolean, nw.Date, nw.Datetime)
+    of_text = lambda name: all(
+        isinstance(cell, str | bool) or _is_gap(cell) for cell in frame.get_column(name).to_list()
+    )
+    return [n for n, dtype in frame.schema.items() if isinstance(dtype, kinds) or (dtype == nw.Object and of_text(n))]
+
+
 def unmasked(X) -> Any:
     """Return an array whose masked cells are missing values, and all else as it is."""
     if not isinstance(X, np.ma.MaskedArray) or X.dtype.kind not in "fiub":
@@ -63,8 +112,8 @@ def unmasked(X) -> Any:
     return np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan)
 
 
-def _check_numbers(X) -> None:
-    """Raise where a table holds other things than numbers, or no rows and columns.
+def _check_numbers(X, categorical: list[str] | None = None) -> None:
+    """Raise where a table holds other things than numbers, but for categorical columns, or no rows and columns.
 
     scikit-learn would find all this, too: but its messages do not say where, or show the whole table.
     """
@@ -82,12 +131,15 @@ def _check_numbers(X) -> None:
         raise DataError(f"Expected a table in memory, got a lazy {type(X).__name__}; try X.collect().")
     found, numbers = [], []
     for name, dtype in schema.items():
-        if dtype.is_numeric() or dtype == nw.Boolean:
+        if name in (categorical or []):
+            missing = np.flatnonzero([_is_gap(cell) for cell in frame.get_column(name).to_list()])
+            found += [Fault("a missing value (NaN)", int(missing[0]), repr(name), len(missing))] if missing.size else []
+        elif dtype.is_numeric() or dtype == nw.Boolean:
             numbers.append(name)
         else:
             cells = enumerate(frame.get_column(name).to_list())
             found += _faults_of_cells(cells, repr(name), parse=dtype == nw.Object)
-    if found:
+    if found or categorical:
         # Gaps elsewhere are said in the same breath.
         for name in numbers:
             found += _faults_of_numbers(np.asarray(frame.get_column(name).to_numpy(), float), repr(name))
@@ -216,8 +268,18 @@ def check_weight(sample_weight, X: Rows) -> np.ndarray:
     return weight if LEAST_WEIGHT < largest < MOST_WEIGHT else weight / largest
 
 
-def check_varied(X: Rows, weight: np.ndarray, names) -> None:
-    """Raise `DataError` where a table has no density: too few rows, far cells, constant or collinear columns."""
+def check_varied(X: Rows, weight: np.ndarray, names, table: Columns | None = None) -> None:
+    """Raise `DataError` where a table has no density: too few rows, far cells, constant or collinear columns.
+
+    Of a table of several kinds of columns, those that are continuous throughout; of an array all of them must vary.
+    """
+    if table is not None:
+        if table.backend is None:
+            _check_constant(X[weight > 0], weight[weight > 0], names)
+        chosen = [j for j, c in enumerate(table.columns) if c.kind == "continuous" and not c.atoms]
+        if not chosen:
+            return
+        X, names = X[:, chosen], None if names is None else np.asarray(names)[chosen]
     kept = weight > 0
     X, weight = (X, weight) if kept.all() else (X[kept], weight[kept])
     rows, columns = X.shape
@@ -228,14 +290,7 @@ def check_varied(X: Rows, weight: np.ndarray, names) -> None:
             "for example by principal components."
         )
     name = lambda j: f"{j}" if names is None else f"{j} ({names[j]!r})"
-    loc = np.average(X, axis=0, weights=weight)
-    spread = np.max(np.abs(X - loc), axis=0)
-    flat = np.flatnonzero(spread <= 8 * np.finfo(X.dtype).eps * np.abs(loc))
-    if flat.size:
-        listed = ", ".join(name(j) for j in flat[:MOST_NAMED])
-        raise DataError(
-            f"Expected columns that vary, got a constant column {listed}; try leaving it out: it has no density."
-        )
+    _check_constant(X, weight, names)
     _check_scale(X, np.flatnonzero(kept), name)
     involved = _collinear(X, weight)
     if involved.size:
@@ -243,6 +298,17 @@ def check_varied(X: Rows, weight: np.ndarray, names) -> None:
         raise DataError(
             f"Expected columns that are no combination of each other, got collinear columns {listed}; try leaving one "
             "of them out: together they have no density."
+        )
+
+
+def _check_constant(X: Rows, weight: np.ndarray, names) -> None:
+    loc = np.average(X, axis=0, weights=weight)
+    spread = np.max(np.abs(X - loc), axis=0)
+    flat = np.flatnonzero(spread <= 8 * np.finfo(X.dtype).eps * np.abs(loc))
+    if flat.size:
+        listed = ", ".join(f"{j}" if names is None else f"{j} ({names[j]!r})" for j in flat[:MOST_NAMED])
+        raise DataError(
+            f"Expected columns that vary, got a constant column {listed}; try leaving it out: it has no density."
         )
 
 

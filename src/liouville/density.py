@@ -1,13 +1,14 @@
 """A density: a flow, the core, on the points that a frame makes of data."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 
 from ._types import Condition, Key, Point, Scalar
 from .distributions import AbstractDistribution, Transformed
-from .frames import Frame
+from .frames import AbstractFrame, Frame
 from .integrate import Integrator
 
 
@@ -70,11 +71,11 @@ class Density(AbstractDistribution):
 
     shape: tuple[int, ...] = eqx.field(static=True, init=False)
     cond_shape: tuple[int, ...] | None = eqx.field(static=True, init=False)
-    core: Transformed
-    frame: Frame
+    core: Any
+    frame: Any
     steps: FittedSteps | None
 
-    def __init__(self, core: Transformed, frame: Frame, steps: FittedSteps | None = None):
+    def __init__(self, core: Any, frame: AbstractFrame, steps: FittedSteps | None = None):
         if core.shape != frame.core_shape:
             raise ValueError(
                 f"Expected a frame of the core's shape {core.shape}, got {frame.core_shape}; try Frame({core.shape})."

@@ -1,16 +1,18 @@
 """The friendly layer: density estimation as a scikit-learn estimator."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ._copies import merge_copies
-from ._defaults import check_parameters, resolve
+from ._defaults import check_parameters, resolve, resolve_mixed
 from ._estimator import AbstractFlowEstimator, Given
 from ._splits import Split, split_rows
-from ._tables import check_frame, check_points, check_varied, check_weight
-from .metrics import Likelihood, evaluate_baselines, likelihood, table_of
+from ._tables import check_frame, check_points, check_rows, check_table, check_varied, check_weight
+from .metrics import Likelihood, evaluate_baselines, evaluate_independent, likelihood, table_of
+from .mixed import Columns
 from .selection import Plan
 
 
@@ -60,6 +62,11 @@ class FlowDensity(AbstractFlowEstimator):
     checkpoint
         File that training writes as it goes; a fit that finds it goes on from there, and deletes it at
         its end.
+    columns
+        What the columns are: ``"auto"`` finds out, or a dictionary by name (of an array by number) says it of some:
+        ``"continuous"``, ``"positive"``, ``("bounded", a, b)``, ``"category"``, ``"integer"``, ``("grid", step)``. Of
+        columns that are not all continuous the log-probability of a row is one of masses and densities
+        (`liouville.mixed`).
 
     Attributes
     ----------
@@ -70,6 +77,8 @@ class FlowDensity(AbstractFlowEstimator):
     facts_ : dict
         What was chosen, and by which figures: where ``validation_is_exact`` is False, as on many columns, their
         divergence was estimated, by one Hutchinson probe a row.
+    columns_ : Columns or None
+        What the columns are, and why; None where all are continuous.
     n_iter_ : int
         Number of training steps done.
     n_features_in_ : int
@@ -88,6 +97,7 @@ class FlowDensity(AbstractFlowEstimator):
     """
 
     n_features_in_: int
+    columns_: Columns | None
     feature_names_in_: np.ndarray
 
     def __init__(
@@ -113,6 +123,7 @@ class FlowDensity(AbstractFlowEstimator):
         random_state=None,
         verbose: int = 0,
         checkpoint: str | None = None,
+        columns: str | Mapping[Any, Any] = "auto",
     ):
         self.recipe = recipe
         self.objective = objective
@@ -134,9 +145,12 @@ class FlowDensity(AbstractFlowEstimator):
         self.random_state = random_state
         self.verbose = verbose
         self.checkpoint = checkpoint
+        self.columns = columns
 
     def evaluate(self, X, *, train=None, random_state: int = 0) -> list[Likelihood]:
         """Return the likelihood of rows, beside that of a Gaussian, a Gaussian mixture and a kernel density.
+
+        Where columns are not all continuous, beside that of columns that know nothing of each other.
 
         Parameters
         ----------
@@ -154,7 +168,11 @@ class FlowDensity(AbstractFlowEstimator):
         """
         rows = self._check(X)
         flow = likelihood("flow", self.score_samples(X))
-        return [flow] if train is None else [flow, *evaluate_baselines(self._check(train), rows, random_state)]
+        if train is None:
+            return [flow]
+        if self.columns_ is not None:
+            return [flow, evaluate_independent(self.columns_.columns, self._check(train), rows)]
+        return [flow, *evaluate_baselines(self._check(train), rows, random_state)]
 
     def _check_parameters(self) -> None:
         check_parameters(self)
@@ -162,24 +180,39 @@ class FlowDensity(AbstractFlowEstimator):
     def _check_fit(self, X, sample_weight) -> Given:
         # Attributes change when the fit has ended: until then another one takes note of the columns.
         other = type(self)()
-        X = check_frame(X, other, reset=True)
-        weight = check_weight(sample_weight, X)
-        check_varied(X, weight, getattr(other, "feature_names_in_", None))
-        columns = {name: value for name, value in vars(other).items() if name.endswith("_in_")}
-        return Given(*merge_copies(X, weight), (X, weight), columns)
+        rows, table = check_table(X, other, None if self.columns == "auto" else self.columns)
+        weight = check_weight(sample_weight, rows)
+        check_varied(rows, weight, getattr(other, "feature_names_in_", None), table)
+        noted = {name: value for name, value in vars(other).items() if name.endswith("_in_")}
+        # Equal rows of masses alone are no copies: they are what a probability is learned of.
+        is_mass = np.zeros(len(rows), bool) if table is None else table.are_masses(rows)
+        distinct, counts = (
+            merge_copies(rows[~is_mass], weight[~is_mass]) if is_mass.any() else merge_copies(rows, weight)
+        )
+        if is_mass.any():
+            distinct, counts = np.concatenate([distinct, rows[is_mass]]), np.concatenate([counts, weight[is_mass]])
+        return Given(distinct, counts, (rows, weight), {**noted, "columns_": table})
 
     def _check(self, X) -> np.ndarray:
         check_is_fitted(self)
-        return check_frame(X, self, reset=False)
+        return check_frame(X, self, reset=False) if self.columns_ is None else check_rows(X, self)
+
+    def _as_given(self, rows: np.ndarray) -> Any:
+        return rows if self.columns_ is None else self.columns_.frame(rows)
 
     def _check_points(self, Z) -> np.ndarray:
         return check_points(Z, self.n_features_in_)
 
-    def _plan(self, shape: tuple[int, ...]) -> Plan:
-        return resolve(self, *shape)
+    def _as_values(self, rows: np.ndarray) -> np.ndarray:
+        return rows if self.columns_ is None else self.columns_.values(rows)
+
+    def _plan(self, shape: tuple[int, ...], columns: Columns | None = None) -> Plan:
+        return resolve(self, *shape) if columns is None else resolve_mixed(self, shape[0], columns)
 
     def _split(self, given: Given, plan: Plan, seed: int) -> Split:
-        return split_rows(given.rows, given.weight, self.validation_fraction, plan.validation_size, seed)
+        table = given.columns["columns_"]
+        columns = None if table is None else table.columns
+        return split_rows(given.rows, given.weight, self.validation_fraction, plan.validation_size, seed, columns)
 
     def _facts_of_data(self, given: Given) -> dict[str, Any]:
         return {"columns": given.rows.shape[1]}

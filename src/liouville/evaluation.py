@@ -6,7 +6,7 @@ What is called `flow` below is a `Density`, whose frame runs on the host, or a f
 import dataclasses
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import diffrax
 import equinox as eqx
@@ -21,7 +21,7 @@ from .bijections import CNF, AbstractBijection, Invert, Standardize, map_integra
 from .density import Density
 from .distributions import Transformed, bijection_of, cnf_of
 from .divergences import EXACT_AT_A_TIME
-from .frames import Frame
+from .frames import AbstractFrame, Frame
 from .integrate import STATUS, Integrator, SolveInfo
 from .regularizers import AbstractRegularizer
 
@@ -130,7 +130,7 @@ def _in_core(
     rows: Rows,
     condition: np.ndarray | None,
     *args,
-    frame: Frame | None = None,
+    frame: AbstractFrame | None = None,
     finish: Callable = lambda found, points: found,
     products: int = 1,
 ) -> np.ndarray:
@@ -239,12 +239,12 @@ def _score_alike(
     return _Found(*in_chunks(one_chunk, rows, chunk_rows(density.shape, products_at_a_time(core))))
 
 
-def _encoded(frame: Frame, chunk: Rows, index: np.ndarray, seeds: tuple[int, int] = (0, 0)) -> tuple:
+def _encoded(frame: AbstractFrame, chunk: Rows, index: np.ndarray, seeds: tuple[int, int] = (0, 0)) -> tuple:
     """Return the points of a chunk of rows, and what is to be added to their log-density; noise is drawn by seeds."""
     if frame.noise is None:
         return frame.encode(chunk)
     # Without the closed forms, whose tables no device needs.
-    alone = Frame(frame.shape, (), frame.levels, frame.noise)
+    alone = Frame(frame.shape, (), cast(Frame, frame).levels, frame.noise)
     drawn = _noise_chunk(alone, on_device(chunk), index, *map(np.uint32, seeds))
     return frame.encode(chunk, jax.tree.map(lambda part: np.asarray(part, np.float64), drawn))
 
@@ -421,7 +421,7 @@ def _slopes(density: Density, x, condition):
     return jax.grad(lambda x: density._log_prob(x, condition, None))(x)
 
 
-def _forward(flow: Flow) -> tuple[Transformed, Frame]:
+def _forward(flow: Flow) -> tuple[Any, Any]:
     """Return the core, of which no gradient is asked, and the frame: the former takes a third less time to trace."""
     density = Density.of(flow)
     alone = lambda integrator: dataclasses.replace(integrator, adjoint=diffrax.ForwardMode())

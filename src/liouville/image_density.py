@@ -254,7 +254,7 @@ class ImageDensity(AbstractFlowEstimator):
             )
         return points
 
-    def _plan(self, shape: tuple[int, ...]) -> Plan:
+    def _plan(self, shape: tuple[int, ...], columns: Any = None) -> Plan:
         return resolve(self, shape)
 
     def _split(self, given: Given, plan: Plan, seed: int) -> PictureSplit:

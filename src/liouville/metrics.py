@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from scipy.linalg import solve_triangular
 from sklearn.exceptions import ConvergenceWarning
@@ -11,9 +12,13 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.neighbors import KernelDensity
 
+from . import evaluation
 from ._copies import first_copies
 from ._types import Rows
+from .density import Density
+from .flows import FlowSpec, MixedSpec
 from .frames import fit_table
+from .mixed import Column, fit_mixed
 
 _MIXTURE_SIZES = (1, 2, 4, 6, 8, 12, 16, 20)
 _MOST_MIXTURE_ROWS = 10_000
@@ -111,6 +116,26 @@ def evaluate_baselines(train: Rows, test: Rows, seed: int = 0) -> list[Likelihoo
         Nats per row, in the data's own units.
     """
     return [evaluate_baseline(name, train, test, seed) for name in BASELINES]
+
+
+def evaluate_independent(columns: tuple[Column, ...], train: Rows, test: Rows) -> Likelihood:
+    """Return the test likelihood of columns of several kinds that know nothing of each other.
+
+    Levels and atoms have their shares, whole numbers the masses of a normal variable's cells, continuous ones its
+    density: it is a `liouville.mixed.Mixed` that has learned nothing.
+
+    Parameters
+    ----------
+    columns
+        What the columns are.
+    train, test
+        Rows to fit on, and rows to score, as numbers.
+    """
+    weight = np.ones(len(train))
+    frame, points = fit_mixed("standardize", train, weight, columns)
+    size = sum(column.kind == "continuous" for column in columns)
+    untrained = MixedSpec.fit(FlowSpec(size, width=1, depth=0), frame, points, weight)(jax.random.key(0))
+    return likelihood("independent columns", evaluation.score(Density(untrained, frame), test)[0])
 
 
 def evaluate_baseline(name: str, train: Rows, test: Rows, seed: int = 0) -> Likelihood:

@@ -213,7 +213,7 @@ def plot_trajectories(estimator: "FlowDensity", num: int = 300, num_times: int =
     num, num_times
         Number of paths, and of points on each.
     """
-    samples = _finite(estimator.sample(num, random_state=0))
+    samples = _finite(estimator._as_values(estimator._draw(num, 0)))
     paths = estimator.trajectory(as_fitted(estimator, samples), num_times=num_times)
     times, names = np.linspace(0, 1, num_times), column_names(estimator)
     if estimator.n_features_in_ == 1:
@@ -396,7 +396,7 @@ def check_format(path: str | os.PathLike) -> None:
 
 def _clouds(estimator: "FlowDensity", data: np.ndarray | None) -> list[tuple[str, np.ndarray, str]]:
     """Return what there is to draw, data first, each with its name and colour."""
-    samples = ("samples", _finite(estimator.sample(_MOST_POINTS, random_state=0)), _SAMPLES)
+    samples = ("samples", _finite(estimator._as_values(estimator._draw(_MOST_POINTS, 0))), _SAMPLES)
     return [samples] if data is None else [("data", _finite(np.asarray(data, float)), _DATA), samples]
 
 

@@ -15,8 +15,8 @@ from ._splits import PictureSplit, Split
 from .density import Density
 from .distributions import Transformed
 from .divergences import AbstractDivergence
-from .flows import FlowSpec, FramedFlow, NoiseSpec, with_divergence
-from .frames import Frame
+from .flows import FlowSpec, NoiseSpec, with_divergence
+from .frames import AbstractFrame
 from .objectives import AbstractObjective
 from .training import Budget, Options, Trainer, clearly_better
 
@@ -68,25 +68,26 @@ class Plan:
 
 @dataclasses.dataclass
 class Candidate:
-    """A kind of preprocessing in training: its trainer, and its frame."""
+    """A kind of preprocessing in training: its trainer, its frame, and what builds the core or the density."""
 
     preprocess: str
-    frame: Frame
+    frame: AbstractFrame
     trainer: Trainer
+    build: Callable[..., Any] | None = None
 
     def density(self, params: PyTree) -> Density:
         """Return the density with these parameters."""
         return framed(self.trainer.flow(params), self.frame)
 
 
-def framed(flow: Transformed | Density, frame: Frame) -> Density:
+def framed(flow: Any, frame: AbstractFrame) -> Density:
     """Return what is trained as a density: an exact frame takes no part in training."""
     return flow if isinstance(flow, Density) else Density(flow, frame)
 
 
 def prepare(preprocess: str, split: Split | PictureSplit, plan: Plan, budget: Budget, seed: int) -> Candidate:
     """Fit the frame of a kind, and make its trainer."""
-    frame, data = split.fit_frame(preprocess, plan.options.batch_size, seed)
+    frame, data, build = split.fit_frame(preprocess, plan, seed)
 
     def score(flow: Transformed | Density, num: int) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
         density = with_divergence(framed(flow, frame), plan.validation_divergence)
@@ -97,7 +98,7 @@ def prepare(preprocess: str, split: Split | PictureSplit, plan: Plan, budget: Bu
 
     trainer = Trainer(
         # Where no noise is drawn, points are made once, and the core alone is trained: one program for all kinds.
-        plan.flow if frame.noise is None else FramedFlow(plan.flow, frame, plan.noise),
+        build,
         plan.objective,
         data,
         # As many as have chosen before.
@@ -111,7 +112,7 @@ def prepare(preprocess: str, split: Split | PictureSplit, plan: Plan, budget: Bu
         timed = partial(score, trainer.best_flow())
         found = validated_in_time(timed, min(num, plan.fewest_validated), num, budget.deadline)
         num, trainer.least_validate_seconds = found
-    return Candidate(preprocess, frame, trainer)
+    return Candidate(preprocess, frame, trainer, build)
 
 
 def validated_in_time(score: Callable[[int], Any], few: int, most: int, deadline: float) -> tuple[int, float]:

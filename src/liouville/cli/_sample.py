@@ -27,4 +27,5 @@ def run_sample(
         estimator._check_output(output)
     except ValueError as fault:
         raise typer.BadParameter(str(fault)) from None
-    estimator._write(output, estimator.sample(num or estimator._num_drawn, random_state=seed, error=error))
+    drawn = estimator._draw(num or estimator._num_drawn, seed, error)
+    estimator._write(output, estimator._as_values(drawn))

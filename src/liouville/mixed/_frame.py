@@ -14,6 +14,7 @@ from ..frames import PREPROCESSORS, AbstractFrame
 
 # Closed forms that go column by column, as single ones.
 _BY_COLUMN = (Standardize, GaussianMargins)
+_ANY_ROWS = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +199,19 @@ def _outwards(links: tuple[AbstractBijection, ...], z: np.ndarray) -> np.ndarray
     return x[..., 0]
 
 
+def any_mixed_frame(preprocess: str, columns: tuple[Column, ...]) -> MixedFrame:
+    """Return a frame that is fitted to any data: the numbers of one from a file take the place of its own."""
+    unit = np.random.default_rng(0).uniform(0.25, 0.75, size=(_ANY_ROWS, len(columns)))
+    for j, column in enumerate(columns):
+        low, high = column.edges
+        if column.kind != "continuous":
+            unit[:, j] = 0.0
+        elif math.isfinite(low) or math.isfinite(high):
+            length = high - low if math.isfinite(high - low) else 1.0
+            unit[:, j] = low + length * unit[:, j] if math.isfinite(low) else high - length * unit[:, j]
+    return fit_mixed(preprocess, unit, np.ones(_ANY_ROWS), columns)[0]
+
+
 def fit_mixed(
     preprocess: str, rows: Rows, weight: np.ndarray, columns: tuple[Column, ...]
 ) -> tuple[MixedFrame, np.ndarray]:
@@ -232,9 +246,12 @@ def fit_mixed(
             [] if column.edges == (-math.inf, math.inf) else [Bounded([column.edges[0]], [column.edges[1]])]
         )
         values = links[0].inverse_and_log_det(values)[0] if links else values
+        if not len(values) or not np.ptp(values):
+            # A column that is always on its atoms, or has one value beside them: a closed form of any numbers nearby.
+            values = (values[0] if len(values) else 0.0) + np.linspace(-0.5, 0.5, _ANY_ROWS)[:, None]
+            of_rows = np.ones(_ANY_ROWS)
         for kind in alone:
-            # A column that is always on its atoms, or has one value beside them, has nothing to be fitted to.
-            link = kind.fit(values, of_rows) if np.ptp(values, axis=0).any() else Standardize(values[:1].mean(0), [1.0])
+            link = kind.fit(values, of_rows)
             values = link.inverse_and_log_det(values)[0]
             links.append(link)
         margins.append(tuple(links))

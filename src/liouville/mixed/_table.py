@@ -5,7 +5,7 @@ import datetime
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import narwhals as nw
 import numpy as np
@@ -84,15 +84,16 @@ class Columns:
     """
 
     def __init__(self, X: Any, declared: Mapping[str, Any] | None = None):
-        frame, declared = nw.from_native(X, eager_only=True), declared or {}
-        _check_gaps(frame)
+        frame, declared = _framed(X), {str(name): kind for name, kind in (declared or {}).items()}
+        _check_gaps(frame, frame.columns)
         for name in declared:
             if name not in frame.columns:
                 raise ValueError(
                     f"Expected kinds of columns of the table, got one of {name!r}{did_you_mean(name, frame.columns)}; "
                     f"try names among {frame.columns[:_MOST_NAMED]}."
                 )
-        self.backend = frame.implementation
+        # None is an array, whose columns have numbers for names.
+        self.backend = None if isinstance(X, np.ndarray) else frame.implementation
         self.fields = tuple(_field(frame.get_column(name), declared.get(name)) for name in frame.columns)
 
     @property
@@ -105,11 +106,14 @@ class Columns:
 
         A level that was not there before is -1, which has no probability; a warning names the first.
         """
-        frame = nw.from_native(X, eager_only=True)
+        frame = _framed(X)
         names = [field.name for field in self.fields]
+        if self.backend is not None and isinstance(X, np.ndarray):
+            # Numbers without names are in the order of the columns, as they are everywhere.
+            frame = frame.rename(dict(zip(frame.columns, names, strict=False)))
         if missing := [name for name in names if name not in frame.columns]:
             raise DataError(f"Expected columns {names}, got none called {missing[0]!r}; try a table like the first.")
-        _check_gaps(frame.select(names))
+        _check_gaps(frame, names)
         rows = np.stack([self._numbers(field, frame.get_column(field.name)) for field in self.fields], axis=1)
         unknown = [
             f"{frame.get_column(field.name).to_list()[row]!r} in row {row}, column {field.name!r}"
@@ -125,6 +129,58 @@ class Columns:
             )
         return rows
 
+    @property
+    def has_levels(self) -> bool:
+        """Return True where cells are other things than numbers."""
+        return any(isinstance(level, str | bool) for field in self.fields for level in field.levels)
+
+    @property
+    def is_continuous(self) -> bool:
+        """Return True where all columns are continuous, without atoms."""
+        return all(column.kind == "continuous" and not column.atoms for column in self.columns)
+
+    def values(self, rows: Rows) -> Rows:
+        """Return rows of numbers with the levels that are numbers in the place of their codes.
+
+        Raises
+        ------
+        TypeError
+            Where cells are text, or dates, which no number says.
+        """
+        others = [f.name for f in self.fields if _is_date(f) or any(isinstance(level, str) for level in f.levels)]
+        if others:
+            raise TypeError(
+                f"Expected numbers alone, got others in columns {others[:_MOST_NAMED]}; try sample in Python."
+            )
+        columns = [np.asarray(_out_of(field, column), float) for field, column in zip(self.fields, rows.T, strict=True)]
+        return np.stack(columns, axis=1)
+
+    def are_masses(self, rows: Rows) -> np.ndarray:
+        """Return which rows, as numbers, have no density in any column: their log-probability is that of a mass."""
+        found = np.ones(len(rows), bool)
+        for column, values in zip(self.columns, rows.T, strict=True):
+            if column.kind == "continuous":
+                found &= np.isin(values, column.atoms)
+        return found
+
+    def to_facts(self) -> dict[str, Any]:
+        """Return all that there is to know of the columns, in JSON's types."""
+        fields = [{**dataclasses.asdict(field), "dtype": str(field.dtype)} for field in self.fields]
+        return {"backend": None if self.backend is None else self.backend.value, "fields": fields}
+
+    @staticmethod
+    def of_facts(facts: dict[str, Any]) -> "Columns":
+        """Return the columns that facts describe."""
+        self = Columns.__new__(Columns)
+        self.backend = None if facts["backend"] is None else nw.Implementation.from_backend(facts["backend"])
+        self.fields = tuple(_field_of(fact, self.backend) for fact in facts["fields"])
+        return self
+
+    def __repr__(self) -> str:
+        """Return a line for each column: its name, what it is, and why."""
+        width = max(len(str(field.name)) for field in self.fields)
+        return "\n".join(f"{field.name!s:{width}}  {_said(field)}" for field in self.fields)
+
     def _numbers(self, field: Field, series: nw.Series) -> np.ndarray:
         if not field.levels:
             return _as_numbers(series)
@@ -133,7 +189,10 @@ class Columns:
 
     def frame(self, rows: Rows) -> Any:
         """Return rows of numbers as a frame of the kind, with the types and levels, of the one it was made by."""
-        if not (self.backend.is_pandas_like()):
+        if self.backend is None:
+            cells = [np.asarray(_out_of(field, column)) for field, column in zip(self.fields, rows.T, strict=True)]
+            return np.stack(cells, axis=1)
+        if not self.backend.is_pandas_like():
             series = [self._series(field, column) for field, column in zip(self.fields, rows.T, strict=True)]
             return nw.concat([s.to_frame() for s in series], how="horizontal").to_native()
         library = self.backend.to_native_namespace()
@@ -141,7 +200,7 @@ class Columns:
 
     def _series(self, field: Field, column: np.ndarray) -> nw.Series:
         cells = _out_of(field, column)
-        series = nw.new_series(field.name, cells, backend=self.backend)
+        series = nw.new_series(field.name, cells, backend=cast(Any, self.backend))
         return series if series.dtype == field.dtype else series.cast(field.dtype)
 
 
@@ -172,6 +231,37 @@ def _is_date(field: Field) -> bool:
     return field.why.startswith("a date")
 
 
+def _framed(X: Any) -> nw.DataFrame:
+    """Return a frame; of an array one whose columns are named by their numbers."""
+    if isinstance(X, np.ndarray):
+        return nw.from_dict({str(j): column for j, column in enumerate(X.T)}, backend="pyarrow")
+    return nw.from_native(X, eager_only=True)
+
+
+def _said(field: Field) -> str:
+    """Return what a column is, and by which measure its log-probability is one, in words."""
+    column = field.column
+    if column.kind == "code":
+        return f"category of {column.levels} levels ({field.why}); counting measure"
+    atoms = f" with atoms at {', '.join(f'{atom:g}' for atom in column.atoms[:5])}" if column.atoms else ""
+    if column.kind == "whole":
+        return f"whole numbers in steps of {column.step:g}{atoms} ({field.why}); counting measure"
+    low, high = column.edges
+    edges = "" if (low, high) == (-math.inf, math.inf) else f" from {low:g} to {high:g}"
+    measure = "Lebesgue measure, counting measure on the atoms" if atoms else "Lebesgue measure"
+    return f"continuous{edges}{atoms} ({field.why}); {measure}"
+
+
+def _field_of(fact: dict[str, Any], backend: nw.Implementation | None) -> Field:
+    column: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in fact["column"].items()}
+    categories = fact["categories"] and (tuple(fact["categories"][0]), fact["categories"][1])
+    dtype = fact["dtype"]
+    if backend is None or not backend.is_pandas_like():
+        name = dtype.split("(")[0]
+        dtype = nw.Enum(list(categories[0])) if name == "Enum" else getattr(nw, name)
+    return Field(fact["name"], Column(**column), fact["why"], tuple(fact["levels"]), dtype, categories)
+
+
 def _cells(series: nw.Series) -> list:
     """Return the cells as Python's own things; those of categories as what they say."""
     return series.to_list()
@@ -190,11 +280,12 @@ def _are_days(series: nw.Series) -> bool:
     return bool((series.dt.timestamp("us").to_numpy() % 86_400_000_000 == 0).all())
 
 
-def _check_gaps(frame: nw.DataFrame) -> None:
+def _check_gaps(frame: nw.DataFrame, names: list) -> None:
     """Raise where cells are missing or infinite, naming the first of each column."""
     found = []
-    for name, dtype in frame.schema.items():
+    for name in names:
         series = frame.get_column(name)
+        dtype = series.dtype
         bad = np.asarray(series.is_null().to_numpy(), bool)
         if dtype.is_float():
             bad = bad | ~np.isfinite(np.asarray(series.to_numpy(), np.float64))
@@ -210,7 +301,7 @@ def _field(series: nw.Series, declared: Any) -> Field:
     """Return what a column is, as declared or found."""
     dtype, name = series.dtype, series.name
     is_pandas = series.implementation.is_pandas_like()
-    native = series.to_native().dtype if is_pandas else dtype
+    native = str(series.to_native().dtype) if is_pandas else dtype
     is_date = isinstance(dtype, nw.Datetime) or dtype == nw.Date
     is_number = dtype.is_numeric()
     if declared is not None:
@@ -222,6 +313,8 @@ def _field(series: nw.Series, declared: Any) -> Field:
         column = find_column(_as_numbers(series), is_whole=True)
         return Field(name, dataclasses.replace(column, lowest=-math.inf), unit, dtype=native)
     values = _as_numbers(series)
+    if len(series) > 1 and np.ptp(values) == 0:
+        return _category(series, "one value", native)
     if dtype.is_integer() and len(np.unique(values)) <= _FEWEST_NUMBERS:
         return _category(series, f"whole numbers of {_FEWEST_NUMBERS} values or fewer", native)
     column = find_column(values, is_whole=dtype.is_integer())
@@ -235,6 +328,8 @@ def _category(series: nw.Series, why: str, native: Any) -> Field:
     if series.dtype in (nw.Categorical, nw.Enum) and series.implementation.is_pandas_like():
         accessor = series.to_native().cat
         categories = (tuple(accessor.categories.tolist()), bool(accessor.ordered))
+    if isinstance(series.dtype, nw.Enum) and categories is None:
+        categories = (tuple(series.dtype.categories), True)
     try:
         order = sorted(cells) if categories is None else [level for level in categories[0] if level in cells]
     except TypeError:
@@ -242,6 +337,13 @@ def _category(series: nw.Series, why: str, native: Any) -> Field:
         raise DataError(
             f"Expected cells of one kind in column {series.name!r}, got {', '.join(kinds)}; try making them strings."
         ) from None
+    if len(order) == 1:
+        warnings.warn(
+            f"Expected columns that vary, got one value ({order[0]!r}) in column {series.name!r}: it is a category of "
+            "one level, and says nothing; try leaving it out.",
+            UserWarning,
+            stacklevel=7,
+        )
     return Field(series.name, Column("code", len(order)), why, tuple(order), native, categories)
 
 

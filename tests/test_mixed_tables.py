@@ -1,0 +1,207 @@
+"""Tables as people have them: frames in, one log-probability, frames out."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from scipy import stats
+
+from liouville import FlowDensity
+from liouville._errors import DataError
+from liouville.mixed import Columns
+
+TINY = {"max_iter": 30, "width": 8, "depth": 1, "preprocess": "standardize", "random_state": 0}
+
+
+def table(num: int, seed: int = 0) -> pd.DataFrame:
+    """Return rows of all kinds of columns, some of which say something of others."""
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(3, num, p=[0.5, 0.3, 0.2])
+    count = rng.poisson(4 + 6 * kind)
+    amount = np.where(rng.random(num) < 0.3, 0.0, np.exp(0.1 * count - 1 + 0.4 * rng.normal(size=num)))
+    return pd.DataFrame(
+        {
+            "kind": pd.Categorical(np.array(["a", "b", "c"])[kind], categories=["c", "b", "a", "none"], ordered=True),
+            "count": count.astype(np.int16),
+            "amount": amount,
+            "day": pd.to_datetime("2020-01-01") + pd.to_timedelta(rng.integers(0, 60, num), "D"),
+            "is_new": rng.random(num) < 0.2,
+            "text": rng.choice(["x", "y, z"], num),
+            "size": rng.normal(size=num).astype(np.float32),
+            "grade": rng.integers(1, 5, num),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted() -> FlowDensity:
+    return FlowDensity(**TINY).fit(table(600))
+
+
+def test_a_frame_comes_back_as_one_of_its_kind(fitted):
+    drawn, seen = fitted.sample(300, random_state=1), table(600)
+    assert type(drawn) is pd.DataFrame and (drawn.dtypes == seen.dtypes).all()
+    assert drawn["kind"].cat.categories.tolist() == ["c", "b", "a", "none"] and set(drawn["kind"]) <= {"a", "b", "c"}
+    assert set(drawn["text"]) <= {"x", "y, z"} and set(drawn["grade"]) <= {1, 2, 3, 4}
+    assert (
+        drawn["count"].min() >= 0 and drawn["amount"].min() == 0 and (drawn["day"] == drawn["day"].dt.normalize()).all()
+    )
+    again, log_prob = fitted.sample_with_log_prob(300, random_state=1)
+    assert again.equals(drawn)
+    np.testing.assert_allclose(fitted.score_samples(drawn), log_prob, rtol=1e-4)
+
+
+def test_frames_of_other_libraries_say_the_same():
+    seen = table(300).astype({"kind": str})
+    frame = pl.from_pandas(seen)
+    density, other = FlowDensity(**TINY).fit(frame), FlowDensity(**TINY).fit(seen)
+    np.testing.assert_array_equal(density.score_samples(frame), other.score_samples(seen))
+    drawn = density.sample(20, random_state=1)
+    assert type(drawn) is pl.DataFrame and drawn.schema == frame.schema
+    columns = Columns(frame)
+    assert columns.frame(columns.rows(frame)).equals(frame)
+
+
+def test_what_the_columns_are_is_said(fitted):
+    said = str(fitted.columns_).splitlines()
+    assert [line.split()[0] for line in said] == list(table(5).columns)
+    assert "category of 3 levels" in said[0] and "whole numbers in steps of 1" in said[1]
+    assert "continuous from 0 to inf with atoms at 0" in said[2] and "a date, in days" in said[3]
+    assert "category of 2 levels" in said[4] and "continuous (numbers); Lebesgue" in said[6] and "4 levels" in said[7]
+
+
+def test_a_file_holds_all_of_it(fitted, tmp_path):
+    fitted.save(tmp_path / "m.safetensors")
+    again = FlowDensity.load(tmp_path / "m.safetensors")
+    frame = table(80, seed=2)
+    np.testing.assert_array_equal(again.score_samples(frame), fitted.score_samples(frame))
+    assert again.sample(20, random_state=3).equals(fitted.sample(20, random_state=3))
+    assert str(again.columns_) == str(fitted.columns_)
+    drawn = FlowDensity(**TINY).fit(pl.from_pandas(table(600)))
+    drawn.save(tmp_path / "p.safetensors")
+    other = FlowDensity.load(tmp_path / "p.safetensors").sample(5, random_state=3)
+    assert other.equals(drawn.sample(5, random_state=3))
+
+
+def test_a_level_that_was_not_there_is_impossible_and_named(fitted):
+    frame = table(5).astype({"text": object})
+    frame.loc[2, "text"] = "w"
+    with pytest.warns(UserWarning, match=r"got 'w' in row 2, column 'text': their log-probability is -inf"):
+        log_prob = fitted.score_samples(frame)
+    assert np.isneginf(log_prob).tolist() == [False, False, True, False, False]
+
+
+def test_shares_are_learned_and_sum_to_one():
+    frame = table(3000)[["kind", "grade"]]
+    density = FlowDensity(max_iter=300, width=16, depth=1, random_state=0).fit(frame)
+    grid = pd.DataFrame(list(itertools.product("abc", range(1, 5))), columns=["kind", "grade"])
+    prob = np.exp(density.score_samples(grid))
+    found = np.array([((frame["kind"] == k) & (frame["grade"] == g)).mean() for k, g in grid.to_numpy()])
+    assert prob.sum() == pytest.approx(1, abs=1e-4)
+    np.testing.assert_allclose(prob, found, atol=0.02)
+
+
+def test_a_change_of_units_changes_densities_alone():
+    frame = table(600)[["kind", "amount"]]
+    density, scaled = (FlowDensity(**TINY).fit(f) for f in (frame, frame.assign(amount=1024 * frame["amount"])))
+    shift = density.score_samples(frame) - scaled.score_samples(frame.assign(amount=1024 * frame["amount"]))
+    zero = (frame["amount"] == 0).to_numpy()
+    np.testing.assert_allclose(shift[zero], 0, atol=1e-3)
+    np.testing.assert_allclose(shift[~zero], np.log(1024), atol=1e-2)
+
+
+def test_arrays_of_several_kinds_come_back_as_arrays():
+    rng = np.random.default_rng(0)
+    X = np.stack(
+        [rng.normal(size=500), rng.poisson(3, 500), np.where(rng.random(500) < 0.3, 0, rng.lognormal(size=500))], 1
+    )
+    density = FlowDensity(**TINY).fit(X)
+    assert [c.kind for c in density.columns_.columns] == ["continuous", "whole", "continuous"]
+    drawn = density.sample(50, random_state=0)
+    assert (
+        isinstance(drawn, np.ndarray)
+        and (drawn[:, 1] % 1 == 0).all()
+        and np.isfinite(density.score_samples(drawn)).all()
+    )
+    assert FlowDensity(**TINY).fit(X[:, :1]).columns_ is None
+    whole = FlowDensity(**TINY).fit(rng.integers(0, 40, (300, 2)))
+    assert np.isfinite(whole.score_samples(rng.integers(0, 40, (10, 2)))).all()
+
+
+DECLARED = {
+    "continuous with atoms": ({"amount": "continuous"}, "Expected a density of column 'amount'"),
+    "no such column": ({"amont": "positive"}, "did you mean 'amount'"),
+    "no such kind": ({"amount": "big"}, "Expected a kind among"),
+    "text as numbers": ({"text": "positive"}, "Expected numbers in column 'text'"),
+    "out of bounds": ({"size": ("bounded", 0.0, 1.0)}, "Expected numbers from 0 to 1 in column 'size'"),
+    "off the grid": ({"size": ("grid", 0.5)}, "Expected multiples of 0.5 in column 'size'"),
+}
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_what_cannot_be_said_of_a_column_is_refused(name):
+    columns, message = DECLARED[name]
+    with pytest.raises(ValueError, match=message):
+        FlowDensity(**TINY, columns=columns).fit(table(300))
+
+
+def test_what_is_said_of_columns_holds():
+    frame = table(600)[["amount", "size", "grade"]].assign(share=stats.norm.cdf(table(600)["size"]))
+    said = {"amount": "positive", "grade": "integer", "share": ("bounded", 0, 1)}
+    density = FlowDensity(**TINY, columns=said).fit(frame)
+    assert [c.kind for c in density.columns_.columns] == ["continuous", "continuous", "whole", "continuous"]
+    drawn = density.sample(500, random_state=0)
+    assert drawn["share"].between(0, 1, inclusive="neither").all() and drawn["amount"].min() >= 0
+
+
+def test_maps_and_paths_need_continuous_columns(fitted):
+    for name in ("transform", "inverse_transform", "trajectory", "score_gradient", "log_prob_fn"):
+        assert not hasattr(fitted, name)
+        with pytest.raises(AttributeError) as caught:
+            getattr(fitted, name)
+        assert "Expected continuous columns alone, got others ('kind', 'count'" in str(caught.value.__cause__)
+    for call in (lambda: fitted.score_samples(table(5), error=1e-3), lambda: fitted.score_samples(table(5), time=0.5)):
+        with pytest.raises(TypeError, match="Expected a flow, got Mixed"):
+            call()
+    with pytest.raises(ValueError, match="Expected a recipe with a vector field"):
+        FlowDensity(recipe="planar_flow").fit(table(100))
+
+
+def test_weights_certificates_and_other_objectives(fitted):
+    frame, weight = table(300), np.repeat([0.0, 1.0], 150)
+    density = FlowDensity(**TINY).fit(frame, sample_weight=weight)
+    assert np.isfinite(density.score_samples(frame)).all()
+    found = fitted.certify(frame, 40)
+    assert found.num_failed == 0 and found.max_shift < 0.02
+    by_likelihood = FlowDensity(**{**TINY, "max_iter": 5}, objective="likelihood").fit(frame)
+    assert np.isfinite(by_likelihood.score(frame))
+    flow, alone = fitted.evaluate(frame, train=frame)
+    assert (flow.name, alone.name) == ("flow", "independent columns") and np.isfinite(alone.nll)
+
+
+def test_a_fit_goes_on_from_its_checkpoint(tmp_path):
+    path, seen = str(tmp_path / "checkpoint"), []
+
+    def stop(step, loss, flow):
+        seen.append(step)
+        if step >= 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="interrupted"):
+        FlowDensity(**TINY, checkpoint=path).fit(table(300), callback=stop)
+    resumed = FlowDensity(**TINY, checkpoint=path).fit(table(300))
+    np.testing.assert_array_equal(
+        resumed.score_samples(table(20)), FlowDensity(**TINY).fit(table(300)).score_samples(table(20))
+    )
+
+
+def test_a_column_of_one_value_is_a_level_and_gaps_are_named():
+    frame = table(100).assign(same=3.5)
+    with pytest.warns(UserWarning, match=r"got one value \(3.5\) in column 'same'"):
+        density = FlowDensity(**TINY).fit(frame)
+    assert set(density.sample(5, random_state=0)["same"]) == {3.5}
+    frame.loc[7, ["amount", "text"]] = None
+    with pytest.raises(DataError, match=r"row 7, column 'text'.*row 7, column 'amount'"):
+        FlowDensity(**TINY).fit(frame)
