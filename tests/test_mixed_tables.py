@@ -202,6 +202,8 @@ def test_a_column_of_one_value_is_a_level_and_gaps_are_named():
     with pytest.warns(UserWarning, match=r"got one value \(3.5\) in column 'same'"):
         density = FlowDensity(**TINY).fit(frame)
     assert set(density.sample(5, random_state=0)["same"]) == {3.5}
+    with pytest.warns(UserWarning, match="got 100 levels in 100 rows in column 'id'"):
+        Columns(frame[["count"]].assign(id=[f"row {i}" for i in range(100)]))
     frame.loc[7, ["amount", "text"]] = None
     with pytest.raises(DataError, match=r"row 7, column 'text'.*row 7, column 'amount'"):
         FlowDensity(**TINY).fit(frame)

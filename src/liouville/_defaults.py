@@ -140,11 +140,9 @@ def resolve_mixed(estimator: Any, rows: int, table: Columns) -> Plan:
         )
     continuous = [column for column in table.columns if column.kind == "continuous"]
     plan = resolve(estimator, rows, max(len(continuous), 1))
-    kinds = candidates(len(continuous))
-    if any(column.atoms for column in continuous):
-        # What mixes columns is left out where a row may lack one of them.
-        kinds = ["standardize", "gaussian_margins"]
-    kinds = kinds if continuous else ["standardize"]
+    # What mixes columns is of those that no row lacks.
+    always = sum(not column.atoms for column in continuous)
+    kinds = candidates(always) if continuous else ["standardize"]
     return dataclasses.replace(
         plan,
         preprocess=kinds if estimator.preprocess == "auto" else [estimator.preprocess],

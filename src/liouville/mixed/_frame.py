@@ -56,8 +56,8 @@ class Column:
 class MixedFrame(AbstractFrame):
     """What is done to a table before a `Mixed`: atoms are told from other numbers, and each column is brought to scale.
 
-    Closed forms go column by column where a column has atoms, since a row on an atom has no other number there; where
-    none has, they may mix columns behind that. All of it is NumPy's, in float64 (`fit_mixed`).
+    Closed forms go column by column; behind that they may mix those columns that have no atoms, since a row on an atom
+    has no other number there. All of it is NumPy's, in float64 (`fit_mixed`).
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class MixedFrame(AbstractFrame):
     margins
         For each continuous column its closed forms, from the data towards the core.
     joint
-        Closed forms of all continuous columns together, behind them.
+        Closed forms of the continuous columns without atoms together, behind them.
     """
 
     shape: tuple[int, ...] = eqx.field(static=True, init=False)
@@ -88,6 +88,12 @@ class MixedFrame(AbstractFrame):
     def core_shape(self) -> tuple[int, ...]:
         """Shape of a row of the `Mixed`."""
         return (len(self.columns) + sum(bool(column.atoms) for column in self.columns),)
+
+    @property
+    def always(self) -> list[int]:
+        """Numbers, among the continuous columns, of those without atoms: every row has them."""
+        continuous = [column for column in self.columns if column.kind == "continuous"]
+        return [j for j, column in enumerate(continuous) if not column.atoms]
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -140,7 +146,7 @@ class MixedFrame(AbstractFrame):
             change = change + np.where(is_on, more, 0.0)
         points: Any = np.stack(parts["continuous"], -1) if parts["continuous"] else np.zeros((*x.shape[:-1], 0))
         for link in self.joint:
-            points, log_det = link.inverse_and_log_det(points)
+            points[..., self.always], log_det = link.inverse_and_log_det(points[..., self.always])
             change = change + log_det
         columns = [part[..., None] for part in (*parts["code"], *parts["whole"])]
         return np.concatenate([*columns, points], -1), change
@@ -150,9 +156,9 @@ class MixedFrame(AbstractFrame):
         num_codes, num_whole = len(self.levels), sum(column.kind == "whole" for column in self.columns)
         codes = iter(np.moveaxis(points[..., :num_codes], -1, 0))
         whole = iter(np.moveaxis(points[..., num_codes : num_codes + num_whole], -1, 0))
-        inner: Any = points[..., num_codes + num_whole :]
+        inner: Any = np.array(points[..., num_codes + num_whole :])
         for link in self.joint[::-1]:
-            inner = link.transform_and_log_det(inner)[0]
+            inner[..., self.always] = link.transform_and_log_det(inner[..., self.always])[0]
         rest, margins, rows = iter(np.moveaxis(inner, -1, 0)), iter(self.margins), []
         for column in self.columns:
             atom = next(codes).astype(int) if column.atoms or column.kind == "code" else None
@@ -220,8 +226,7 @@ def fit_mixed(
     Parameters
     ----------
     preprocess
-        A key of `liouville.frames.PREPROCESSORS`; where a column has atoms, the closed forms that mix columns are left
-        out.
+        A key of `liouville.frames.PREPROCESSORS`; its closed forms that mix columns are of those without atoms.
     rows, weight
         The table, its codes as numbers, and the weight of its rows.
     columns
@@ -258,9 +263,9 @@ def fit_mixed(
     frame = MixedFrame(columns, tuple(margins))
     points, joint = frame.encode(rows)[0], []
     start = len(columns) + len([c for c in columns if c.atoms]) - len(continuous)
-    mixing = [] if any(column.atoms for _, column in continuous) else kinds[len(alone) :]
-    for kind in mixing if len(continuous) > 1 else []:
-        link = kind.fit(points[:, start:], weight)
-        points[:, start:] = link.inverse_and_log_det(points[:, start:])[0]
+    always = [start + j for j in frame.always]
+    for kind in kinds[len(alone) :] if len(always) > 1 else []:
+        link = kind.fit(points[:, always], weight)
+        points[:, always] = link.inverse_and_log_det(points[:, always])[0]
         joint.append(link)
     return MixedFrame(columns, tuple(margins), tuple(joint)), points

@@ -17,6 +17,8 @@ from ._frame import Column
 
 # So few whole numbers are categories: their order says less than they do.
 _FEWEST_NUMBERS = 10
+# Where so many of the rows have levels of their own, there is little to learn.
+_MANY_LEVELS = 0.5
 # Of what is wrong in many places, so many are named.
 _MOST_NAMED = 10
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC).replace(tzinfo=None)
@@ -95,6 +97,8 @@ class Columns:
         # None is an array, whose columns have numbers for names.
         self.backend = None if isinstance(X, np.ndarray) else frame.implementation
         self.fields = tuple(_field(frame.get_column(name), declared.get(name)) for name in frame.columns)
+        if self.backend is not None:
+            _warn_of_levels(self.fields, len(frame))
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -231,6 +235,23 @@ def _is_date(field: Field) -> bool:
     return field.why.startswith("a date")
 
 
+def _warn_of_levels(fields: tuple[Field, ...], rows: int) -> None:
+    """Warn of columns that say nothing, and of text in which nearly every value is another."""
+    for field in fields:
+        if len(field.levels) == 1:
+            said, advice = f"one value ({field.levels[0]!r})", "it is a category of one level, and says nothing"
+        elif len(field.levels) > max(_MANY_LEVELS * rows, 20):
+            said, advice = f"{len(field.levels)} levels in {rows} rows", "hardly any is there twice"
+        else:
+            continue
+        warnings.warn(
+            f"Expected columns that vary, but not in every row, got {said} in column {field.name!r}: {advice}; try "
+            "leaving it out.",
+            UserWarning,
+            stacklevel=6,
+        )
+
+
 def _framed(X: Any) -> nw.DataFrame:
     """Return a frame; of an array one whose columns are named by their numbers."""
     if isinstance(X, np.ndarray):
@@ -337,13 +358,6 @@ def _category(series: nw.Series, why: str, native: Any) -> Field:
         raise DataError(
             f"Expected cells of one kind in column {series.name!r}, got {', '.join(kinds)}; try making them strings."
         ) from None
-    if len(order) == 1:
-        warnings.warn(
-            f"Expected columns that vary, got one value ({order[0]!r}) in column {series.name!r}: it is a category of "
-            "one level, and says nothing; try leaving it out.",
-            UserWarning,
-            stacklevel=7,
-        )
     return Field(series.name, Column("code", len(order)), why, tuple(order), native, categories)
 
 
