@@ -68,7 +68,7 @@ def test_what_the_columns_are_is_said(fitted):
     said = str(fitted.columns_).splitlines()
     assert [line.split()[0] for line in said] == list(table(5).columns)
     assert "category of 3 levels" in said[0] and "whole numbers in steps of 1" in said[1]
-    assert "continuous from 0 to inf with atoms at 0" in said[2] and "a date, in days" in said[3]
+    assert "continuous from 0 to inf with atoms at 0" in said[2] and "a date, in units of 1 day" in said[3]
     assert "category of 2 levels" in said[4] and "continuous (numbers); Lebesgue" in said[6] and "4 levels" in said[7]
 
 
@@ -207,3 +207,96 @@ def test_a_column_of_one_value_is_a_level_and_gaps_are_named():
     frame.loc[7, ["amount", "text"]] = None
     with pytest.raises(DataError, match=r"row 7, column 'text'.*row 7, column 'amount'"):
         FlowDensity(**TINY).fit(frame)
+
+
+def one_column(values, **more) -> FlowDensity:
+    return FlowDensity(**TINY, **more).fit(pd.DataFrame({"x": values}))
+
+
+def test_dates_are_in_the_unit_of_the_fit_whatever_rows_come_together():
+    rng = np.random.default_rng(0)
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 300, 300), "D")
+    density, midnight = one_column(days), pd.Timestamp("2024-06-01")
+    both = pd.DataFrame({"x": [midnight, midnight + pd.Timedelta("12h")]})
+    alone = density.score_samples(both[:1])
+    assert np.isfinite(alone).all() and density.score_samples(both).tolist() == [alone[0], -np.inf]
+    seconds = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.choice(3600, 195, replace=False), "s")
+    drawn = one_column(seconds).sample(200, random_state=0)["x"]
+    assert (drawn.dt.microsecond == 0).all() and drawn.nunique() > 150
+    assert abs((drawn.mean() - pd.Series(seconds).mean()).total_seconds()) < 400
+
+
+def test_whole_numbers_far_from_zero_keep_their_digits():
+    ids = 10**12 + np.random.default_rng(0).integers(0, 1000, 300)
+    density = one_column(ids)
+    line = pd.DataFrame({"x": 10**12 + np.arange(-3000, 5000)})
+    assert np.exp(density.score_samples(line)).sum() == pytest.approx(1, abs=2e-3)
+    drawn = density.sample(300, random_state=0)["x"]
+    assert drawn.nunique() > 200 and abs(drawn.mean() - ids.mean()) < 100
+
+
+def test_no_cell_is_left_for_an_atom():
+    """The masses of counts with an atom among them sum to 1, and draws have its share."""
+    rng = np.random.default_rng(0)
+    counts = np.where(rng.random(400) < 0.4, 10, rng.poisson(10, 400))
+    density = one_column(counts)
+    assert density.columns_.columns[0].atoms == (10.0,)
+    prob = np.exp(density.score_samples(pd.DataFrame({"x": np.arange(200)})))
+    assert prob.sum() == pytest.approx(1, abs=2e-3)
+    assert (density.sample(4000, random_state=0)["x"] == 10).mean() == pytest.approx(prob[10], abs=0.03)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "Int8"])
+def test_draws_stay_within_their_type_and_it_is_a_law(dtype):
+    rng = np.random.default_rng(0)
+    middle = 100 if dtype != "uint8" else 250
+    top = 127 if dtype != "uint8" else 255
+    values = pd.Series(np.clip(middle + 20 * rng.normal(size=300), 0, top).astype(int)).astype(dtype)
+    density = one_column(values)
+    drawn = density.sample(500, random_state=0)["x"]
+    assert drawn.dtype == values.dtype and drawn.min() >= 0 and drawn.max() <= top
+    line = pd.DataFrame({"x": pd.Series(np.arange(top + 1)).astype(dtype)})
+    assert np.exp(density.score_samples(line)).sum() == pytest.approx(1, abs=2e-3)
+
+
+def test_a_grid_is_kept_and_equal_numbers_are_equal_but_for_their_last_bit():
+    rng = np.random.default_rng(0)
+    density = one_column(0.125 * rng.integers(0, 40, 300), columns={"x": ("grid", 0.125)})
+    assert (density.sample(100, random_state=0)["x"] % 0.125 == 0).all()
+    density = one_column(np.where(rng.random(400) < 0.4, 3 * 0.1, 0.1 * rng.integers(0, 30, 400)))
+    same = density.score_samples(pd.DataFrame({"x": [0.3, 3 * 0.1]}))
+    assert same[0] == same[1] > np.log(0.3)
+
+
+def test_columns_are_matched_by_name_or_by_place(fitted):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"n": rng.poisson(30, 200), "x": rng.normal(size=200), "t": rng.choice(["a", "b"], 200)})
+    density = FlowDensity(**TINY).fit(frame)
+    swapped = frame[["t", "x", "n"]].assign(more=1)
+    np.testing.assert_array_equal(density.score_samples(swapped), density.score_samples(frame))
+    A = frame[["n", "x"]].to_numpy()
+    by_array = FlowDensity(**TINY).fit(A)
+    np.testing.assert_array_equal(by_array.score_samples(pd.DataFrame(A)), by_array.score_samples(A))
+    texts = FlowDensity(**TINY).fit(A.astype(str).astype(object))
+    assert texts.columns_.columns[0].kind == "whole"
+    for wrong, message in (
+        (frame.drop(columns="x"), "got none called 'x'"),
+        (frame[:0], "Expected a row or more, got none"),
+        (frame.assign(n=pd.Timestamp("2020-01-01")), "Expected numbers in column 'n'"),
+        (frame.assign(n="many"), "Expected numbers in column 'n'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            density.score_samples(wrong)
+
+
+def test_what_a_file_could_not_hold_is_refused_at_once(tmp_path):
+    cut = pd.DataFrame({"x": pd.cut(np.linspace(0, 1, 100), 4), "n": np.arange(100)})
+    with pytest.raises(DataError, match="in column 'x', got Interval"):
+        FlowDensity(**TINY).fit(cut)
+    said = {"x": ("bounded", np.int64(0), np.int64(2))}
+    path = str(tmp_path / "m.safetensors")
+    one_column(np.random.default_rng(0).uniform(0, 2, 200), columns=said).save(path)
+    assert FlowDensity.load(path).columns == {"x": ["bounded", 0, 2]}
+    for columns in ("foo", {"x": ("bounded", 1, 0)}, {"x": ("grid", 0)}, {"x": ("bounded", "a", 0)}):
+        with pytest.raises(ValueError, match="; try 'auto'"):
+            one_column(np.arange(50.0), columns=columns)

@@ -48,6 +48,9 @@ def check_parameters(estimator: Any) -> None:
     params = estimator.get_params()
     check_choices(params, CHOICES)
     check_numbers(params, POSITIVE, AT_LEAST_ZERO, INTEGERS)
+    columns = params["columns"]
+    if columns != "auto" and not isinstance(columns, Mapping):
+        raise ValueError(f"Expected columns as 'auto' or a dictionary of kinds by name, got {columns!r}; try 'auto'.")
     fraction = params["validation_fraction"]
     if not isinstance(fraction, numbers.Real) or not 0 <= float(fraction) < 1:
         raise ValueError(f"Expected validation_fraction in [0, 1), got {fraction!r}; try validation_fraction=0.1.")

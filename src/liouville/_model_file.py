@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 import equinox as eqx
@@ -173,4 +173,13 @@ def portable_params(estimator: Any) -> dict[str, Any]:
     params = estimator.get_params()
     if not isinstance(params["random_state"], (int, np.integer, type(None))):
         params["random_state"] = None
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in params.items()}
+    return {name: _portable(value) for name, value in params.items()}
+
+
+def _portable(value: Any) -> Any:
+    """Return a parameter as it is when it has been in a file."""
+    if isinstance(value, Mapping):
+        return {str(name): _portable(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value

@@ -70,7 +70,7 @@ def check_table(X, estimator, declared: Any) -> tuple[Rows, Columns | None]:
         estimator.feature_names_in_ = np.array([field.name for field in table.fields], dtype=object)
         return rows, table
     rows = check_frame(X, estimator, reset=True)
-    X = _table_of(X)
+    X = _table_of(X, rows)
     table = Columns(X, declared)
     return (rows, None) if table.is_continuous and not declared else (table.rows(X), table)
 
@@ -81,13 +81,18 @@ def check_rows(X, estimator) -> Rows:
     if categorical := categorical_columns(X):
         _check_numbers(X, categorical)
     elif not estimator.columns_.has_levels:
-        check_frame(X, estimator, reset=False)
-    return estimator.columns_.rows(_table_of(X))
+        return estimator.columns_.rows(_table_of(X, check_frame(X, estimator, reset=False)))
+    return estimator.columns_.rows(_table_of(X, None))
 
 
-def _table_of(X: Any) -> Any:
-    """Return a frame as it is, and what else is a table as an array."""
-    return X if isinstance(nw.from_native(X, pass_through=True), nw.DataFrame) else np.asarray(X)
+def _table_of(X: Any, rows: Rows | None) -> Any:
+    """Return a frame as it is, and what else is a table as an array of its own whole numbers, or of `rows`."""
+    if isinstance(nw.from_native(X, pass_through=True), nw.DataFrame):
+        return X
+    X = np.asarray(X)
+    if X.ndim != 2:
+        raise DataError(f"Expected a table, got an array of shape {X.shape}; try X.reshape(-1, columns).")
+    return X if rows is None or X.dtype.kind in "biu" else rows
 
 
 def categorical_columns(X: Any) -> list[str]:

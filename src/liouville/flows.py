@@ -150,8 +150,9 @@ class MixedSpec(eqx.Module):
         Builds what is learned of the continuous numbers; the other parts have its width.
     shares
         For each code the share of each of its levels.
-    loc, scale, lowest
-        Mean and standard deviation of each whole number, and the lowest that there is, or -inf.
+    loc, scale, lowest, highest
+        Mean and standard deviation of each whole number, and the lowest and the highest that there are, -inf and inf
+        where there are none.
     switches
         As of `Mixed`.
 
@@ -168,6 +169,7 @@ class MixedSpec(eqx.Module):
     loc: tuple[float, ...] = eqx.field(default=(), static=True)
     scale: tuple[float, ...] = eqx.field(default=(), static=True)
     lowest: tuple[float, ...] = eqx.field(default=(), static=True)
+    highest: tuple[float, ...] = eqx.field(default=(), static=True)
     switches: tuple[int | None, ...] = eqx.field(default=(), static=True)
 
     @staticmethod
@@ -188,9 +190,9 @@ class MixedSpec(eqx.Module):
             loc = float(np.average(values, weights=of_rows)) if is_on.any() else 0.0
             spread = float(np.sqrt(np.average((values - loc) ** 2, weights=of_rows))) if is_on.any() else 0.0
             # Of one number alone the cell is as wide as the spread.
-            found.append((loc, max(spread, 0.5), column.lowest / column.step))
-        loc, scale, lowest = map(tuple, zip(*found, strict=True)) if found else ((), (), ())
-        return MixedSpec(flow, shares, loc, scale, lowest, frame.switches)
+            found.append((loc, max(spread, 0.5), *column.ends()))
+        loc, scale, lowest, highest = map(tuple, zip(*found, strict=True)) if found else ((), (), (), ())
+        return MixedSpec(flow, shares, loc, scale, lowest, highest, frame.switches)
 
     def __call__(self, key: Key) -> Mixed:
         """Build the distribution, with weights drawn from `key`."""
@@ -201,7 +203,8 @@ class MixedSpec(eqx.Module):
         cells = None
         if self.loc:
             sizes: dict[str, Any] = {"width": width, "depth": flow.depth, "integrator": integrator}
-            cells = Cells(self.loc, self.scale, self.lowest, cond_shape=(width,), **sizes, key=cell_key)
+            ends: dict[str, Any] = {"lowest": self.lowest, "highest": self.highest}
+            cells = Cells(self.loc, self.scale, **ends, cond_shape=(width,), **sizes, key=cell_key)
         if size:
             told = (size + width,)
             field = dataclasses.replace(flow, cond_shape=told).make_field(flow.shape, core_key)

@@ -17,11 +17,12 @@ _NARROWEST = 2e-2
 
 
 class _Grid(FixedMixin, eqx.Module):
-    """Where the columns' numbers lie: their mean and standard deviation, and the lowest that there is, or -inf."""
+    """Where the columns' numbers lie: mean, standard deviation, the lowest and the highest that there are."""
 
     loc: np.ndarray
     scale: np.ndarray
     lowest: np.ndarray
+    highest: np.ndarray
 
 
 class _SideBySide(AbstractVectorField):
@@ -52,6 +53,8 @@ class Cells(AbstractDistribution):
         Mean and standard deviation of each column.
     lowest
         The lowest number that a column can have, or -inf.
+    highest
+        The highest, or inf; None is inf for all.
     cond_shape
         Shape of the condition.
     width, depth
@@ -81,13 +84,15 @@ class Cells(AbstractDistribution):
         scale,
         lowest,
         *,
+        highest=None,
         cond_shape: tuple[int],
         width: int = 64,
         depth: int = 2,
         integrator: Integrator | None = None,
         key: Key,
     ):
-        self.grid = _Grid(constant(loc), constant(scale), constant(lowest))
+        highest = np.full(np.shape(loc), np.inf) if highest is None else highest
+        self.grid = _Grid(constant(loc), constant(scale), constant(lowest), constant(highest))
         self.shape, self.cond_shape = self.grid.loc.shape, cond_shape
         field_key, key = jax.random.split(key)
         self.encoder = Perceptron([cond_shape[0] + 2 * self.shape[0], width, width], "silu", key=key)
@@ -114,17 +119,18 @@ class Cells(AbstractDistribution):
         return self._log_prob_and_info(x, condition, jnp.ones_like(x))[0]
 
     def _log_prob_and_info(self, x: Point, condition: Condition, mask: Point) -> tuple[Scalar, SolveInfo]:
-        half, is_lowest = 0.5 / self.grid.scale, x <= self.grid.lowest
+        half, is_lowest, is_highest = 0.5 / self.grid.scale, x <= self.grid.lowest, x >= self.grid.highest
         wide = jnp.maximum(half, _NARROWEST / 2)
         u = mask * self.standardized(x)
-        edges = jnp.stack([u - wide, u + jnp.where(is_lowest, half, wide)])
+        edges = jnp.stack([u - jnp.where(is_highest, half, wide), u + jnp.where(is_lowest, half, wide)])
         contexts = jnp.tile(self.contexts(x, condition, mask), (2, 1))
         z, info = self._moved(edges.ravel(), contexts, backwards=True, finest=jnp.min(wide))
         low, high = z.reshape(2, -1)
-        log_mass = log_normal_mass(jnp.where(is_lowest, -jnp.inf, low), high)
+        log_mass = log_normal_mass(jnp.where(is_lowest, -jnp.inf, low), jnp.where(is_highest, jnp.inf, high))
         # A cell that was taken wider has its share of that mass.
-        log_mass = log_mass + jnp.where(is_lowest, 0.0, jnp.log(half / wide))
-        log_mass = jnp.where(x < self.grid.lowest, -jnp.inf, log_mass)
+        log_mass = log_mass + jnp.where(is_lowest | is_highest, 0.0, jnp.log(half / wide))
+        is_beyond = (x < self.grid.lowest) | (x > self.grid.highest)
+        log_mass = jnp.where(is_beyond, -jnp.inf, log_mass)
         return jnp.sum(jnp.where(mask > 0, log_mass, 0.0)), info
 
     def _moved(
@@ -148,8 +154,11 @@ class Cells(AbstractDistribution):
         def draw(drawn: Point, column: tuple) -> tuple[Point, SolveInfo]:
             j, z = column
             u, info = self._moved(z[None], self.contexts(drawn, condition, mask)[j][None], backwards=False)
-            loc, scale, lowest = jnp.asarray([self.grid.loc, self.grid.scale, self.grid.lowest], u.dtype)[:, j]
-            return drawn.at[j].set(mask[j] * jnp.maximum(jnp.round(loc + scale * u[0]), lowest)), info
+            grid = jnp.asarray([self.grid.loc, self.grid.scale, self.grid.lowest, self.grid.highest], u.dtype)
+            loc, scale, lowest, highest = grid[:, j]
+            # What lies beyond the last cell is in it.
+            n = jnp.clip(jnp.round(loc + scale * u[0]), lowest, highest)
+            return drawn.at[j].set(jnp.where(mask[j] > 0, n, 0.0)), info
 
         base = jax.random.normal(key, self.shape)
         drawn, infos = jax.lax.scan(draw, jnp.zeros(self.shape), (jnp.arange(self.shape[0]), base))

@@ -14,6 +14,8 @@ _ATOM_SHARE, _ATOM_ROWS = 0.01, 20
 _NEIGHBOURS, _AS_DENSE = 2, 0.2
 # Numbers that lie on a decimal grid are whole numbers of it where more rows than this share have one of them.
 _GRID_SHARE, _MOST_DECIMALS = 0.01, 6
+# Beyond so many steps they are counted from their middle.
+_FAR_FROM_ZERO = 2.0**16
 
 
 def find_columns(rows: Rows, codes: Mapping[int, int] | None = None, whole: Collection[int] = ()) -> tuple[Column, ...]:
@@ -50,7 +52,9 @@ def find_columns(rows: Rows, codes: Mapping[int, int] | None = None, whole: Coll
 
 def find_column(values: np.ndarray, is_whole: bool = False) -> Column:
     """Return what one column of numbers is."""
-    found, counts = np.unique(values, return_counts=True)
+    written = 0 if is_whole else _decimals(values)
+    # The same number may come with another last bit.
+    found, counts = np.unique(values if written is None else np.round(values, written), return_counts=True)
     is_atom, lowest = _atoms(counts), 0.0 if found[0] >= 0 else -math.inf
     # One value that is left is one more.
     is_atom |= np.count_nonzero(~is_atom) == 1 and is_atom.any()
@@ -58,7 +62,10 @@ def find_column(values: np.ndarray, is_whole: bool = False) -> Column:
     decimals = 0 if is_whole else _decimals(found[~is_atom])
     is_grid = decimals is not None and (not of_left.size or of_left.max() > _GRID_SHARE * of_left.sum())
     if is_whole or is_grid:
-        return Column("whole", atoms=tuple(map(float, found[is_atom])), step=10.0 ** -(decimals or 0), lowest=lowest)
+        step = 10.0 ** -(decimals or 0)
+        middle = float(np.round(np.mean(found) / step))
+        origin = middle if np.max(np.abs(found)) / step > _FAR_FROM_ZERO else 0.0
+        return Column("whole", atoms=tuple(map(float, found[is_atom])), step=step, lowest=lowest, origin=origin)
     # A density that ends at zero has none there: rows that are there are at an atom, however few.
     is_atom |= found == lowest
     return Column("continuous", atoms=tuple(map(float, found[is_atom])), edges=(lowest, math.inf))

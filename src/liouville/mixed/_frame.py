@@ -31,8 +31,10 @@ class Column:
         Values that hold a share of the rows each, of the other kinds: their probability is a mass.
     step
         Distance of whole numbers.
-    lowest
-        The lowest whole number that there can be, or -inf.
+    lowest, highest
+        The lowest and the highest whole number that there can be, or -inf and inf.
+    origin
+        Whole numbers are counted from here, in steps: far from zero JAX's precision would not tell neighbours.
     edges
         Bounds of continuous numbers.
     """
@@ -42,6 +44,8 @@ class Column:
     atoms: tuple[float, ...] = ()
     step: float = 1.0
     lowest: float = -math.inf
+    highest: float = math.inf
+    origin: float = 0.0
     edges: tuple[float, float] = (-math.inf, math.inf)
 
     def __post_init__(self):
@@ -51,6 +55,37 @@ class Column:
             )
         if self.kind == "code" and self.atoms:
             raise ValueError(f"Expected no atoms of codes, got {self.atoms}; try levels.")
+
+    def on_atoms(self, values: np.ndarray) -> np.ndarray:
+        """Return of each value which atom it is, one axis more; equal but for rounding is equal."""
+        atoms = np.asarray(self.atoms, np.float64)
+        if self.kind == "whole":
+            return np.round(values / self.step)[..., None] == np.round(atoms / self.step)
+        return np.abs(values[..., None] - atoms) <= 1e-9 * np.abs(atoms)
+
+    def counted(self, numbers: np.ndarray) -> np.ndarray:
+        """Return whole numbers, in steps, as they are counted: from the origin, leaving out those that are atoms.
+
+        So no cell is left for an atom, and the masses of the others sum to 1.
+        """
+        return numbers - self.origin - np.searchsorted(self._atoms_in_steps, numbers, side="left")
+
+    def uncounted(self, numbers: np.ndarray) -> np.ndarray:
+        """Return whole numbers, in steps, that are counted as `counted` does."""
+        numbers = numbers + self.origin
+        for atom in self._atoms_in_steps:
+            numbers = numbers + (numbers >= atom)
+        return numbers
+
+    def ends(self) -> tuple[float, float]:
+        """Return the lowest and the highest whole number that is no atom, as they are counted."""
+        low, high = np.round(np.array([self.lowest, self.highest]) / self.step)
+        above = high - self.origin - np.searchsorted(self._atoms_in_steps, high, side="right")
+        return float(self.counted(low)), float(above)
+
+    @property
+    def _atoms_in_steps(self) -> np.ndarray:
+        return np.sort(np.round(np.asarray(self.atoms, np.float64) / self.step))
 
 
 class MixedFrame(AbstractFrame):
@@ -132,9 +167,9 @@ class MixedFrame(AbstractFrame):
         parts: dict[str, list[np.ndarray]] = {"code": [], "whole": [], "continuous": []}
         change, margins = np.zeros(x.shape[:-1]), iter(self.margins)
         for column, values in zip(self.columns, np.moveaxis(np.asarray(x, np.float64), -1, 0), strict=True):
-            is_on = np.ones(values.shape, bool)
+            is_on: Any = np.ones(values.shape, bool)
             if column.atoms:
-                atom = values[..., None] == np.asarray(column.atoms)
+                atom = column.on_atoms(values)
                 is_on = ~atom.any(-1)
                 parts["code"].append(np.where(is_on, 0, 1 + atom.argmax(-1)))
             found, more = values, 0.0
@@ -165,7 +200,8 @@ class MixedFrame(AbstractFrame):
             if column.kind == "code":
                 rows.append(atom)
                 continue
-            values = next(whole) * column.step if column.kind == "whole" else _outwards(next(margins), next(rest))
+            is_whole = column.kind == "whole"
+            values = column.uncounted(next(whole)) * column.step if is_whole else _outwards(next(margins), next(rest))
             of_atoms = np.asarray([0.0, *column.atoms])
             rows.append(values if atom is None else np.where(atom == 0, values, of_atoms[atom]))
         return np.stack(rows, -1)
@@ -177,10 +213,11 @@ class MixedFrame(AbstractFrame):
 
 
 def whole_numbers(values: np.ndarray, column: Column) -> tuple[np.ndarray, np.ndarray]:
-    """Return values in steps of their grid, and 0; -inf for those that lie between."""
+    """Return values as they are counted on their grid, and 0; -inf for those that lie between."""
     steps = values / column.step
     found = np.round(steps)
-    return found, np.where(np.abs(steps - found) < 1e-6 * np.maximum(1.0, np.abs(steps)), 0.0, -np.inf)
+    is_there = np.abs(steps - found) <= np.minimum(1e-6 * np.maximum(1.0, np.abs(steps)), 1e-3)
+    return column.counted(found), np.where(is_there, 0.0, -np.inf)
 
 
 def _inwards(
@@ -244,7 +281,7 @@ def fit_mixed(
     alone = [kind for kind in kinds if kind in _BY_COLUMN]
     margins: list[tuple[AbstractBijection, ...]] = []
     for j, column in continuous:
-        is_on = ~np.isin(rows[:, j], column.atoms)
+        is_on = ~column.on_atoms(rows[:, j]).any(-1)
         values: Any = rows[is_on, j, None]
         of_rows = weight[is_on]
         links: list[AbstractBijection] = (

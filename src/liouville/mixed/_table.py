@@ -2,7 +2,9 @@
 
 import dataclasses
 import datetime
+import decimal
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any, cast
@@ -21,6 +23,8 @@ _FEWEST_NUMBERS = 10
 _MANY_LEVELS = 0.5
 # Of what is wrong in many places, so many are named.
 _MOST_NAMED = 10
+# Units of dates, in microseconds, the largest first.
+_UNITS = {"day": 86_400e6, "s": 1e6, "ms": 1e3, "us": 1.0}
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC).replace(tzinfo=None)
 _KINDS = ("continuous", "positive", "category", "integer")
 
@@ -43,6 +47,8 @@ class Field:
         Type of the cells, as the frame's library calls it.
     categories
         Of a categorical column all categories that it may have, and whether they are ordered.
+    unit
+        Of dates the unit that they are whole numbers of: that of the first table, whatever comes later.
     """
 
     name: str
@@ -51,6 +57,7 @@ class Field:
     levels: tuple = ()
     dtype: Any = None
     categories: tuple[tuple, bool] | None = None
+    unit: str = ""
 
 
 class Columns:
@@ -88,15 +95,16 @@ class Columns:
     def __init__(self, X: Any, declared: Mapping[str, Any] | None = None):
         frame, declared = _framed(X), {str(name): kind for name, kind in (declared or {}).items()}
         _check_gaps(frame, frame.columns)
+        known = list(map(str, frame.columns))
         for name in declared:
-            if name not in frame.columns:
+            if name not in known:
                 raise ValueError(
-                    f"Expected kinds of columns of the table, got one of {name!r}{did_you_mean(name, frame.columns)}; "
-                    f"try names among {frame.columns[:_MOST_NAMED]}."
+                    f"Expected kinds of columns of the table, got one of {name!r}{did_you_mean(name, known)}; try "
+                    f"names among {known[:_MOST_NAMED]}."
                 )
         # None is an array, whose columns have numbers for names.
         self.backend = None if isinstance(X, np.ndarray) else frame.implementation
-        self.fields = tuple(_field(frame.get_column(name), declared.get(name)) for name in frame.columns)
+        self.fields = tuple(_field(frame.get_column(name), declared.get(str(name))) for name in frame.columns)
         if self.backend is not None:
             _warn_of_levels(self.fields, len(frame))
 
@@ -112,15 +120,22 @@ class Columns:
         """
         frame = _framed(X)
         names = [field.name for field in self.fields]
-        if self.backend is not None and isinstance(X, np.ndarray):
-            # Numbers without names are in the order of the columns, as they are everywhere.
-            frame = frame.rename(dict(zip(frame.columns, names, strict=False)))
-        if missing := [name for name in names if name not in frame.columns]:
+        if self.backend is None or isinstance(X, np.ndarray):
+            # Without names columns are those of the fit by their order.
+            if len(frame.columns) != len(names):
+                raise DataError(f"Expected {len(names)} columns, got {len(frame.columns)}; try a table like the first.")
+            names_in = frame.columns
+        else:
+            names_in = names
+        if not len(frame):
+            raise DataError("Expected a row or more, got none; try another table.")
+        if missing := [name for name in names_in if name not in frame.columns]:
             raise DataError(f"Expected columns {names}, got none called {missing[0]!r}; try a table like the first.")
-        _check_gaps(frame, names)
-        rows = np.stack([self._numbers(field, frame.get_column(field.name)) for field in self.fields], axis=1)
+        _check_gaps(frame, names_in)
+        series = [frame.get_column(name) for name in names_in]
+        rows = np.stack([self._numbers(*pair) for pair in zip(self.fields, series, strict=True)], axis=1)
         unknown = [
-            f"{frame.get_column(field.name).to_list()[row]!r} in row {row}, column {field.name!r}"
+            f"{series[j].to_list()[row]!r} in row {row}, column {field.name!r}"
             for j, field in enumerate(self.fields)
             for row in np.flatnonzero(rows[:, j] == -1)[:1]
             if field.levels
@@ -164,7 +179,7 @@ class Columns:
         found = np.ones(len(rows), bool)
         for column, values in zip(self.columns, rows.T, strict=True):
             if column.kind == "continuous":
-                found &= np.isin(values, column.atoms)
+                found &= column.on_atoms(values).any(-1)
         return found
 
     def to_facts(self) -> dict[str, Any]:
@@ -187,7 +202,13 @@ class Columns:
 
     def _numbers(self, field: Field, series: nw.Series) -> np.ndarray:
         if not field.levels:
-            return _as_numbers(series)
+            is_date = series.dtype == nw.Date or isinstance(series.dtype, nw.Datetime)
+            if is_date != bool(field.unit) or not (is_date or series.dtype.is_numeric() or series.dtype == nw.Boolean):
+                kind = "dates" if field.unit else "numbers"
+                raise DataError(
+                    f"Expected {kind} in column {field.name!r}, got {series.dtype}; try a table like the first."
+                )
+            return _as_numbers(series, field.unit)
         place = {level: i for i, level in enumerate(field.levels)}
         return np.array([place.get(cell, -1) for cell in _cells(series)], np.float64)
 
@@ -221,18 +242,19 @@ def _out_of(field: Field, column: np.ndarray) -> Any:
     if field.levels:
         return [field.levels[int(code)] for code in column]
     if _is_date(field):
-        days = "day" in field.why
-        since = [datetime.timedelta(days=int(n)) if days else datetime.timedelta(microseconds=int(n)) for n in column]
-        return [(_EPOCH + delta).date() if days and "date of" in field.why else _EPOCH + delta for delta in since]
-    if field.column.kind == "whole" and field.column.step == 1:
-        return np.round(column).astype(np.int64)
-    # Of a decimal grid as many decimals as it has, so that 0.1 comes back as 0.1.
+        micros = int(_UNITS[field.unit])
+        since = [datetime.timedelta(microseconds=int(n) * micros) for n in column]
+        return [(_EPOCH + delta).date() if "date of" in field.why else _EPOCH + delta for delta in since]
     step = field.column.step
-    return np.round(column, max(0, round(-math.log10(step)))) if field.column.kind == "whole" else column
+    if field.column.kind == "whole" and step == 1 and np.all(column == np.round(column)):
+        return np.round(column).astype(np.int64)
+    # Of a grid as many decimals as its step is written with, so that 0.1 comes back as 0.1.
+    decimals = max(0, -cast(int, decimal.Decimal(repr(step)).as_tuple().exponent))
+    return np.round(column, decimals) if field.column.kind == "whole" else column
 
 
 def _is_date(field: Field) -> bool:
-    return field.why.startswith("a date")
+    return bool(field.unit)
 
 
 def _warn_of_levels(fields: tuple[Field, ...], rows: int) -> None:
@@ -280,7 +302,8 @@ def _field_of(fact: dict[str, Any], backend: nw.Implementation | None) -> Field:
     if backend is None or not backend.is_pandas_like():
         name = dtype.split("(")[0]
         dtype = nw.Enum(list(categories[0])) if name == "Enum" else getattr(nw, name)
-    return Field(fact["name"], Column(**column), fact["why"], tuple(fact["levels"]), dtype, categories)
+    levels, unit = tuple(fact["levels"]), fact["unit"]
+    return Field(fact["name"], Column(**column), fact["why"], levels, dtype, categories, unit)
 
 
 def _cells(series: nw.Series) -> list:
@@ -288,17 +311,20 @@ def _cells(series: nw.Series) -> list:
     return series.to_list()
 
 
-def _as_numbers(series: nw.Series) -> np.ndarray:
+def _as_numbers(series: nw.Series, unit: str = "us") -> np.ndarray:
     if isinstance(series.dtype, nw.Datetime):
-        micros = series.dt.timestamp("us").to_numpy()
-        return np.asarray(micros, np.float64) / (86_400e6 if _are_days(series) else 1)
+        return np.asarray(series.dt.timestamp("us").to_numpy(), np.float64) / _UNITS[unit]
     if series.dtype == nw.Date:
         return np.array([(cell - _EPOCH.date()).days for cell in series.to_list()], np.float64)
     return np.asarray(series.to_numpy(), np.float64)
 
 
-def _are_days(series: nw.Series) -> bool:
-    return bool((series.dt.timestamp("us").to_numpy() % 86_400_000_000 == 0).all())
+def _unit_of(series: nw.Series) -> str:
+    """Return the largest unit of which all dates are whole numbers."""
+    if series.dtype == nw.Date:
+        return "day"
+    micros = np.asarray(series.dt.timestamp("us").to_numpy(), np.int64)
+    return next(unit for unit, size in _UNITS.items() if (micros % int(size) == 0).all())
 
 
 def _check_gaps(frame: nw.DataFrame, names: list) -> None:
@@ -330,22 +356,38 @@ def _field(series: nw.Series, declared: Any) -> Field:
     if not (is_number or is_date):
         return _category(series, f"holds {dtype}", native)
     if is_date:
-        unit = "a date of days" if dtype == nw.Date else "a date, in days" if _are_days(series) else "a date and time"
-        column = find_column(_as_numbers(series), is_whole=True)
-        return Field(name, dataclasses.replace(column, lowest=-math.inf), unit, dtype=native)
+        unit = _unit_of(series)
+        why = "a date of days" if dtype == nw.Date else f"a date, in units of 1 {unit}"
+        column = find_column(_as_numbers(series, unit), is_whole=True)
+        return Field(name, dataclasses.replace(column, lowest=-math.inf), why, dtype=native, unit=unit)
     values = _as_numbers(series)
     if len(series) > 1 and np.ptp(values) == 0:
         return _category(series, "one value", native)
     if dtype.is_integer() and len(np.unique(values)) <= _FEWEST_NUMBERS:
         return _category(series, f"whole numbers of {_FEWEST_NUMBERS} values or fewer", native)
     column = find_column(values, is_whole=dtype.is_integer())
+    if dtype.is_integer():
+        column = _within(column, native)
     why = "whole numbers" if dtype.is_integer() else "values that rows share" if column.kind == "whole" else "numbers"
     return Field(name, column, why, dtype=native)
 
 
+def _within(column: Column, native: Any) -> Column:
+    """Return whole numbers within the range of their type, where that is a narrow one."""
+    found = re.fullmatch(r"(u?int)(8|16|32)", str(native).lower())
+    if not found:
+        return column
+    span = np.iinfo(found[0])
+    return dataclasses.replace(column, lowest=max(column.lowest, float(span.min)), highest=float(span.max))
+
+
 def _category(series: nw.Series, why: str, native: Any) -> Field:
-    cells = set(_cells(series))
-    categories = None
+    cells, categories = set(_cells(series)), None
+    if others := sorted({type(cell).__name__ for cell in cells if not isinstance(cell, str | bool | int | float)}):
+        raise DataError(
+            f"Expected text, numbers, or yes and no in column {series.name!r}, got {', '.join(others)}; try making "
+            "them strings."
+        )
     if series.dtype in (nw.Categorical, nw.Enum) and series.implementation.is_pandas_like():
         accessor = series.to_native().cat
         categories = (tuple(accessor.categories.tolist()), bool(accessor.ordered))
@@ -376,6 +418,13 @@ def _declared(series: nw.Series, kind: Any, native: Any, is_number: bool) -> Fie
     if not is_number:
         raise DataError(f"Expected numbers in column {name!r} for {kind!r}, got {series.dtype}; try 'category'.")
     values = _as_numbers(series)
+    sizes_ok = isinstance(kind, str) or all(isinstance(size, int | float | np.number) for size in kind[1:])
+    ends = [float(size) for size in kind[1:]] if sizes_ok and not isinstance(kind, str) else []
+    if not sizes_ok or (form == "grid" and ends[0] <= 0) or (form == "bounded" and ends[0] >= ends[1]):
+        raise ValueError(
+            f"Expected ('bounded', a, b) with a < b or ('grid', step) with a step above 0 for column {name!r}, got "
+            f"{kind!r}; try 'auto'."
+        )
     found = find_column(values)
     if form in ("integer", "grid"):
         step = float(kind[1]) if form == "grid" else 1.0
@@ -405,5 +454,6 @@ def _on_grid(values: np.ndarray, step: float, name: str) -> Column:
             f"Expected multiples of {step:g} in column {name!r}, got {values[off[0]]:g} in row {off[0]}; try "
             "'continuous'."
         )
-    column = find_column(values, is_whole=True)
-    return dataclasses.replace(column, step=step)
+    column = find_column(np.round(steps), is_whole=True)
+    atoms = tuple(atom * step for atom in column.atoms)
+    return dataclasses.replace(column, step=step, atoms=atoms, lowest=column.lowest * step)
