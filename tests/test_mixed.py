@@ -247,6 +247,8 @@ FOUND = {
     "positive": (np.exp(NORMAL), Column("continuous", edges=(0.0, np.inf))),
     "finely rounded": (np.round(NORMAL, 3), Column("continuous")),
     "coarsely rounded": (np.round(NORMAL, 1), Column("whole", step=0.1)),
+    "tiny": (1e-8 * NORMAL, Column("continuous")),
+    "coarse, of half the digits": (np.round(NORMAL, 1).astype(np.float32), Column("whole", step=0.1)),
     "counts": (RNG.poisson(5, 4000), Column("whole", lowest=0.0)),
     "signed counts": (RNG.poisson(5, 4000) - 8, Column("whole")),
     "zeros among amounts": (

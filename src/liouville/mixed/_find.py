@@ -83,7 +83,9 @@ def _decimals(values: np.ndarray) -> int | None:
     """Return with how many decimals all values are written, or None where they are more than a few."""
     for decimals in range(_MOST_DECIMALS + 1):
         scaled = values * 10.0**decimals
+        # A share of the number, so that what is tiny is no zero, and a number of half the digits is what it says.
+        error = np.abs(scaled - np.round(scaled))
         # What is so large has no decimals left to speak of.
-        if np.all(np.abs(scaled - np.round(scaled)) <= 1e-6) and np.all(np.abs(scaled) < 1e9):
+        if np.all(error <= np.minimum(1e-6 * np.abs(scaled), 1e-3)) and np.all(np.abs(scaled) < 1e9):
             return decimals
     return None
