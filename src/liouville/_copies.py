@@ -53,12 +53,19 @@ def _hash_block(rows: np.ndarray) -> np.ndarray:
     return (words ^ (words >> np.uint64(31))).sum(axis=1, dtype=np.uint64)
 
 
-def merge_copies(rows: Rows, weight: np.ndarray) -> tuple[Rows, np.ndarray]:
-    """Return the distinct rows of a table, each with the weight of all its copies."""
-    first, copy_of = first_copies(rows) if len(rows) else (rows, rows)
+def merge_copies(rows: Rows, weight: np.ndarray, are_masses: np.ndarray | None = None) -> tuple[Rows, np.ndarray]:
+    """Return the distinct rows of a table, each with the weight of all its copies.
+
+    Equal rows of masses alone, which have no density, are no copies: they are what a probability is learned of, and
+    stay.
+    """
+    first, copy_of = first_copies(rows)
     if len(first) == len(rows):
         return rows, weight
-    return rows[first], np.bincount(copy_of, weight)
+    own = np.zeros(len(rows), bool) if are_masses is None else are_masses
+    kept = own.copy()
+    kept[first] = True
+    return rows[kept], np.where(own, weight, np.bincount(copy_of, weight)[copy_of])[kept]
 
 
 def in_random_order(rows: Rows, seed: int) -> tuple[np.ndarray, np.ndarray]:

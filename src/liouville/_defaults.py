@@ -144,7 +144,7 @@ def resolve_mixed(estimator: Any, rows: int, table: Columns) -> Plan:
     continuous = [column for column in table.columns if column.kind == "continuous"]
     plan = resolve(estimator, rows, max(len(continuous), 1))
     # What mixes columns is of those that no row lacks.
-    always = sum(not column.atoms for column in continuous)
+    always = sum(column.is_density for column in continuous)
     kinds = candidates(always) if continuous else ["standardize"]
     return dataclasses.replace(
         plan,

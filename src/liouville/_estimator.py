@@ -52,7 +52,7 @@ class Given(NamedTuple):
 def has_flow(estimator: Any) -> bool:
     """Return True, or raise ``AttributeError`` where rows are no images of points of a base, naming the columns."""
     table = getattr(estimator, "columns_", None)
-    others = [] if table is None else [f.name for f in table.fields if f.column.kind != "continuous" or f.column.atoms]
+    others = [] if table is None else [f.name for f in table.fields if not f.column.is_density]
     if others:
         raise AttributeError(
             f"Expected continuous columns alone, got others ({', '.join(map(repr, others[:10]))}): their rows are no "
@@ -201,7 +201,7 @@ class AbstractFlowEstimator(
             "preprocess": candidate.preprocess,
             "recipe": self.recipe,
             # All that the density is built by: a file does not ask what a recipe's defaults are when it is read.
-            **build_facts(candidate.build, candidate.frame),
+            **build_facts(candidate.build),
             "numbers": sum(leaf.size for leaf in jax.tree.leaves(trainer.best_params)),
             "batch_size": plan.options.batch_size,
             "learning_rate": plan.options.learning_rate,

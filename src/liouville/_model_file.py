@@ -14,8 +14,8 @@ from . import checkpoint
 from .bijections import Chain
 from .density import Density
 from .flows import FlowSpec, FramedFlow, MixedSpec, NoiseSpec
-from .frames import AbstractFrame, any_frame
-from .mixed import Column, Columns, MixedFrame, any_mixed_frame
+from .frames import any_frame
+from .mixed import Column, Columns, any_mixed_frame, as_tuple
 
 
 class SavedMixin:
@@ -75,25 +75,24 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
     estimator, chosen = kind(**facts["parameters"]), facts["facts"]
     is_old = facts["format_version"] == 1
     chosen = as_of_format_2(estimator, chosen) if is_old else chosen
-    density = built_by(chosen)
+    table = None if facts.get("table") is None else Columns.of_facts(facts["table"])
+    density = built_by(chosen, () if table is None else table.columns)
     arrays = _renamed(arrays, density) if is_old else arrays
     estimator.flow_, estimator._steps_by_error = checkpoint.fill(density, arrays), {}
     estimator.history_, estimator.facts_, estimator.n_iter_ = facts["history"], chosen, chosen["steps"]
     if "columns" in chosen:
         estimator.n_features_in_ = chosen["columns"]
-        table = facts.get("table")
-        estimator.columns_ = None if table is None else Columns.of_facts(table)
+        estimator.columns_ = table
     if facts["feature_names"] is not None:
         estimator.feature_names_in_ = np.asarray(facts["feature_names"], dtype=object)
     return estimator
 
 
-def build_facts(build: Any, frame: AbstractFrame) -> dict[str, Any]:
-    """Return all that a density is built by but for the kind of its frame, in JSON's types."""
+def build_facts(build: Any) -> dict[str, Any]:
+    """Return all that a density is built by but for its columns and the kind of its frame, in JSON's types."""
     if isinstance(build, MixedSpec):
         mixed = {name: value for name, value in dataclasses.asdict(build).items() if name != "flow"}
-        columns = [dataclasses.asdict(column) for column in cast(MixedFrame, frame).columns]
-        return {**spec_facts(build.flow, None, None), "mixed": {**mixed, "columns": columns}}
+        return {**spec_facts(build.flow, None, None), "mixed": mixed}
     if isinstance(build, FramedFlow):
         return spec_facts(cast(FlowSpec, build.flow), cast(Any, build.noise), build.frame.levels)
     return spec_facts(build, None, None)
@@ -107,12 +106,12 @@ def spec_facts(flow: FlowSpec, noise: NoiseSpec | None, levels: int | None) -> d
     return facts if noise is None else {**facts, "noise": {"width": noise.width, "depth": noise.depth}}
 
 
-def built_by(chosen: dict[str, Any]) -> Density:
-    """Return the density that facts describe, but for its arrays."""
+def built_by(chosen: dict[str, Any], columns: tuple[Column, ...] = ()) -> Density:
+    """Return the density that facts, and the columns of a table of several kinds, describe, but for its arrays."""
     # What a file does not say was not known when it was written: it is what it was then.
     flow = FlowSpec(**{f.name: chosen[f.name] for f in dataclasses.fields(FlowSpec) if f.name in chosen})
     if chosen.get("mixed"):
-        return _mixed_by(flow, chosen)
+        return _mixed_by(flow, chosen, columns)
     noise = None if chosen["noise"] is None else NoiseSpec(flow.shape, **chosen["noise"])
     frame = any_frame(chosen["preprocess"], flow.shape, chosen["levels"])
     built = eqx.filter_eval_shape(FramedFlow(flow, frame, noise), jax.random.key(0))
@@ -120,17 +119,10 @@ def built_by(chosen: dict[str, Any]) -> Density:
     return dataclasses.replace(built, frame=dataclasses.replace(built.frame, links=frame.links))
 
 
-def _mixed_by(flow: FlowSpec, chosen: dict[str, Any]) -> Density:
-    facts = {name: _as_tuple(value) for name, value in chosen["mixed"].items() if name != "columns"}
-    columns = [Column(**{name: _as_tuple(v) for name, v in one.items()}) for one in chosen["mixed"]["columns"]]
-    frame = any_mixed_frame(chosen["preprocess"], tuple(columns))
-    core = eqx.filter_eval_shape(MixedSpec(flow, **facts), jax.random.key(0))
-    return Density(core, frame)
-
-
-def _as_tuple(value: Any) -> Any:
-    """Return what was a tuple before it stood in a file as one, whatever is in it."""
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+def _mixed_by(flow: FlowSpec, chosen: dict[str, Any], columns: tuple[Column, ...]) -> Density:
+    spec = MixedSpec(flow, **{name: as_tuple(value) for name, value in chosen["mixed"].items()})
+    frame = any_mixed_frame(chosen["preprocess"], columns)
+    return Density(eqx.filter_eval_shape(spec, jax.random.key(0)), frame)
 
 
 def as_of_format_2(estimator: Any, chosen: dict[str, Any]) -> dict[str, Any]:

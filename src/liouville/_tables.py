@@ -281,7 +281,7 @@ def check_varied(X: Rows, weight: np.ndarray, names, table: Columns | None = Non
     if table is not None:
         if table.backend is None:
             _check_constant(X[weight > 0], weight[weight > 0], names)
-        chosen = [j for j, c in enumerate(table.columns) if c.kind == "continuous" and not c.atoms]
+        chosen = [j for j, c in enumerate(table.columns) if c.is_density]
         if not chosen:
             return
         X, names = X[:, chosen], None if names is None else np.asarray(names)[chosen]

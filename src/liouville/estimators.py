@@ -184,14 +184,8 @@ class FlowDensity(AbstractFlowEstimator):
         weight = check_weight(sample_weight, rows)
         check_varied(rows, weight, getattr(other, "feature_names_in_", None), table)
         noted = {name: value for name, value in vars(other).items() if name.endswith("_in_")}
-        # Equal rows of masses alone are no copies: they are what a probability is learned of.
-        is_mass = np.zeros(len(rows), bool) if table is None else table.are_masses(rows)
-        distinct, counts = (
-            merge_copies(rows[~is_mass], weight[~is_mass]) if is_mass.any() else merge_copies(rows, weight)
-        )
-        if is_mass.any():
-            distinct, counts = np.concatenate([distinct, rows[is_mass]]), np.concatenate([counts, weight[is_mass]])
-        return Given(distinct, counts, (rows, weight), {**noted, "columns_": table})
+        merged = merge_copies(rows, weight, None if table is None else table.are_masses(rows))
+        return Given(*merged, (rows, weight), {**noted, "columns_": table})
 
     def _check(self, X) -> np.ndarray:
         check_is_fitted(self)

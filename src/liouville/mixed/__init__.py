@@ -12,3 +12,4 @@ from ._mixed import MaskedNormal as MaskedNormal
 from ._mixed import Mixed as Mixed
 from ._table import Columns as Columns
 from ._table import Field as Field
+from ._table import as_tuple as as_tuple

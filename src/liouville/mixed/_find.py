@@ -16,6 +16,7 @@ _NEIGHBOURS, _AS_DENSE = 2, 0.2
 _GRID_SHARE, _MOST_DECIMALS = 0.01, 6
 # Beyond so many steps they are counted from their middle.
 _FAR_FROM_ZERO = 2.0**16
+_FIRST_FEW = 1000
 
 
 def find_columns(rows: Rows, codes: Mapping[int, int] | None = None, whole: Collection[int] = ()) -> tuple[Column, ...]:
@@ -81,6 +82,9 @@ def _atoms(counts: np.ndarray) -> np.ndarray:
 
 def _decimals(values: np.ndarray) -> int | None:
     """Return with how many decimals all values are written, or None where they are more than a few."""
+    if len(values) > 2 * _FIRST_FEW and _decimals(values[:_FIRST_FEW]) is None:
+        # What the first few do not lie on is no grid of all: a long table is hardly looked at.
+        return None
     for decimals in range(_MOST_DECIMALS + 1):
         scaled = values * 10.0**decimals
         # A share of the number, so that what is tiny is no zero, and a number of half the digits is what it says.

@@ -56,6 +56,11 @@ class Column:
         if self.kind == "code" and self.atoms:
             raise ValueError(f"Expected no atoms of codes, got {self.atoms}; try levels.")
 
+    @property
+    def is_density(self) -> bool:
+        """Return True where each row has a density in this column, and no mass."""
+        return self.kind == "continuous" and not self.atoms
+
     def on_atoms(self, values: np.ndarray) -> np.ndarray:
         """Return of each value which atom it is, one axis more; equal but for rounding is equal."""
         atoms = np.asarray(self.atoms, np.float64)
@@ -128,7 +133,7 @@ class MixedFrame(AbstractFrame):
     def always(self) -> list[int]:
         """Numbers, among the continuous columns, of those without atoms: every row has them."""
         continuous = [column for column in self.columns if column.kind == "continuous"]
-        return [j for j, column in enumerate(continuous) if not column.atoms]
+        return [j for j, column in enumerate(continuous) if column.is_density]
 
     @property
     def levels(self) -> tuple[int, ...]:

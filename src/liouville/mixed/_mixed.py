@@ -137,8 +137,7 @@ class Mixed(AbstractDistribution):
 
     def _log_prob_and_report(self, x: Point, condition: Condition, key: Key | None) -> tuple[Scalar, Moved]:
         codes, numbers, points = self.parts(x)
-        zero = jnp.zeros((), jnp.int32)
-        total, info = jnp.zeros((), x.dtype), SolveInfo(zero, zero, zero, zero)
+        total, info = jnp.zeros((), x.dtype), nothing_solved()
         if self.codes is not None:
             total = total + self.codes._log_prob(codes, None, None)
         if self.cells is not None:
@@ -157,9 +156,7 @@ class Mixed(AbstractDistribution):
     def _sample_and_report(self, key: Key, condition: Condition) -> tuple[Point, SolveInfo, Scalar]:
         code_key, cell_key, key = jax.random.split(key, 3)
         codes = jnp.zeros(0) if self.codes is None else self.codes._sample(code_key, None)
-        zero = jnp.zeros((), jnp.int32)
-        numbers, points, info = jnp.zeros(0), jnp.zeros(0), SolveInfo(zero, zero, zero, zero)
-        base_log_prob = jnp.zeros(())
+        numbers, points, info, base_log_prob = jnp.zeros(0), jnp.zeros(0), nothing_solved(), jnp.zeros(())
         if self.cells is not None:
             numbers, found = self.cells._sample_and_info(cell_key, self.of_codes(codes, numbers), self.masks(codes)[0])
             info = info + found
@@ -171,6 +168,11 @@ class Mixed(AbstractDistribution):
     def _sample_and_log_prob(self, key: Key, condition: Condition) -> tuple[Point, Scalar]:
         x = self._sample(key, condition)
         return x, self._log_prob(x, condition, None)
+
+
+def nothing_solved() -> SolveInfo:
+    """Return what no solve says: solved, in no steps."""
+    return SolveInfo(*(jnp.zeros((), jnp.int32) for _ in range(4)))
 
 
 class FactoredObjective(AbstractObjective):

@@ -15,7 +15,7 @@ import numpy as np
 from .._errors import DataError, did_you_mean
 from .._types import Rows
 from ._find import find_column
-from ._frame import Column
+from ._frame import Column, whole_numbers
 
 # So few whole numbers are categories: their order says less than they do.
 _FEWEST_NUMBERS = 10
@@ -25,6 +25,8 @@ _MANY_LEVELS = 0.5
 _MOST_NAMED = 10
 # Units of dates, in microseconds, the largest first.
 _UNITS = {"day": 86_400e6, "s": 1e6, "ms": 1e3, "us": 1.0}
+# Of cells that are days, and no times of theirs.
+_DATE = "date"
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC).replace(tzinfo=None)
 _KINDS = ("continuous", "positive", "category", "integer")
 
@@ -64,7 +66,7 @@ class Columns:
     """The columns of a frame: what each is, its cells as numbers, and numbers as a frame of that kind.
 
     Strings, booleans and categories are codes; so are integers of ten values or fewer; other integers, and dates by
-    their days or microseconds, are whole numbers. What floats are is found by their numbers
+    the largest unit that fits them, are whole numbers. What floats are is found by their numbers
     (`liouville.mixed.find_columns`).
 
     Parameters
@@ -156,7 +158,7 @@ class Columns:
     @property
     def is_continuous(self) -> bool:
         """Return True where all columns are continuous, without atoms."""
-        return all(column.kind == "continuous" and not column.atoms for column in self.columns)
+        return all(column.is_density for column in self.columns)
 
     def values(self, rows: Rows) -> Rows:
         """Return rows of numbers with the levels that are numbers in the place of their codes.
@@ -166,7 +168,7 @@ class Columns:
         TypeError
             Where cells are text, or dates, which no number says.
         """
-        others = [f.name for f in self.fields if _is_date(f) or any(isinstance(level, str) for level in f.levels)]
+        others = [f.name for f in self.fields if f.unit or any(isinstance(level, str) for level in f.levels)]
         if others:
             raise TypeError(
                 f"Expected numbers alone, got others in columns {others[:_MOST_NAMED]}; try sample in Python."
@@ -202,7 +204,7 @@ class Columns:
 
     def _numbers(self, field: Field, series: nw.Series) -> np.ndarray:
         if not field.levels:
-            is_date = series.dtype == nw.Date or isinstance(series.dtype, nw.Datetime)
+            is_date = _holds_dates(series)
             if is_date != bool(field.unit) or not (is_date or series.dtype.is_numeric() or series.dtype == nw.Boolean):
                 kind = "dates" if field.unit else "numbers"
                 raise DataError(
@@ -210,7 +212,7 @@ class Columns:
                 )
             return _as_numbers(series, field.unit)
         place = {level: i for i, level in enumerate(field.levels)}
-        return np.array([place.get(cell, -1) for cell in _cells(series)], np.float64)
+        return np.array([place.get(cell, -1) for cell in series.to_list()], np.float64)
 
     def frame(self, rows: Rows) -> Any:
         """Return rows of numbers as a frame of the kind, with the types and levels, of the one it was made by."""
@@ -241,10 +243,10 @@ def _out_of(field: Field, column: np.ndarray) -> Any:
     """Return numbers as the cells that they stand for."""
     if field.levels:
         return [field.levels[int(code)] for code in column]
-    if _is_date(field):
-        micros = int(_UNITS[field.unit])
-        since = [datetime.timedelta(microseconds=int(n) * micros) for n in column]
-        return [(_EPOCH + delta).date() if "date of" in field.why else _EPOCH + delta for delta in since]
+    if field.unit:
+        micros = _micros(field.unit)
+        times = [_EPOCH + datetime.timedelta(microseconds=int(n) * micros) for n in column]
+        return [time.date() for time in times] if field.unit == _DATE else times
     step = field.column.step
     if field.column.kind == "whole" and step == 1 and np.all(column == np.round(column)):
         return np.round(column).astype(np.int64)
@@ -253,8 +255,12 @@ def _out_of(field: Field, column: np.ndarray) -> Any:
     return np.round(column, decimals) if field.column.kind == "whole" else column
 
 
-def _is_date(field: Field) -> bool:
-    return bool(field.unit)
+def _micros(unit: str) -> int:
+    return int(_UNITS["day" if unit == _DATE else unit])
+
+
+def _holds_dates(series: nw.Series) -> bool:
+    return series.dtype == nw.Date or isinstance(series.dtype, nw.Datetime)
 
 
 def _warn_of_levels(fields: tuple[Field, ...], rows: int) -> None:
@@ -296,24 +302,23 @@ def _said(field: Field) -> str:
 
 
 def _field_of(fact: dict[str, Any], backend: nw.Implementation | None) -> Field:
-    column: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in fact["column"].items()}
-    categories = fact["categories"] and (tuple(fact["categories"][0]), fact["categories"][1])
-    dtype = fact["dtype"]
+    fact = {name: as_tuple(value) for name, value in fact.items()}
+    column = Column(**{name: as_tuple(value) for name, value in fact["column"].items()})
+    categories, dtype = fact["categories"], fact["dtype"]
     if backend is None or not backend.is_pandas_like():
         name = dtype.split("(")[0]
         dtype = nw.Enum(list(categories[0])) if name == "Enum" else getattr(nw, name)
-    levels, unit = tuple(fact["levels"]), fact["unit"]
-    return Field(fact["name"], Column(**column), fact["why"], levels, dtype, categories, unit)
+    return Field(**{**fact, "column": column, "dtype": dtype})
 
 
-def _cells(series: nw.Series) -> list:
-    """Return the cells as Python's own things; those of categories as what they say."""
-    return series.to_list()
+def as_tuple(value: Any) -> Any:
+    """Return what was a tuple before it stood in a file as one, whatever is in it."""
+    return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
 
 def _as_numbers(series: nw.Series, unit: str = "us") -> np.ndarray:
     if isinstance(series.dtype, nw.Datetime):
-        return np.asarray(series.dt.timestamp("us").to_numpy(), np.float64) / _UNITS[unit]
+        return np.asarray(series.dt.timestamp("us").to_numpy(), np.float64) / _micros(unit)
     if series.dtype == nw.Date:
         return np.array([(cell - _EPOCH.date()).days for cell in series.to_list()], np.float64)
     return np.asarray(series.to_numpy(), np.float64)
@@ -322,9 +327,9 @@ def _as_numbers(series: nw.Series, unit: str = "us") -> np.ndarray:
 def _unit_of(series: nw.Series) -> str:
     """Return the largest unit of which all dates are whole numbers."""
     if series.dtype == nw.Date:
-        return "day"
+        return _DATE
     micros = np.asarray(series.dt.timestamp("us").to_numpy(), np.int64)
-    return next(unit for unit, size in _UNITS.items() if (micros % int(size) == 0).all())
+    return next(unit for unit in _UNITS if (micros % _micros(unit) == 0).all())
 
 
 def _check_gaps(frame: nw.DataFrame, names: list) -> None:
@@ -349,7 +354,7 @@ def _field(series: nw.Series, declared: Any) -> Field:
     dtype, name = series.dtype, series.name
     is_pandas = series.implementation.is_pandas_like()
     native = str(series.to_native().dtype) if is_pandas else dtype
-    is_date = isinstance(dtype, nw.Datetime) or dtype == nw.Date
+    is_date = _holds_dates(series)
     is_number = dtype.is_numeric()
     if declared is not None:
         return _declared(series, declared, native, is_number)
@@ -357,7 +362,7 @@ def _field(series: nw.Series, declared: Any) -> Field:
         return _category(series, f"holds {dtype}", native)
     if is_date:
         unit = _unit_of(series)
-        why = "a date of days" if dtype == nw.Date else f"a date, in units of 1 {unit}"
+        why = "a date" if unit == _DATE else f"a date, in units of 1 {unit}"
         column = find_column(_as_numbers(series, unit), is_whole=True)
         return Field(name, dataclasses.replace(column, lowest=-math.inf), why, dtype=native, unit=unit)
     values = _as_numbers(series)
@@ -382,7 +387,7 @@ def _within(column: Column, native: Any) -> Column:
 
 
 def _category(series: nw.Series, why: str, native: Any) -> Field:
-    cells, categories = set(_cells(series)), None
+    cells, categories = set(series.to_list()), None
     if others := sorted({type(cell).__name__ for cell in cells if not isinstance(cell, str | bool | int | float)}):
         raise DataError(
             f"Expected text, numbers, or yes and no in column {series.name!r}, got {', '.join(others)}; try making "
@@ -425,12 +430,10 @@ def _declared(series: nw.Series, kind: Any, native: Any, is_number: bool) -> Fie
             f"Expected ('bounded', a, b) with a < b or ('grid', step) with a step above 0 for column {name!r}, got "
             f"{kind!r}; try 'auto'."
         )
-    found = find_column(values)
     if form in ("integer", "grid"):
-        step = float(kind[1]) if form == "grid" else 1.0
-        return Field(name, _on_grid(values, step, name), why, dtype=native)
-    low, high = {"positive": (0.0, math.inf), "continuous": (-math.inf, math.inf)}.get(form) or map(float, kind[1:])
-    atoms = found.atoms
+        return Field(name, _on_grid(values, ends[0] if form == "grid" else 1.0, name), why, dtype=native)
+    low, high = {"positive": (0.0, math.inf), "continuous": (-math.inf, math.inf)}.get(form) or ends
+    atoms = find_column(values).atoms
     if form == "continuous" and atoms:
         raise DataError(
             f"Expected a density of column {name!r}, got values that many rows share, such as {atoms[0]:g}, which have "
@@ -447,13 +450,12 @@ def _declared(series: nw.Series, kind: Any, native: Any, is_number: bool) -> Fie
 
 
 def _on_grid(values: np.ndarray, step: float, name: str) -> Column:
-    steps = values / step
-    off = np.flatnonzero(np.abs(steps - np.round(steps)) > 1e-6 * np.maximum(1, np.abs(steps)))
+    off = np.flatnonzero(np.isinf(whole_numbers(values, Column("whole", step=step))[1]))
     if off.size:
         raise DataError(
             f"Expected multiples of {step:g} in column {name!r}, got {values[off[0]]:g} in row {off[0]}; try "
             "'continuous'."
         )
-    column = find_column(np.round(steps), is_whole=True)
+    column = find_column(np.round(values / step), is_whole=True)
     atoms = tuple(atom * step for atom in column.atoms)
     return dataclasses.replace(column, step=step, atoms=atoms, lowest=column.lowest * step)
