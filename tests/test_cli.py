@@ -264,7 +264,7 @@ def test_plots_are_written(folder, tmp_path, kind):
 )
 def test_failures_are_one_line_and_a_code(folder, monkeypatch, arguments, code, words):
     monkeypatch.chdir(folder)
-    (folder / "text.csv").write_text("height,weight\ntall,3\n")
+    (folder / "text.csv").write_text("height,weight\ntall,3\n1.8,70\n")
     (folder / "gap.csv").write_text("height,weight,name\n160,60,Ann\n170,,Bob\n")
     (folder / "ragged.csv").write_text("height,weight\n1,2\n3\n4,5\n")
     (folder / "other.csv").write_text("age,weight\n1,3\n")

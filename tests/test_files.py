@@ -16,10 +16,10 @@ from liouville.data import check_output, check_pictures_file, write_pictures, wr
 
 WRITERS = {
     "model.safetensors": lambda path: checkpoint.write(path, "model", {"a": np.ones(300)}, {}),
-    "table.csv": lambda path: write_table(path, np.ones((300, 1)), ["a"]),
-    "table.csv.gz": lambda path: write_table(path, np.ones((300, 1)), ["a"]),
-    "table.parquet": lambda path: write_table(path, np.ones((300, 1)), ["a"]),
-    "table.npz": lambda path: write_table(path, np.ones((300, 1)), ["a"]),
+    "table.csv": lambda path: write_table(path, {"a": np.ones(300)}),
+    "table.csv.gz": lambda path: write_table(path, {"a": np.ones(300)}),
+    "table.parquet": lambda path: write_table(path, {"a": np.ones(300)}),
+    "table.npz": lambda path: write_table(path, {"a": np.ones(300)}),
     "pictures.png": lambda path: write_pictures(path, np.ones((2, 8, 8, 1), np.uint8)),
     "figure.pdf": lambda path: plots.save(Figure(), path),
     "movie.gif": lambda path: movie(path).close(),

@@ -52,7 +52,7 @@ class Given(NamedTuple):
 def has_flow(estimator: Any) -> bool:
     """Return True, or raise ``AttributeError`` where rows are no images of points of a base, naming the columns."""
     table = getattr(estimator, "columns_", None)
-    others = [] if table is None else [f.name for f in table.fields if not f.column.is_density]
+    others = [] if table is None else [field.name for field in table.fields if not field.column.is_density]
     if others:
         raise AttributeError(
             f"Expected continuous columns alone, got others ({', '.join(map(repr, others[:10]))}): their rows are no "
@@ -110,8 +110,8 @@ class AbstractFlowEstimator(
     _num_drawn: ClassVar[int]
 
     @abc.abstractmethod
-    def _read(self, file) -> np.ndarray:
-        """Return what a file holds, as it is for the fitted density; keywords say what else may be chosen."""
+    def _read(self, file) -> Any:
+        """Return what a file holds, as the fitted density takes it; keywords say what else may be chosen."""
 
     @abc.abstractmethod
     def _check_output(self, file) -> None:
@@ -119,7 +119,7 @@ class AbstractFlowEstimator(
 
     @abc.abstractmethod
     def _write(self, file, drawn: np.ndarray) -> None:
-        """Write draws to a file, or for None to standard output."""
+        """Write rows of numbers, or pictures, that were drawn to a file, or for None to standard output."""
 
     @abc.abstractmethod
     def _lines(self, found: Any) -> str:
@@ -337,10 +337,6 @@ class AbstractFlowEstimator(
 
     def _as_given(self, rows: np.ndarray) -> Any:
         """Return rows of numbers in the form of the data of the fit."""
-        return rows
-
-    def _as_values(self, rows: np.ndarray) -> np.ndarray:
-        """Return rows of numbers as an array of the cells that they stand for, to be written or drawn."""
         return rows
 
     def sample_with_log_prob(self, n: int = 1, random_state=None) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from .bijections import Chain
 from .density import Density
 from .flows import FlowSpec, FramedFlow, MixedSpec, NoiseSpec
 from .frames import any_frame
-from .mixed import Column, Columns, any_mixed_frame, as_tuple
+from .mixed import Column, Columns, any_mixed_frame, as_tuple, edges_of
 
 
 class SavedMixin:
@@ -75,17 +75,25 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
     estimator, chosen = kind(**facts["parameters"]), facts["facts"]
     is_old = facts["format_version"] == 1
     chosen = as_of_format_2(estimator, chosen) if is_old else chosen
-    table = None if facts.get("table") is None else Columns.of_facts(facts["table"])
+    table = _columns_of(facts)
     density = built_by(chosen, () if table is None else table.columns)
     arrays = _renamed(arrays, density) if is_old else arrays
     estimator.flow_, estimator._steps_by_error = checkpoint.fill(density, arrays), {}
     estimator.history_, estimator.facts_, estimator.n_iter_ = facts["history"], chosen, chosen["steps"]
     if "columns" in chosen:
-        estimator.n_features_in_ = chosen["columns"]
-        estimator.columns_ = table
+        estimator.n_features_in_, estimator.columns_ = chosen["columns"], table
     if facts["feature_names"] is not None:
         estimator.feature_names_in_ = np.asarray(facts["feature_names"], dtype=object)
     return estimator
+
+
+def _columns_of(facts: dict[str, Any]) -> Columns | None:
+    """Return what the columns of a table are; None of pictures."""
+    if facts.get("table") is not None:
+        return Columns.of_facts(facts["table"])
+    # A file that does not say it is older than columns of other kinds.
+    size = facts["facts"].get("columns")
+    return None if size is None else Columns.of_floats(facts["feature_names"], size)
 
 
 def build_facts(build: Any) -> dict[str, Any]:
@@ -113,7 +121,7 @@ def built_by(chosen: dict[str, Any], columns: tuple[Column, ...] = ()) -> Densit
     if chosen.get("mixed"):
         return _mixed_by(flow, chosen, columns)
     noise = None if chosen["noise"] is None else NoiseSpec(flow.shape, **chosen["noise"])
-    frame = any_frame(chosen["preprocess"], flow.shape, chosen["levels"])
+    frame = any_frame(chosen["preprocess"], flow.shape, chosen["levels"], edges_of(columns))
     built = eqx.filter_eval_shape(FramedFlow(flow, frame, noise), jax.random.key(0))
     # The closed forms' own arrays: what comes out of a trace has none of NumPy's.
     return dataclasses.replace(built, frame=dataclasses.replace(built.frame, links=frame.links))

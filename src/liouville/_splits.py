@@ -14,7 +14,7 @@ from ._types import Key, Rows
 from .dequantization import UniformDequantization
 from .flows import FramedFlow, MixedSpec
 from .frames import AbstractFrame, Frame, fit_pictures, fit_table
-from .mixed import Column, fit_mixed
+from .mixed import Column, edges_of, fit_mixed
 
 Build: TypeAlias = Callable[[Key], Any]
 # On fewer rows nothing can be held out, and a flow would learn the rows by heart.
@@ -38,8 +38,7 @@ class Split:
     weight: np.ndarray
     validation_rows: Rows
     validation_weight: np.ndarray
-    # What the columns are, where they are not all continuous.
-    columns: tuple[Column, ...] | None = None
+    columns: tuple[Column, ...] = ()
 
     @property
     def is_small(self) -> bool:
@@ -48,8 +47,8 @@ class Split:
 
     def fit_frame(self, preprocess: str, plan: Any, seed: int) -> tuple[AbstractFrame, TrainingData, Build]:
         """Fit the frame of a kind; return it, what is trained on in its coordinates, and what builds the core."""
-        if self.columns is None:
-            frame, points = fit_table(preprocess, self.rows, self.weight)
+        if _are_densities(self.columns):
+            frame, points = fit_table(preprocess, self.rows, self.weight, edges_of(self.columns))
             return frame, TrainingData.pad(points, self.weight), plan.flow
         frame, points = fit_mixed(preprocess, self.rows, self.weight, self.columns)
         build = MixedSpec.fit(plan.flow, frame, points, self.weight)
@@ -84,13 +83,18 @@ class PictureSplit:
         return frame, StreamedData(self.pixels, train, self.weight[train], **stream), build
 
 
+def _are_densities(columns: tuple[Column, ...]) -> bool:
+    """Return True where no column has masses."""
+    return all(column.is_density for column in columns)
+
+
 def split_rows(
     rows: Rows,
     weight: np.ndarray,
     fraction: float,
     most: int,
     seed: int,
-    columns: tuple[Column, ...] | None = None,
+    columns: tuple[Column, ...] = (),
 ) -> Split:
     """Split distinct rows at random into those to train on and at most `most` to choose by.
 
@@ -105,7 +109,7 @@ def split_rows(
     else:
         train, chosen = order[num:], order[:num]
         # How near rows are says nothing where columns hold few values.
-        if columns is None:
+        if _are_densities(columns):
             warn_of_near_copies(rows[train], rows[chosen])
     scaled = lambda index: weight[index] / weight[index].mean()
     return Split(rows[train], scaled(train), rows[chosen], scaled(chosen), columns)

@@ -57,8 +57,8 @@ def check_frame(X, estimator, *, reset: bool) -> Rows:
     return rows
 
 
-def check_table(X, estimator, declared: Any) -> tuple[Rows, Columns | None]:
-    """Return a table as numbers, and what its columns are; None where all are continuous, and nobody says otherwise."""
+def check_table(X, estimator, declared: Any) -> tuple[Rows, Columns]:
+    """Return a table as numbers, and what its columns are."""
     X = unmasked(X)
     if categorical := categorical_columns(X):
         _check_numbers(X, categorical)
@@ -72,17 +72,19 @@ def check_table(X, estimator, declared: Any) -> tuple[Rows, Columns | None]:
     rows = check_frame(X, estimator, reset=True)
     X = _table_of(X, rows)
     table = Columns(X, declared)
-    return (rows, None) if table.is_continuous and not declared else (table.rows(X), table)
+    return table.rows(X) if table.is_mixed else rows, table
 
 
 def check_rows(X, estimator) -> Rows:
     """Return a table as numbers, by the columns of the fit."""
-    X = unmasked(X)
+    X, table = unmasked(X), estimator.columns_
+    if not table.is_mixed:
+        return check_frame(X, estimator, reset=False)
     if categorical := categorical_columns(X):
         _check_numbers(X, categorical)
-    elif not estimator.columns_.has_levels:
-        return estimator.columns_.rows(_table_of(X, check_frame(X, estimator, reset=False)))
-    return estimator.columns_.rows(_table_of(X, None))
+    elif not table.has_levels:
+        return table.rows(_table_of(X, check_frame(X, estimator, reset=False)))
+    return table.rows(_table_of(X, None))
 
 
 def _table_of(X: Any, rows: Rows | None) -> Any:
@@ -273,12 +275,12 @@ def check_weight(sample_weight, X: Rows) -> np.ndarray:
     return weight if LEAST_WEIGHT < largest < MOST_WEIGHT else weight / largest
 
 
-def check_varied(X: Rows, weight: np.ndarray, names, table: Columns | None = None) -> None:
+def check_varied(X: Rows, weight: np.ndarray, names, table: Columns) -> None:
     """Raise `DataError` where a table has no density: too few rows, far cells, constant or collinear columns.
 
     Of a table of several kinds of columns, those that are continuous throughout; of an array all of them must vary.
     """
-    if table is not None:
+    if table.is_mixed:
         if table.backend is None:
             _check_constant(X[weight > 0], weight[weight > 0], names)
         chosen = [j for j, c in enumerate(table.columns) if c.is_density]

@@ -230,9 +230,9 @@ class PictureLog:
         pictures = self._flow()
         drawn, _ = evaluation.sample(pictures, self.num, seed=0)
         write_pictures(self.folder / "samples.png", drawn, cast(int, pictures.frame.levels))
-        names = list(self.rows[0])
-        write_table(self.folder / "training.csv", np.array([[row[name] for name in names] for row in self.rows]), names)
-        save(plot_training({name: [row[name] for row in self.rows] for name in names}), self.folder / "training.png")
+        columns = {name: [float(row[name]) for row in self.rows] for name in self.rows[0]}
+        write_table(self.folder / "training.csv", columns)
+        save(plot_training(columns), self.folder / "training.png")
         self._last = time.perf_counter()
 
     def __enter__(self) -> "PictureLog":

@@ -10,7 +10,7 @@ from ._copies import merge_copies
 from ._defaults import check_parameters, resolve, resolve_mixed
 from ._estimator import AbstractFlowEstimator, Given
 from ._splits import Split, split_rows
-from ._tables import check_frame, check_points, check_rows, check_table, check_varied, check_weight
+from ._tables import check_points, check_rows, check_table, check_varied, check_weight
 from .metrics import Likelihood, evaluate_baselines, evaluate_independent, likelihood, table_of
 from .mixed import Columns
 from .selection import Plan
@@ -77,8 +77,8 @@ class FlowDensity(AbstractFlowEstimator):
     facts_ : dict
         What was chosen, and by which figures: where ``validation_is_exact`` is False, as on many columns, their
         divergence was estimated, by one Hutchinson probe a row.
-    columns_ : Columns or None
-        What the columns are, and why; None where all are continuous.
+    columns_ : Columns
+        What the columns are, and why, and by which measure a log-probability is one: ``print(density)`` says it.
     n_iter_ : int
         Number of training steps done.
     n_features_in_ : int
@@ -97,7 +97,7 @@ class FlowDensity(AbstractFlowEstimator):
     """
 
     n_features_in_: int
-    columns_: Columns | None
+    columns_: Columns
     feature_names_in_: np.ndarray
 
     def __init__(
@@ -170,7 +170,7 @@ class FlowDensity(AbstractFlowEstimator):
         flow = likelihood("flow", self.score_samples(X))
         if train is None:
             return [flow]
-        if self.columns_ is not None:
+        if self.columns_.is_mixed:
             return [flow, evaluate_independent(self.columns_.columns, self._check(train), rows)]
         return [flow, *evaluate_baselines(self._check(train), rows, random_state)]
 
@@ -184,28 +184,25 @@ class FlowDensity(AbstractFlowEstimator):
         weight = check_weight(sample_weight, rows)
         check_varied(rows, weight, getattr(other, "feature_names_in_", None), table)
         noted = {name: value for name, value in vars(other).items() if name.endswith("_in_")}
-        merged = merge_copies(rows, weight, None if table is None else table.are_masses(rows))
+        merged = merge_copies(rows, weight, table.are_masses(rows) if table.is_mixed else None)
         return Given(*merged, (rows, weight), {**noted, "columns_": table})
 
     def _check(self, X) -> np.ndarray:
         check_is_fitted(self)
-        return check_frame(X, self, reset=False) if self.columns_ is None else check_rows(X, self)
+        return check_rows(X, self)
 
     def _as_given(self, rows: np.ndarray) -> Any:
-        return rows if self.columns_ is None else self.columns_.frame(rows)
+        return self.columns_.frame(rows)
 
     def _check_points(self, Z) -> np.ndarray:
         return check_points(Z, self.n_features_in_)
 
-    def _as_values(self, rows: np.ndarray) -> np.ndarray:
-        return rows if self.columns_ is None else self.columns_.values(rows)
-
     def _plan(self, shape: tuple[int, ...], columns: Columns | None = None) -> Plan:
-        return resolve(self, *shape) if columns is None else resolve_mixed(self, shape[0], columns)
+        is_mixed = columns is not None and columns.is_mixed
+        return resolve_mixed(self, shape[0], columns) if is_mixed else resolve(self, *shape)
 
     def _split(self, given: Given, plan: Plan, seed: int) -> Split:
-        table = given.columns["columns_"]
-        columns = None if table is None else table.columns
+        columns = given.columns["columns_"].columns
         return split_rows(given.rows, given.weight, self.validation_fraction, plan.validation_size, seed, columns)
 
     def _facts_of_data(self, given: Given) -> dict[str, Any]:
@@ -215,20 +212,22 @@ class FlowDensity(AbstractFlowEstimator):
 
     # What reads files is imported where one is read: it takes a quarter of a second.
 
-    def _read(self, file, *, columns=None, drop_missing: bool = False) -> np.ndarray:
+    def _read(self, file, *, columns=None, drop_missing: bool = False) -> Any:
         from .data import column_names, read_rows
 
-        return read_rows(file, column_names(self), columns=columns, drop_missing=drop_missing)
+        chosen: dict[str, Any] = {"columns": columns, "drop_missing": drop_missing, "texts": self.columns_.texts}
+        table = read_rows(file, column_names(self), **chosen)
+        return table.frame() if hasattr(self, "feature_names_in_") else table.values
 
     def _check_output(self, file) -> None:
         from .data import check_output
 
-        check_output(file)
+        check_output(file, self.columns_.arrow(np.zeros((1, self.n_features_in_))).schema)
 
     def _write(self, file, drawn: np.ndarray) -> None:
         from .data import column_names, write_table
 
-        write_table(file, drawn, column_names(self))
+        write_table(file, self.columns_.arrow(drawn).rename_columns(column_names(self)))
 
     def _lines(self, found: list[Likelihood]) -> str:
         return table_of(found, self.n_features_in_)

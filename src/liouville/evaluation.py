@@ -4,6 +4,7 @@ What is called `flow` below is a `Density`, whose frame runs on the host, or a f
 """
 
 import dataclasses
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -17,7 +18,7 @@ from jaxtyping import Float, Int
 
 from ._chunks import chunk_rows, float_dtype, in_chunks, on_device
 from ._types import AnyArray, Rows, in_default_precision
-from .bijections import CNF, AbstractBijection, Invert, Standardize, map_integrators
+from .bijections import CNF, AbstractBijection, Bounded, Invert, Standardize, map_integrators
 from .density import Density
 from .distributions import Transformed, bijection_of, cnf_of
 from .divergences import EXACT_AT_A_TIME
@@ -406,15 +407,21 @@ def gradient(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     if density.frame.noise is not None:
         raise TypeError("Expected a density with a gradient, got one of whole numbers; try that of log_prob_fn().")
     bijection_of(density.core)
-    # The outermost link runs on the host, for its digits; it is affine, so the chain rule is a division.
-    units = Standardize(np.zeros(density.shape), np.ones(density.shape))
-    outer, *inner = density.frame.links or (units,)
-    if not isinstance(outer, Standardize):
-        raise TypeError(f"Expected Standardize as the first link, got {type(outer).__name__}; try grad of log_prob.")
-    frame = Frame(density.shape, (outer,))
-    inside = in_default_precision(Density(density.core, Frame(density.shape, tuple(inner))))
+    # The outermost links run on the host, for their digits; they go column by column, as the chain rule then does.
+    links = density.frame.links or (Standardize(np.zeros(density.shape), np.ones(density.shape)),)
+    outer = tuple(itertools.takewhile(lambda link: isinstance(link, Standardize | Bounded), links))
+    if not outer:
+        raise TypeError(
+            f"Expected Standardize or Bounded as the first link, got {type(links[0]).__name__}; try grad of log_prob."
+        )
+    inside = in_default_precision(Density(density.core, Frame(density.shape, links[len(outer) :])))
     condition = _checked(flow, condition, len(rows))
-    return _in_core(_slopes, inside, rows, condition, frame=frame) / outer.scale
+    found = _in_core(_slopes, inside, rows, condition, frame=Frame(density.shape, outer))
+    x, stretch, change = np.asarray(rows, np.float64), np.ones(rows.shape), np.zeros(rows.shape)
+    for link in outer:
+        more, slope = link.stretch(x)
+        change, stretch, x = change + slope / stretch, stretch * more, link.inverse_and_log_det(x)[0]
+    return found / stretch + change
 
 
 def _slopes(density: Density, x, condition):

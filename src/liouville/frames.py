@@ -11,6 +11,7 @@ import numpy as np
 from ._types import Key, Point, Rows, Scalar
 from .bijections import (
     AbstractBijection,
+    Bounded,
     GaussianMargins,
     GaussianRadius,
     Logit,
@@ -180,7 +181,9 @@ def candidates(size: int) -> list[str]:
     return list(PREPROCESSORS) if size > 1 else ["standardize", "gaussian_margins"]
 
 
-def fit_table(preprocess: str, rows: Rows, weight: np.ndarray) -> tuple[Frame, Rows]:
+def fit_table(
+    preprocess: str, rows: Rows, weight: np.ndarray, edges: tuple[np.ndarray, np.ndarray] | None = None
+) -> tuple[Frame, Rows]:
     """Fit the frame of a table.
 
     Parameters
@@ -189,6 +192,9 @@ def fit_table(preprocess: str, rows: Rows, weight: np.ndarray) -> tuple[Frame, R
         A key of `PREPROCESSORS`.
     rows, weight
         The table and the weight of its rows.
+    edges
+        The lowest and the highest number that there can be in each column, -inf and inf where there is no end; None
+        where no column ends.
 
     Returns
     -------
@@ -198,8 +204,9 @@ def fit_table(preprocess: str, rows: Rows, weight: np.ndarray) -> tuple[Frame, R
         The table in the coordinates of the flow's core.
     """
     shape, links = rows.shape[1:], []
-    for bijection in PREPROCESSORS[preprocess]:
-        link = bijection.fit(rows, weight)
+    bounds = [] if edges is None else [lambda rows, weight: Bounded(*edges)]
+    for fit in [*bounds, *(bijection.fit for bijection in PREPROCESSORS[preprocess])]:
+        link = fit(rows, weight)
         links.append(link)
         # A block at a time: what lies between stays in the processor's cache.
         blocks = [rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS)]
@@ -240,10 +247,24 @@ def fit_pictures(
     return Frame(shape, (link,), levels, noise)
 
 
-def any_frame(preprocess: str, shape: tuple[int, ...], levels: int | None) -> Frame:
+def any_frame(
+    preprocess: str,
+    shape: tuple[int, ...],
+    levels: int | None,
+    edges: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Frame:
     """Return a frame of a kind that is fitted to any data: the numbers of one from a file take the place of its own."""
     if levels is not None:
         return fit_pictures(preprocess, np.zeros((1, *shape), np.uint8), np.ones(1), levels, UniformDequantization())
-    # What a logarithm, or a logit, could be fitted to as well.
-    rows = np.random.default_rng(0).uniform(0.25, 0.75, size=(_ANY_ROWS, *shape))
-    return fit_table(preprocess, rows, np.ones(len(rows)))[0]
+    low, high = (np.full(shape, end) for end in (-np.inf, np.inf)) if edges is None else edges
+    rows = any_rows(low, high)
+    return fit_table(preprocess, rows, np.ones(len(rows)), edges)[0]
+
+
+def any_rows(low: np.ndarray, high: np.ndarray) -> Rows:
+    """Return rows between edges, that any closed form can be fitted to."""
+    unit = np.random.default_rng(0).uniform(0.25, 0.75, size=(_ANY_ROWS, *low.shape))
+    has_low, has_high = np.isfinite(low), np.isfinite(high)
+    length = np.where(has_low & has_high, np.where(has_high, high, 1.0) - np.where(has_low, low, 0.0), 1.0)
+    start = np.where(has_low, low, np.where(has_high, high - length, 0.0))
+    return start + length * unit

@@ -16,8 +16,9 @@ from matplotlib.lines import Line2D
 
 from . import evaluation
 from ._defaults import check_time
+from ._estimator import has_flow
 from ._files import check_writable, replacing
-from .data._tabular import as_fitted, column_names
+from .data._table import column_names
 
 if TYPE_CHECKING:
     from .estimators import FlowDensity
@@ -71,7 +72,7 @@ def _curve(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> Figur
     )
     axes.plot(
         grid,
-        np.exp(estimator.score_samples(as_fitted(estimator, grid[:, None]))),
+        np.exp(_log_prob(estimator, grid[:, None])),
         color=_SAMPLES,
         lw=2,
         label="density",
@@ -114,7 +115,13 @@ def _map(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> Figure:
 def _on_grid(estimator: "FlowDensity", ranges: list[tuple[float, float]], num: int):
     x, y = (np.linspace(low, high, num) for low, high in ranges)
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    return x, y, estimator.score_samples(as_fitted(estimator, grid)).reshape(num, num)
+    return x, y, _log_prob(estimator, grid).reshape(num, num)
+
+
+def _log_prob(estimator: "FlowDensity", rows: np.ndarray) -> np.ndarray:
+    log_prob, info = evaluation.score(estimator.flow_, rows)
+    evaluation.warn_of_failures(info)
+    return log_prob
 
 
 def plot_corner(
@@ -213,8 +220,8 @@ def plot_trajectories(estimator: "FlowDensity", num: int = 300, num_times: int =
     num, num_times
         Number of paths, and of points on each.
     """
-    samples = _finite(estimator._as_values(estimator._draw(num, 0)))
-    paths = estimator.trajectory(as_fitted(estimator, samples), num_times=num_times)
+    has_flow(estimator)
+    paths = evaluation.paths(estimator.flow_, _finite(estimator._draw(num, 0)), num_times)
     times, names = np.linspace(0, 1, num_times), column_names(estimator)
     if estimator.n_features_in_ == 1:
         paths = np.stack([np.broadcast_to(times[:, None], paths.shape[:2]), paths[..., 0]], axis=-1)
@@ -264,9 +271,10 @@ def plot_field(estimator: "FlowDensity", time: float = 0.5, num: int = 40) -> Fi
     check_time(time)
     if estimator.n_features_in_ > 2:
         raise ValueError(f"Expected one or two columns, got {estimator.n_features_in_}; try plot_trajectories.")
-    rows, names = _finite(estimator.sample(_PATHS_OF_FIELD, random_state=0)), column_names(estimator)
+    has_flow(estimator)
+    rows, names = _finite(estimator._draw(_PATHS_OF_FIELD, 0)), column_names(estimator)
     # Where the paths are: they begin in the base, which may lie elsewhere.
-    paths = estimator.trajectory(as_fitted(estimator, rows), num_times=9)
+    paths = evaluation.paths(estimator.flow_, rows, 9)
     if estimator.n_features_in_ == 1:
         x, y, velocity = _field_over_time(estimator.flow_, _range(paths.ravel()), num)
         labels, where = ["time t", names[0]], ""
@@ -396,8 +404,8 @@ def check_format(path: str | os.PathLike) -> None:
 
 def _clouds(estimator: "FlowDensity", data: np.ndarray | None) -> list[tuple[str, np.ndarray, str]]:
     """Return what there is to draw, data first, each with its name and colour."""
-    samples = ("samples", _finite(estimator._as_values(estimator._draw(_MOST_POINTS, 0))), _SAMPLES)
-    return [samples] if data is None else [("data", _finite(np.asarray(data, float)), _DATA), samples]
+    samples = ("samples", _finite(estimator._draw(_MOST_POINTS, 0)), _SAMPLES)
+    return [samples] if data is None else [("data", estimator._check(data), _DATA), samples]
 
 
 def _finite(rows: np.ndarray) -> np.ndarray:

@@ -53,6 +53,10 @@ class Standardize(FixedMixin, AbstractBijection):
         """Return ``(x - loc) / scale`` and minus the sum of the log-scales."""
         return Moved((x - self.loc) / self.scale, -self._log_scale(x))
 
+    def stretch(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return ``dx/dz`` of each column, and the slope of ``log(dz/dx)`` as x changes: none."""
+        return np.broadcast_to(self.scale, x.shape), np.zeros(x.shape)
+
     def _log_scale(self, points: Point):
         """Return the sum of the log-scales for each of the points."""
         return namespace(self.scale).log(self.scale).sum() + 0 * points[(..., *(0 for _ in self.shape))]

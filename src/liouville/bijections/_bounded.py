@@ -13,7 +13,8 @@ from ._splines import namespace
 class Bounded(FixedMixin, AbstractBijection):
     """Columns between bounds: ``log(x - low)``, ``-log(high - x)``, or with both the logarithm of their ratio.
 
-    A column without bounds stays as it is. A density may be infinite at a bound, and still be learned.
+    A column without bounds stays as it is. A density may be infinite at a bound, and still be learned; at the bound,
+    and beyond it, there is none.
 
     Parameters
     ----------
@@ -49,10 +50,20 @@ class Bounded(FixedMixin, AbstractBijection):
 
     def to_base(self, x: Point, condition: Condition = None, *, density: bool = True, key: Key | None = None) -> Moved:
         """Map numbers between the bounds to all numbers."""
-        above, below = self._logs(x)
         xp = namespace(x)
+        is_inside = (x > self.low) & (x < self.high)
+        # What cannot be stands somewhere inside, and has no density.
+        x = xp.where(is_inside, x, self.to_data(xp.zeros_like(x)).x)
+        above, below = self._logs(x)
         z: Any = xp.where(xp.isfinite(self.low) | xp.isfinite(self.high), above - below, x)
-        return Moved(z, self._log_slope(x))
+        return Moved(z, self._log_slope(x) + xp.where(is_inside, 0.0, -xp.inf).sum(-1))
+
+    def stretch(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return ``dx/dz`` of each column, and the slope of ``log(dz/dx)`` as x changes."""
+        below = np.where(np.isfinite(self.low), 1 / (x - self.low), 0.0)
+        above = np.where(np.isfinite(self.high), 1 / (self.high - x), 0.0)
+        is_bounded = np.isfinite(self.low) | np.isfinite(self.high)
+        return 1 / np.where(is_bounded, below + above, 1.0), above - below
 
     def _logs(self, x: Point):
         """Return the logarithms of the distances from both bounds, 0 from one that is not there."""

@@ -2,7 +2,7 @@
 
 import inspect
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,8 +31,6 @@ def run_evaluate(
     half of DATA, and everything is scored on the other half. Columns are found by the names of the fit, or by
     --columns in the order of the fit.
     """
-    from ..data import as_fitted
-
     estimator = load(model)
     asked = taken_by(
         estimator.evaluate,
@@ -46,24 +44,25 @@ def run_evaluate(
     rows = estimator._read(table_file(data), **chosen)
     if "train" in inspect.signature(estimator.evaluate).parameters:
         if train is None:
-            fitted, rows = halves(rows, seed)
+            fitted, rows = halves(rows, estimator._check(rows), seed)
             names = f"a random half of {data}", "the others"
         else:
             fitted, names = estimator._read(table_file(train), **chosen), (train, data)
         say(f"baselines fitted on {names[0]} ({len(fitted)} rows); all scored on {names[1]} ({len(rows)} rows)")
-        if len(fitted) <= rows.shape[1] or len(rows) < 2:
+        if len(fitted) <= estimator.n_features_in_ or len(rows) < 2:
             raise ValueError(
                 f"Expected more rows than columns for the baselines and 2 to score, got {len(fitted)} and {len(rows)} "
-                f"rows of {rows.shape[1]} columns; try more rows."
+                f"rows of {estimator.n_features_in_} columns; try more rows."
             )
-        asked["train"] = as_fitted(estimator, fitted)
-    typer.echo(estimator._lines(estimator.evaluate(as_fitted(estimator, rows), **asked, random_state=seed)))
+        asked["train"] = fitted
+    typer.echo(estimator._lines(estimator.evaluate(rows, **asked, random_state=seed)))
 
 
-def halves(rows, seed: int) -> tuple:
-    """Return two random halves of a table; copies of a row are on one side."""
+def halves(table: Any, rows, seed: int) -> tuple[Any, Any]:
+    """Return two random halves of a table, given as numbers too; copies of a row are on one side."""
     from .._copies import in_random_order
 
     index, distinct = in_random_order(rows, seed)
     half = distinct < (distinct[-1] + 1) // 2
-    return rows[index[half]], rows[index[~half]]
+    taken = lambda some: table.take(some) if hasattr(table, "schema") else table[some]
+    return taken(index[half]), taken(index[~half])

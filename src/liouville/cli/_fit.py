@@ -50,6 +50,15 @@ def run_fit(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
     columns: Columns = None,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="NAME=KIND",
+            help="What a column is: continuous, positive, bounded:A:B, category, integer or grid:STEP, where it should "
+            "not be found out; repeatable.",
+        ),
+    ] = None,
     drop: Annotated[
         list[str] | None, typer.Option(metavar="NAMES", help="Columns of the table to leave out, likewise.")
     ] = None,
@@ -69,6 +78,7 @@ def run_fit(
         "objective": objective,
         "max_seconds": max_seconds,
         "checkpoint": None if checkpoint is None else str(checkpoint),
+        "columns": dict(map(parse_kind, kinds)) if kinds else None,
         **dict(parse_setting(setting, estimator_class) for setting in settings or []),
     }
     params = {name: value for name, value in given.items() if value is not None}
@@ -156,6 +166,19 @@ def parse_setting(setting: str, estimator_class: type) -> tuple[str, Any]:
         return name, kinds[0](text)
     except ValueError:
         raise typer.BadParameter(f"Expected a value of type {kinds[0].__name__} for {name}, got {text!r}.") from None
+
+
+def parse_kind(text: str) -> tuple[str, Any]:
+    """Return a column's name and its kind of ``name=kind``, with the numbers that belong to it."""
+    name, equals, kind = text.rpartition("=")
+    form, *sizes = kind.split(":")
+    try:
+        numbers = tuple(float(size) for size in sizes)
+    except ValueError:
+        numbers = None
+    if not equals or not form or numbers is None:
+        raise typer.BadParameter(f"Expected NAME=KIND, such as age=positive or share=bounded:0:1, got {text!r}.")
+    return name, (form, *numbers) if numbers else form
 
 
 def summary(output: Path, facts: dict[str, Any]) -> str:

@@ -28,4 +28,4 @@ def run_sample(
     except ValueError as fault:
         raise typer.BadParameter(str(fault)) from None
     drawn = estimator._draw(num or estimator._num_drawn, seed, error)
-    estimator._write(output, estimator._as_values(drawn))
+    estimator._write(output, drawn)

@@ -28,7 +28,7 @@ def run_score(model: Model, data: Data, output: Output = None, error: Error = No
     """
     import numpy as np
 
-    from ..data import as_fitted, check_output, write_table
+    from ..data import check_output, write_table
 
     check_output(output)
     check_place(output, model, data)
@@ -37,8 +37,8 @@ def run_score(model: Model, data: Data, output: Output = None, error: Error = No
         # The estimator names the first failed row; here all are.
         warnings.simplefilter("ignore", RuntimeWarning)
         rows = estimator._read(table_file(data), **taken_by(estimator._read, columns=("--columns", names_in(columns))))
-        log_prob, info = estimator.score_samples(as_fitted(estimator, rows), error=error, return_info=True)
-    write_table(output, log_prob[:, None], ["log_prob"])
+        log_prob, info = estimator.score_samples(rows, error=error, return_info=True)
+    write_table(output, {"log_prob": log_prob})
     report_failures(np.flatnonzero(np.isnan(log_prob)), info.messages)
 
 

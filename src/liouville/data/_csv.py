@@ -4,7 +4,7 @@ import contextlib
 import csv
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -27,6 +27,8 @@ NUMBERS = {
 }
 # Digits and all that people put between them: what is no number is then at least no name.
 DIGITS = re.compile(r"[-+]?[\d.,' ]*\d[\d.,' ]*(e[-+]?\d+)?", re.IGNORECASE)
+# Numbers, whatever marks their decimals and their thousands.
+LIKE_NUMBERS = rf"{NUMBERS['.']}|{NUMBERS[',']}|^[-+]?\d{{1,3}}([.,' ]\d{{3}})+([.,]\d+)?$"
 # One and a half to some, fifteen hundred to others.
 THOUSANDS_OR_DECIMALS = r"^[-+]?[1-9]\d{0,2},\d{3}$"
 
@@ -43,7 +45,8 @@ class Source(NamedTuple):
     frame_index
         Places of those that are a data frame's index, and no columns unless they are asked for.
     load
-        Function of places that returns the columns there.
+        Function of places, and of those of them that hold text whatever it looks like, that returns the columns there,
+        and by place the first row, where there is one, in which text stands among numbers.
     notes
         Warnings; reading may add some.
     named
@@ -53,7 +56,7 @@ class Source(NamedTuple):
     label: str
     columns: list[str]
     frame_index: list[int]
-    load: Callable[[list[int]], list[pa.ChunkedArray]]
+    load: Callable[[list[int], Collection[int]], tuple[list[pa.ChunkedArray], dict[int, int]]]
     notes: list[str]
     named: bool = True
 
@@ -108,7 +111,8 @@ def open_csv(content: pa.Buffer, label: str, delimiter: str | None, wanted: Sequ
     columns = told or (names if header else default_names(len(names)))
     rows = _Rows(content.slice(start), delimiter, len(columns), label, notes)
     named = header or told is not None
-    return Source(label, columns, nameless_at_head(columns), lambda places: rows.load(places, columns), notes, named)
+    load = lambda places, texts: rows.load(places, texts, columns)
+    return Source(label, columns, nameless_at_head(columns), load, notes, named)
 
 
 def _without_blank_end(content: pa.Buffer) -> pa.Buffer:
@@ -209,8 +213,10 @@ class _Rows:
     def __init__(self, content: pa.Buffer, delimiter: str, width: int, label: str, notes: list[str]):
         self.content, self.delimiter, self.width, self.label, self.notes = content, delimiter, width, label, notes
 
-    def load(self, places: list[int], names: list[str]) -> list[pa.ChunkedArray]:
-        """Return columns; of one that is no numbers, the cells that are numbers are left out.
+    def load(
+        self, places: list[int], texts: Collection[int], names: list[str]
+    ) -> tuple[list[pa.ChunkedArray], dict[int, int]]:
+        """Return columns: numbers, yes and no, dates, or text; and where text stands among numbers.
 
         Raises
         ------
@@ -220,12 +226,27 @@ class _Rows:
         if not len(self.content):
             raise DataError(f"Expected rows in {self.label}, got none; try another file.")
         self._note_blank_lines()
-        columns = self._parse(places, ".")
-        decimal = "." if self.delimiter == "," else self._decimal_mark(columns, [names[j] for j in places])
-        columns = columns if decimal == "." else self._parse(places, decimal)
-        return [_numbers_or_texts(column, decimal) if pa.types.is_string(column.type) else column for column in columns]
+        columns = self._parse(places, texts, ".")
+        # Times without a day are text, as they are written.
+        times = {j for j, column in zip(places, columns, strict=True) if pa.types.is_time(column.type)}
+        if times:
+            texts = {*texts, *times}
+            columns = self._parse(places, texts, ".")
+        others = [i for i, j in enumerate(places) if j not in texts]
+        decimal = "."
+        if self.delimiter != ",":
+            decimal = self._decimal_mark([columns[i] for i in others], [names[places[i]] for i in others])
+        columns = columns if decimal == "." else self._parse(places, texts, decimal)
+        odd = {}
+        for i, place in enumerate(places):
+            if pa.types.is_string(columns[i].type):
+                columns[i] = _texts(columns[i])
+                if place not in texts:
+                    columns[i], row = _numbers_or_texts(columns[i], decimal)
+                    odd |= {} if row is None else {place: row}
+        return columns, odd
 
-    def _parse(self, places: list[int], decimal: str) -> list[pa.ChunkedArray]:
+    def _parse(self, places: list[int], texts: Collection[int], decimal: str) -> list[pa.ChunkedArray]:
         names = [str(j) for j in range(self.width)]
         parse = pyarrow.csv.ParseOptions(
             delimiter=self.delimiter,
@@ -234,7 +255,11 @@ class _Rows:
             newlines_in_values=re.search(b'"', self.content) is not None,
             invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
         )
-        convert = pyarrow.csv.ConvertOptions(include_columns=[names[j] for j in places], decimal_point=decimal)
+        convert = pyarrow.csv.ConvertOptions(
+            include_columns=[names[j] for j in places],
+            column_types={names[j]: pa.string() for j in texts},
+            decimal_point=decimal,
+        )
         read = pyarrow.csv.ReadOptions(column_names=names)
         try:
             table = pyarrow.csv.read_csv(pa.BufferReader(self.content), read, parse, convert)
@@ -288,12 +313,18 @@ class _Rows:
         return "."
 
 
-def _numbers_or_texts(column: pa.ChunkedArray, decimal: str) -> pa.ChunkedArray:
-    """Return cells as numbers, or where some are none, those alone."""
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return cells of text; what stands for a missing value is missing."""
+    missing = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(column)), pa.array(MISSING))
+    return pc.if_else(missing, None, column)
+
+
+def _numbers_or_texts(column: pa.ChunkedArray, decimal: str) -> tuple[pa.ChunkedArray, int | None]:
+    """Return cells as numbers where all are, or as they are; and the first that is none where most look like some."""
     cells = pc.utf8_trim_whitespace(column)
-    missing = pc.is_in(pc.utf8_lower(cells), pa.array(MISSING))
-    cells = pc.if_else(missing, None, cells)
     number = pc.match_substring_regex(cells, NUMBERS[decimal])
     if pc.all(number).as_py() is not False:
-        return pc.replace_substring(cells, decimal, ".").cast(pa.float64())
-    return pc.if_else(number, None, column)
+        return pc.replace_substring(cells, decimal, ".").cast(pa.float64()), None
+    alike = pc.sum(pc.match_substring_regex(cells, LIKE_NUMBERS)).as_py()
+    is_text = 2 * alike < len(column) - column.null_count
+    return column, None if is_text else pc.index(number, False).as_py()

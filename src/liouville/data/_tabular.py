@@ -6,25 +6,21 @@ import io
 import json
 import os
 import re
-import sys
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from .._errors import DataError, did_you_mean
-from .._files import check_writable, replacing
-from ._csv import Source, default_names, nameless_at_head, open_csv, pc
+from ._csv import SAMPLE_ROWS, Source, default_names, nameless_at_head, open_csv, pc
+from ._table import MOST_NAMED, Table, format_of, holds_numbers, listed
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".npy", ".npz")
-PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 # What has no name says by its first bytes what it is; all else is CSV.
 FIRST_BYTES = {
     b"PAR1": ".parquet",
@@ -41,39 +37,7 @@ ADVICE = (
     "dropping or imputing the row",
 )
 ROWS_ADVICE = ("another table", "filling in what is missing", "another row")
-# Of what is wrong in many columns, so many are named.
-MOST_NAMED = 10
 LONGEST_SHOWN = 40
-
-
-class Table(NamedTuple):
-    """Numbers, and the names of the columns.
-
-    Attributes
-    ----------
-    values
-        The numbers, float64, of shape ``(n, d)``.
-    columns
-        A name for each column.
-    """
-
-    values: np.ndarray
-    columns: list[str]
-
-    def frame(self) -> pa.Table:
-        """Return the table as a frame whose columns have names."""
-        return pa.table({name: self.values[:, j] for j, name in enumerate(self.columns)})
-
-
-def column_names(estimator: Any) -> list[str]:
-    """Return the names of a fitted density's columns, made up where its table had none."""
-    names = getattr(estimator, "feature_names_in_", None)
-    return default_names(estimator.n_features_in_) if names is None else [str(name) for name in names]
-
-
-def as_fitted(estimator: Any, rows: np.ndarray) -> Any:
-    """Return rows in the form that a density was fitted on: a frame where its columns have names."""
-    return Table(rows, column_names(estimator)).frame() if hasattr(estimator, "feature_names_in_") else rows
 
 
 def read_table(
@@ -83,7 +47,7 @@ def read_table(
     drop: Sequence[str] = (),
     drop_missing: bool = False,
 ) -> Table:
-    r"""Read a table of numbers from a file; booleans and integers become floats.
+    r"""Read a table from a file: numbers, text, dates, yes and no.
 
     The index of a pandas frame is no column: that of a Parquet file is left out, and so, with a warning, are columns
     without a name at the head of a CSV file. Comments at its head, lines that begin with ``#``, are passed over; names
@@ -106,30 +70,30 @@ def read_table(
     Returns
     -------
     Table
-        Values, all finite, of shape ``(n, d)``, and the columns' names. In a CSV file of one column a blank line is
-        a missing value; in one of several it is no row, nor are blank lines at a file's end.
+        The columns, without missing values and infinities. In a CSV file of one column a blank line is a missing value;
+        in one of several it is no row, nor are blank lines at a file's end.
 
     Raises
     ------
     FileNotFoundError
         Where there is no file.
     DataError
-        Where the file is no table of numbers, or one is missing or infinite; the message names file, and for each
-        column that is wrong the first row (counted from 0, without the header).
+        Where the file is no table, a cell is missing or infinite, or there is text among numbers; the message names
+        file, and for each column that is wrong the first row (counted from 0, without the header).
 
     Examples
     --------
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "heights.csv"
     >>> _ = path.write_text("height,weight,name\n1.8,75,Ann\n1.6,60,Bob\n")
-    >>> print(read_table(path, drop=["name"]).columns)
-    ['height', 'weight']
+    >>> print(read_table(path, drop=["name"]).values.tolist())
+    [[1.8, 75.0], [1.6, 60.0]]
     """
     columns = [columns] if isinstance(columns, str) else columns
     source = _open(path, columns or ())
     with _said(source):
         places = _chosen(source, columns, [drop] if isinstance(drop, str) else drop)
-        return _load(source, places, drop_missing, ADVICE)
+        return _load(source, places, (), drop_missing, ADVICE)
 
 
 def read_rows(
@@ -138,7 +102,8 @@ def read_rows(
     *,
     columns: Sequence[str] | None = None,
     drop_missing: bool = False,
-) -> np.ndarray:
+    texts: Collection[str] = (),
+) -> Table:
     """Read the columns of a model from a file, in the model's order, whatever else the file holds.
 
     Parameters
@@ -151,18 +116,20 @@ def read_rows(
         Names in the file of the model's columns, where they have others.
     drop_missing
         True leaves out rows with a missing value, with a warning that says how many.
+    texts
+        Those of the names whose columns hold text, though it may look like numbers.
 
     Returns
     -------
-    ndarray
-        Values, all finite, of shape ``(n, len(names))``.
+    Table
+        The columns under the model's names, without missing values and infinities.
 
     Raises
     ------
     FileNotFoundError
         Where there is no file.
     DataError
-        Where the file has not these columns, or what they hold is missing or no number.
+        Where the file has not these columns, or some of what they hold is missing.
     """
     source = _open(path, columns or names)
     with _said(source):
@@ -170,9 +137,10 @@ def read_rows(
         if len(places) != len(names):
             raise DataError(
                 f"Expected the model's {len(names)} columns in {source.label}, got {len(places)} ("
-                f"{_listed([source.columns[j] for j in places])}) and no names by which to choose; try --columns."
+                f"{listed([source.columns[j] for j in places])}) and no names by which to choose; try --columns."
             )
-        return _load(source, places, drop_missing, ROWS_ADVICE).values
+        of_text = [place for place, name in zip(places, names, strict=True) if name in texts]
+        return Table(_load(source, places, of_text, drop_missing, ROWS_ADVICE).frame().rename_columns(list(names)))
 
 
 def _places_of(source: Source, names: Sequence[str]) -> list[int]:
@@ -182,7 +150,7 @@ def _places_of(source: Source, names: Sequence[str]) -> list[int]:
         return _chosen(source, names, ())
     if source.named and list(names) != default_names(len(names)):
         raise DataError(
-            f"Expected columns {_listed(names)} in {source.label}, got none called {missing[0]!r}"
+            f"Expected columns {listed(names)} in {source.label}, got none called {missing[0]!r}"
             f"{did_you_mean(missing[0], source.columns)}; try renaming its columns, or --columns."
         )
     return _chosen(source, None, ())
@@ -221,12 +189,12 @@ def _open(path: str | os.PathLike | BinaryIO, wanted: Sequence[str]) -> Source:
         if not path.exists() or path.is_dir():
             raise FileNotFoundError(f"Expected a table, got no file at {path}; try another path.")
         if path.is_file():
-            return _look(path, str(path), *_format(path), wanted)
+            return _look(path, str(path), *format_of(path), wanted)
         label, content = str(path), path.read_bytes()
     else:
         label, content = str(getattr(path, "name", "the stream")), path.read()
     name = next((name for start, name in FIRST_BYTES.items() if content.startswith(start)), ".csv")
-    return _look(io.BytesIO(content), label, *_format(Path(f"table{name}")), wanted)
+    return _look(io.BytesIO(content), label, *format_of(Path(f"table{name}")), wanted)
 
 
 def _look(file: Path | io.BytesIO, label: str, suffix: str, codec: str | None, wanted: Sequence[str]) -> Source:
@@ -249,7 +217,7 @@ def _chosen(source: Source, columns: Sequence[str] | None, drop: Sequence[str]) 
     unknown = [name for name in [*(columns or ()), *drop] if name not in names]
     if unknown:
         raise DataError(
-            f"Expected columns among {_listed(names)} in {source.label}, got {unknown[0]!r}"
+            f"Expected columns among {listed(names)} in {source.label}, got {unknown[0]!r}"
             f"{did_you_mean(unknown[0], names)}; try one of them."
         )
     if columns is None:
@@ -283,51 +251,69 @@ def _check_named(source: Source, places: list[int], drop: Sequence[str]) -> None
         )
 
 
-def _listed(names: Sequence[str]) -> str:
-    listed = ", ".join(map(repr, names[:MOST_NAMED]))
-    return listed if len(names) <= MOST_NAMED else f"{listed} and {len(names) - MOST_NAMED} more"
-
-
-def _load(source: Source, places: list[int], drop_missing: bool, advice: tuple[str, str, str]) -> Table:
+def _load(
+    source: Source, places: list[int], texts: Collection[int], drop_missing: bool, advice: tuple[str, str, str]
+) -> Table:
     """Read columns; name what is wrong in all of them at once."""
-    names, columns = [source.columns[j] for j in places], source.load(places)
-    if not len(columns[0]):
+    names = [source.columns[j] for j in places]
+    columns, among = source.load(places, texts)
+    columns = [_as_floats(column) for column in columns]
+    rows = len(columns[0])
+    if not rows:
         raise DataError(f"Expected rows in {source.label}, got none; try another file.")
-    values = np.empty((len(columns[0]), len(names)))
-    odd = [_fill(values[:, j], column) for j, column in enumerate(columns)]
-    missing = np.isnan(values)
-    # A column of text is refused as such, not for its gaps.
-    missing[:, [found is not None for found in odd]] = False
-    kept = np.ones(len(values), bool)
-    if drop_missing:
-        kept &= ~missing.any(axis=1)
-    gaps, infinite = missing & kept[:, None], np.isinf(values) & kept[:, None]
-    found = [_fault(name, odd[j], gaps[:, j], infinite[:, j]) for j, name in enumerate(names)]
+    odd = [_odd_cell(column, among.get(j)) for j, column in zip(places, columns, strict=True)]
+    # A column of text among numbers is refused as such, not for its gaps.
+    missing = [np.zeros(rows, bool) if said else _gaps(column) for said, column in zip(odd, columns, strict=True)]
+    kept = ~np.any(missing, axis=0) if drop_missing else np.ones(rows, bool)
+    gaps, infinite = [gap & kept for gap in missing], [_infinite(column) & kept for column in columns]
+    found = [_fault(*faults) for faults in zip(names, odd, gaps, infinite, strict=True)]
     if any(found):
-        kinds = (any(odd), gaps.any(), infinite.any())
+        kinds = (any(odd), np.any(gaps), np.any(infinite))
         advised = [what for what, is_there in zip(advice, kinds, strict=True) if is_there]
         raise _refusal(source, [fault for fault in found if fault], advised)
+    _check_separated(names, columns, source.label)
+    frame = pa.table(dict(zip(names, columns, strict=True)))
     if not kept.any():
-        emptiest = names[missing.sum(axis=0).argmax()]
+        emptiest = names[int(np.argmax([gap.sum() for gap in missing]))]
         raise DataError(
-            f"Expected rows without a missing value in {source.label}, got none of {len(kept)}; try leaving out column "
+            f"Expected rows without a missing value in {source.label}, got none of {rows}; try leaving out column "
             f"{emptiest!r}."
         )
     if not kept.all():
-        source.notes.append(f"left out {(~kept).sum()} of {len(kept)} rows of {source.label}, with a missing value")
-        values = values[kept]
-    return Table(values, names)
+        source.notes.append(f"left out {(~kept).sum()} of {rows} rows of {source.label}, with a missing value")
+        frame = frame.filter(pa.array(kept))
+    return Table(frame)
 
 
-def _fill(into: np.ndarray, column: pa.ChunkedArray) -> str | None:
-    """Fill in the numbers of a column, NaN where one is missing; return the first cell that is none, and its row."""
-    kind, test = column.type, pa.types
-    numbers = test.is_integer(kind) or test.is_floating(kind) or test.is_decimal(kind) or test.is_boolean(kind)
-    if numbers or column.null_count == len(column):
-        into[:] = column.cast(pa.float64(), safe=False).to_numpy() if numbers else np.nan
+def _holds_levels(kind: pa.DataType) -> bool:
+    """Return True for text, categories and dates."""
+    test = pa.types
+    kind = kind.value_type if test.is_dictionary(kind) else kind
+    return any(is_kind(kind) for is_kind in (test.is_string, test.is_large_string, test.is_date, test.is_timestamp))
+
+
+def _as_floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return decimals as floats, and other cells as they are."""
+    return column.cast(pa.float64(), safe=False) if pa.types.is_decimal(column.type) else column
+
+
+def _gaps(column: pa.ChunkedArray) -> np.ndarray:
+    return pc.is_null(column, nan_is_null=pa.types.is_floating(column.type)).to_numpy()
+
+
+def _infinite(column: pa.ChunkedArray) -> np.ndarray:
+    if not pa.types.is_floating(column.type):
+        return np.zeros(len(column), bool)
+    return np.isinf(column.to_numpy())
+
+
+def _odd_cell(column: pa.ChunkedArray, row: int | None) -> str | None:
+    """Return a cell of text among numbers, or the first that is none of a table, and its row; else None."""
+    kind = column.type
+    if not (holds_numbers(kind) or _holds_levels(kind) or column.null_count == len(column)):
+        row = pc.index(column.is_valid(), True).as_py()
+    if row is None:
         return None
-    into[:] = np.nan
-    row = pc.index(column.is_valid(), True).as_py()
     cell = column[row].as_py()
     text = repr(cell) if isinstance(cell, (str, bytes)) else f"{re.sub('[^a-z].*', '', str(kind))} {cell}"
     return f"{text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + '...'} in row {row}"
@@ -347,9 +333,21 @@ def _refusal(source: Source, faults: list[str], advice: list[str]) -> DataError:
     listed = "; ".join(faults[:MOST_NAMED])
     if len(faults) > MOST_NAMED:
         listed += f"; and {len(faults) - MOST_NAMED} more columns"
-    only = source.columns[0] if len(source.columns) == 1 else ""
-    tried = "commas between the cells" if any(mark in only for mark in " |:") else " and ".join(advice)
-    return DataError(f"Expected numbers in {source.label}, got {listed}; try {tried}.")
+    return DataError(f"Expected a table in {source.label}, got {listed}; try {' and '.join(advice)}.")
+
+
+def _check_separated(names: list[str], columns: list[pa.ChunkedArray], label: str) -> None:
+    """Raise where one column of text is several of numbers, with a mark between them that separates none here."""
+    if len(names) > 1 or not pa.types.is_string(columns[0].type):
+        return
+    cells = [cell for cell in columns[0][:SAMPLE_ROWS].to_pylist() if cell is not None]
+    for mark in " |:":
+        width, parts = len(names[0].split(mark)), [cell.split(mark) for cell in cells]
+        numbers = [part for row in parts for part in row if re.fullmatch(r"[-+]?\d+([.,]\d+)?", part.strip())]
+        if width > 1 and all(len(row) == width for row in parts) and 2 * len(numbers) > width * len(parts):
+            raise DataError(
+                f"Expected a table in {label}, got {cells[0]!r} in one column; try commas between the cells."
+            )
 
 
 def _open_parquet(file: Path | io.BytesIO, label: str) -> Source:
@@ -361,14 +359,14 @@ def _open_parquet(file: Path | io.BytesIO, label: str) -> Source:
     names = [name.strip() for name in schema.names]
     places = [j for j, name in enumerate(schema.names) if name in index]
 
-    def load(chosen: list[int]) -> list[pa.ChunkedArray]:
+    def load(chosen: list[int], _: Collection[int]) -> tuple[list[pa.ChunkedArray], dict[int, int]]:
         wanted = [schema.names[j] for j in chosen]
         with _readable(label), pyarrow.parquet.ParquetFile(file) as opened:
             # One group of rows at a time, so that the file and its floats are never both in memory.
             groups = [opened.read_row_group(number, wanted) for number in range(opened.num_row_groups)]
             table = pa.concat_tables(groups) if groups else opened.read(wanted)
         # A point in a name is a path to Parquet, which then may read more.
-        return [table.column(name) for name in wanted]
+        return [table.column(name) for name in wanted], {}
 
     return Source(label, names, sorted({*places, *nameless_at_head(names)}), load, [])
 
@@ -380,8 +378,8 @@ def _open_array(array: np.ndarray, label: str) -> Source:
     if 0 in array.shape:
         raise DataError(f"Expected rows in {label}, got an array of shape {array.shape}; try another file.")
 
-    def load(chosen: list[int]) -> list[pa.ChunkedArray]:
-        return [pa.chunked_array([pa.array(array[:, j].astype(np.float64))]) for j in chosen]
+    def load(chosen: list[int], _: Collection[int]) -> tuple[list[pa.ChunkedArray], dict[int, int]]:
+        return [pa.chunked_array([pa.array(array[:, j])]) for j in chosen], {}
 
     return Source(label, default_names(array.shape[1]), [], load, [], named=False)
 
@@ -398,76 +396,3 @@ def _read_npz(file: Path | io.BytesIO, label: str) -> np.ndarray:
         if len(names) != 1 and "X" not in names:
             raise DataError(f"Expected one array, or one called 'X', in {label}, got {names}; try saving X alone.")
         return arrays[names[0] if len(names) == 1 else "X"]
-
-
-def write_table(path: str | os.PathLike | None, values: np.ndarray, columns: list[str]) -> None:
-    """Write a table to a file, all or nothing, or as CSV to standard output.
-
-    Parameters
-    ----------
-    path
-        File whose suffix says the format, or None for standard output.
-    values
-        Numbers of shape ``(n, d)``; all digits of them are written.
-    columns
-        Names of the columns; NPY and NPZ files keep none.
-
-    Raises
-    ------
-    DataError
-        Where the suffix is of no known format.
-    OSError
-        Where the file cannot be written.
-    """
-    if path is None:
-        _write(sys.stdout.buffer, (".csv", None), values, columns)
-        sys.stdout.flush()
-        return
-    check_output(path)
-    path = Path(path)
-    with replacing(path) as file:
-        _write(file, _format(path) if path.suffix else (".csv", None), values, columns)
-
-
-def check_output(path: str | os.PathLike | None) -> None:
-    """Raise what `write_table` would raise of a path, before the work is done that it is for."""
-    if path is None:
-        return
-    if Path(path).suffix:
-        _format(Path(path))
-    check_writable(path)
-
-
-def _format(path: Path) -> tuple[str, str | None]:
-    """Return the suffix of a table, and by what it is packed."""
-    codec = PACKED.get(path.suffix.lower())
-    suffix = Path(path.stem if codec else path.name).suffix.lower()
-    if suffix not in (SUFFIXES if codec is None else SUFFIXES[:2]):
-        raise DataError(
-            f"Expected a file that ends in {', '.join(SUFFIXES)} (.csv and .tsv also with {', '.join(PACKED)}), got "
-            f"{path}; try renaming or converting it."
-        )
-    return suffix, codec
-
-
-def _write(file: BinaryIO, form: tuple[str, str | None], values: np.ndarray, columns: list[str]) -> None:
-    suffix, codec = form
-    if suffix == ".npy":
-        np.save(file, values, allow_pickle=False)
-    elif suffix == ".npz":
-        np.savez(file, allow_pickle=False, X=values)
-    elif suffix == ".parquet":
-        pyarrow.parquet.write_table(Table(values, columns).frame(), file)
-    else:
-        mark = "\t" if suffix == ".tsv" else ","
-        # Where Arrow may quote, it quotes every name: it is let only where one of them needs it.
-        special = any(sign in name for name in columns for sign in f'{mark}"\r\n')
-        options = pyarrow.csv.WriteOptions(delimiter=mark, quoting_header="needed" if special else "none")
-        if codec is None:
-            pyarrow.csv.write_csv(Table(values, columns).frame(), file, options)
-            return
-        # Arrow closes what it packs into.
-        packed = pa.BufferOutputStream()
-        with pa.CompressedOutputStream(packed, codec) as stream:
-            pyarrow.csv.write_csv(Table(values, columns).frame(), stream, options)
-        file.write(packed.getvalue())

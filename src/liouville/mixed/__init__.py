@@ -2,14 +2,15 @@
 
 from ._cells import Cells as Cells
 from ._codes import Codes as Codes
+from ._field import Field as Field
 from ._find import find_columns as find_columns
 from ._frame import Column as Column
 from ._frame import MixedFrame as MixedFrame
 from ._frame import any_mixed_frame as any_mixed_frame
+from ._frame import edges_of as edges_of
 from ._frame import fit_mixed as fit_mixed
 from ._mixed import FactoredObjective as FactoredObjective
 from ._mixed import MaskedNormal as MaskedNormal
 from ._mixed import Mixed as Mixed
 from ._table import Columns as Columns
-from ._table import Field as Field
 from ._table import as_tuple as as_tuple

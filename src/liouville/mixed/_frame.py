@@ -10,7 +10,7 @@ import numpy as np
 from .._types import Rows
 from ..bijections import AbstractBijection, Bounded, GaussianMargins, Standardize
 from ..dequantization import AbstractDequantization
-from ..frames import PREPROCESSORS, AbstractFrame
+from ..frames import PREPROCESSORS, AbstractFrame, any_rows
 
 # Closed forms that go column by column, as single ones.
 _BY_COLUMN = (Standardize, GaussianMargins)
@@ -55,6 +55,11 @@ class Column:
             )
         if self.kind == "code" and self.atoms:
             raise ValueError(f"Expected no atoms of codes, got {self.atoms}; try levels.")
+
+    @property
+    def is_bounded(self) -> bool:
+        """Return True for continuous numbers that end somewhere."""
+        return self.kind == "continuous" and self.edges != (-math.inf, math.inf)
 
     @property
     def is_density(self) -> bool:
@@ -249,15 +254,17 @@ def _outwards(links: tuple[AbstractBijection, ...], z: np.ndarray) -> np.ndarray
 
 def any_mixed_frame(preprocess: str, columns: tuple[Column, ...]) -> MixedFrame:
     """Return a frame that is fitted to any data: the numbers of one from a file take the place of its own."""
-    unit = np.random.default_rng(0).uniform(0.25, 0.75, size=(_ANY_ROWS, len(columns)))
-    for j, column in enumerate(columns):
-        low, high = column.edges
-        if column.kind != "continuous":
-            unit[:, j] = 0.0
-        elif math.isfinite(low) or math.isfinite(high):
-            length = high - low if math.isfinite(high - low) else 1.0
-            unit[:, j] = low + length * unit[:, j] if math.isfinite(low) else high - length * unit[:, j]
-    return fit_mixed(preprocess, unit, np.ones(_ANY_ROWS), columns)[0]
+    rows = any_rows(*np.array([column.edges for column in columns]).T)
+    rows[:, [column.kind != "continuous" for column in columns]] = 0.0
+    return fit_mixed(preprocess, rows, np.ones(len(rows)), columns)[0]
+
+
+def edges_of(columns: tuple[Column, ...]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the edges of all columns, low and high, or None where none is bounded."""
+    if not any(column.is_bounded for column in columns):
+        return None
+    low, high = np.array([column.edges for column in columns]).T
+    return low, high
 
 
 def fit_mixed(
@@ -289,9 +296,7 @@ def fit_mixed(
         is_on = ~column.on_atoms(rows[:, j]).any(-1)
         values: Any = rows[is_on, j, None]
         of_rows = weight[is_on]
-        links: list[AbstractBijection] = (
-            [] if column.edges == (-math.inf, math.inf) else [Bounded([column.edges[0]], [column.edges[1]])]
-        )
+        links: list[AbstractBijection] = [Bounded([column.edges[0]], [column.edges[1]])] if column.is_bounded else []
         values = links[0].inverse_and_log_det(values)[0] if links else values
         if not len(values) or not np.ptp(values):
             # A column that is always on its atoms, or has one value beside them: a closed form of any numbers nearby.

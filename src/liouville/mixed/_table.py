@@ -1,9 +1,7 @@
 """Tables as people have them: categories, counts, dates and amounts in a frame, as numbers and back."""
 
 import dataclasses
-import datetime
 import decimal
-import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -11,55 +9,18 @@ from typing import Any, cast
 
 import narwhals as nw
 import numpy as np
+import pyarrow as pa
 
 from .._errors import DataError, did_you_mean
 from .._types import Rows
-from ._find import find_column
-from ._frame import Column, whole_numbers
+from ._dates import DATE, as_cells, as_numbers, holds_dates
+from ._field import Field, field_of, numbers_of, said_of
+from ._frame import Column
 
-# So few whole numbers are categories: their order says less than they do.
-_FEWEST_NUMBERS = 10
 # Where so many of the rows have levels of their own, there is little to learn.
 _MANY_LEVELS = 0.5
 # Of what is wrong in many places, so many are named.
 _MOST_NAMED = 10
-# Units of dates, in microseconds, the largest first.
-_UNITS = {"day": 86_400e6, "s": 1e6, "ms": 1e3, "us": 1.0}
-# Of cells that are days, and no times of theirs.
-_DATE = "date"
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC).replace(tzinfo=None)
-_KINDS = ("continuous", "positive", "category", "integer")
-
-
-@dataclasses.dataclass(frozen=True)
-class Field:
-    """A column of a frame: its name, what it is, and what its cells were.
-
-    Attributes
-    ----------
-    name
-        Its name.
-    column
-        What its numbers are.
-    why
-        Why it is that, in words.
-    levels
-        Of a category the levels that the codes stand for, in order; empty for numbers.
-    dtype
-        Type of the cells, as the frame's library calls it.
-    categories
-        Of a categorical column all categories that it may have, and whether they are ordered.
-    unit
-        Of dates the unit that they are whole numbers of: that of the first table, whatever comes later.
-    """
-
-    name: str
-    column: Column
-    why: str
-    levels: tuple = ()
-    dtype: Any = None
-    categories: tuple[tuple, bool] | None = None
-    unit: str = ""
 
 
 class Columns:
@@ -106,14 +67,42 @@ class Columns:
                 )
         # None is an array, whose columns have numbers for names.
         self.backend = None if isinstance(X, np.ndarray) else frame.implementation
-        self.fields = tuple(_field(frame.get_column(name), declared.get(str(name))) for name in frame.columns)
+        self.fields = tuple(field_of(frame.get_column(name), declared.get(str(name))) for name in frame.columns)
         if self.backend is not None:
             _warn_of_levels(self.fields, len(frame))
+        elif not declared and not self.is_mixed:
+            # An array of floats is taken as it is: it may end at zero by chance.
+            self.fields = tuple(
+                dataclasses.replace(field, column=Column("continuous"), why="numbers") for field in self.fields
+            )
+
+    @staticmethod
+    def of_floats(names: list | None, size: int) -> "Columns":
+        """Return columns that are all continuous, of rows that are arrays."""
+        names = [str(j) for j in range(size)] if names is None else names
+        self = Columns.__new__(Columns)
+        self.backend, self.fields = None, tuple(Field(name, Column("continuous"), "numbers") for name in names)
+        return self
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """What the numbers of each column are, for `liouville.mixed.fit_mixed`."""
         return tuple(field.column for field in self.fields)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Return True where some column has masses: not all are continuous, without atoms."""
+        return not all(column.is_density for column in self.columns)
+
+    @property
+    def has_levels(self) -> bool:
+        """Return True where cells are other things than numbers."""
+        return any(field.writing or any(isinstance(v, str | bool) for v in field.levels) for field in self.fields)
+
+    @property
+    def texts(self) -> list[str]:
+        """Names of the columns whose levels are text, which may look like numbers in a file."""
+        return [str(field.name) for field in self.fields if any(isinstance(level, str) for level in field.levels)]
 
     def rows(self, X: Any) -> Rows:
         """Return a frame of these columns as numbers, of shape ``(n, columns)``.
@@ -135,7 +124,7 @@ class Columns:
             raise DataError(f"Expected columns {names}, got none called {missing[0]!r}; try a table like the first.")
         _check_gaps(frame, names_in)
         series = [frame.get_column(name) for name in names_in]
-        rows = np.stack([self._numbers(*pair) for pair in zip(self.fields, series, strict=True)], axis=1)
+        rows = np.stack([_numbers(*pair) for pair in zip(self.fields, series, strict=True)], axis=1)
         unknown = [
             f"{series[j].to_list()[row]!r} in row {row}, column {field.name!r}"
             for j, field in enumerate(self.fields)
@@ -150,32 +139,6 @@ class Columns:
             )
         return rows
 
-    @property
-    def has_levels(self) -> bool:
-        """Return True where cells are other things than numbers."""
-        return any(isinstance(level, str | bool) for field in self.fields for level in field.levels)
-
-    @property
-    def is_continuous(self) -> bool:
-        """Return True where all columns are continuous, without atoms."""
-        return all(column.is_density for column in self.columns)
-
-    def values(self, rows: Rows) -> Rows:
-        """Return rows of numbers with the levels that are numbers in the place of their codes.
-
-        Raises
-        ------
-        TypeError
-            Where cells are text, or dates, which no number says.
-        """
-        others = [f.name for f in self.fields if f.unit or any(isinstance(level, str) for level in f.levels)]
-        if others:
-            raise TypeError(
-                f"Expected numbers alone, got others in columns {others[:_MOST_NAMED]}; try sample in Python."
-            )
-        columns = [np.asarray(_out_of(field, column), float) for field, column in zip(self.fields, rows.T, strict=True)]
-        return np.stack(columns, axis=1)
-
     def are_masses(self, rows: Rows) -> np.ndarray:
         """Return which rows, as numbers, have no density in any column: their log-probability is that of a mass."""
         found = np.ones(len(rows), bool)
@@ -183,6 +146,23 @@ class Columns:
             if column.kind == "continuous":
                 found &= column.on_atoms(values).any(-1)
         return found
+
+    def frame(self, rows: Rows) -> Any:
+        """Return rows of numbers as a table of the kind, with the types and levels, of the one it was made by."""
+        pairs = zip(self.fields, rows.T, strict=True)
+        if self.backend is None:
+            cells = [_out_of(field, column) for field, column in pairs]
+            return np.stack([np.asarray(column, None if _is_solved(rows) else float) for column in cells], axis=1)
+        if self.backend.is_pandas_like():
+            library = self.backend.to_native_namespace()
+            return library.DataFrame({field.name: _of_pandas(library, field, column) for field, column in pairs})
+        series = [_series(field, column, self.backend) for field, column in pairs]
+        return nw.concat([s.to_frame() for s in series], how="horizontal").to_native()
+
+    def arrow(self, rows: Rows) -> pa.Table:
+        """Return rows of numbers as a table of Arrow's, to be written: with all that a file can keep."""
+        pairs = zip(self.fields, rows.T, strict=True)
+        return pa.table({str(field.name): _of_arrow(field, column) for field, column in pairs})
 
     def to_facts(self) -> dict[str, Any]:
         """Return all that there is to know of the columns, in JSON's types."""
@@ -200,35 +180,28 @@ class Columns:
     def __repr__(self) -> str:
         """Return a line for each column: its name, what it is, and why."""
         width = max(len(str(field.name)) for field in self.fields)
-        return "\n".join(f"{field.name!s:{width}}  {_said(field)}" for field in self.fields)
+        return "\n".join(f"{field.name!s:{width}}  {said_of(field)}" for field in self.fields)
 
-    def _numbers(self, field: Field, series: nw.Series) -> np.ndarray:
-        if not field.levels:
-            is_date = _holds_dates(series)
-            if is_date != bool(field.unit) or not (is_date or series.dtype.is_numeric() or series.dtype == nw.Boolean):
-                kind = "dates" if field.unit else "numbers"
-                raise DataError(
-                    f"Expected {kind} in column {field.name!r}, got {series.dtype}; try a table like the first."
-                )
-            return _as_numbers(series, field.unit)
+
+def _numbers(field: Field, series: nw.Series) -> np.ndarray:
+    if field.unit:
+        if holds_dates(series) or series.dtype in (nw.String, nw.Object):
+            return as_numbers(series, field.unit)
+    elif field.levels:
         place = {level: i for i, level in enumerate(field.levels)}
         return np.array([place.get(cell, -1) for cell in series.to_list()], np.float64)
+    elif series.dtype.is_numeric() or series.dtype == nw.Boolean:
+        return numbers_of(series)
+    kind = "dates" if field.unit else "numbers"
+    raise DataError(f"Expected {kind} in column {field.name!r}, got {series.dtype}; try a table like the first.")
 
-    def frame(self, rows: Rows) -> Any:
-        """Return rows of numbers as a frame of the kind, with the types and levels, of the one it was made by."""
-        if self.backend is None:
-            cells = [np.asarray(_out_of(field, column)) for field, column in zip(self.fields, rows.T, strict=True)]
-            return np.stack(cells, axis=1)
-        if not self.backend.is_pandas_like():
-            series = [self._series(field, column) for field, column in zip(self.fields, rows.T, strict=True)]
-            return nw.concat([s.to_frame() for s in series], how="horizontal").to_native()
-        library = self.backend.to_native_namespace()
-        return library.DataFrame({f.name: _of_pandas(library, f, c) for f, c in zip(self.fields, rows.T, strict=True)})
 
-    def _series(self, field: Field, column: np.ndarray) -> nw.Series:
-        cells = _out_of(field, column)
-        series = nw.new_series(field.name, cells, backend=cast(Any, self.backend))
-        return series if series.dtype == field.dtype else series.cast(field.dtype)
+def _series(field: Field, column: np.ndarray, backend: nw.Implementation) -> nw.Series:
+    series = nw.new_series(field.name, _out_of(field, column), backend=cast(Any, backend))
+    if field.zone:
+        series = series.dt.replace_time_zone("UTC").dt.convert_time_zone(field.zone)
+    is_as_it_was = series.dtype == field.dtype or not _is_solved(column)
+    return series if is_as_it_was else series.cast(field.dtype)
 
 
 def _of_pandas(library: Any, field: Field, column: np.ndarray) -> Any:
@@ -236,31 +209,43 @@ def _of_pandas(library: Any, field: Field, column: np.ndarray) -> Any:
     if field.categories is not None:
         categories, is_ordered = field.categories
         return library.Categorical(cells, categories=list(categories), ordered=is_ordered)
-    return library.Series(cells).astype(field.dtype)
+    series = library.Series(cells)
+    if field.zone:
+        series = series.dt.tz_localize("UTC").dt.tz_convert(field.zone)
+    return series.astype(field.dtype) if _is_solved(column) else series
+
+
+def _of_arrow(field: Field, column: np.ndarray) -> pa.Array:
+    cells = _out_of(field, column)
+    if field.unit and field.writing is None and field.unit != DATE:
+        fine = field.unit if field.unit in ("ms", "us") else "s"
+        return pa.array(cells, pa.timestamp(fine, field.zone or None))
+    if "float32" in str(field.dtype).lower():
+        cells = np.asarray(cells, np.float32)
+    return pa.array(cells)
+
+
+def _is_solved(column: np.ndarray) -> bool:
+    """Return True where all numbers were drawn: one that was not is NaN, which not all types can be."""
+    return bool(np.isfinite(column).all())
 
 
 def _out_of(field: Field, column: np.ndarray) -> Any:
-    """Return numbers as the cells that they stand for."""
+    """Return numbers as the cells that they stand for; None, or NaN of a number, for one that was not solved."""
+    if not _is_solved(column) and (field.levels or field.unit):
+        solved = np.isfinite(column)
+        cells = iter(_out_of(field, column[solved]))
+        return [next(cells) if is_there else None for is_there in solved]
     if field.levels:
         return [field.levels[int(code)] for code in column]
     if field.unit:
-        micros = _micros(field.unit)
-        times = [_EPOCH + datetime.timedelta(microseconds=int(n) * micros) for n in column]
-        return [time.date() for time in times] if field.unit == _DATE else times
+        return as_cells(column, field.unit, field.writing)
     step = field.column.step
     if field.column.kind == "whole" and step == 1 and np.all(column == np.round(column)):
         return np.round(column).astype(np.int64)
     # Of a grid as many decimals as its step is written with, so that 0.1 comes back as 0.1.
     decimals = max(0, -cast(int, decimal.Decimal(repr(step)).as_tuple().exponent))
     return np.round(column, decimals) if field.column.kind == "whole" else column
-
-
-def _micros(unit: str) -> int:
-    return int(_UNITS["day" if unit == _DATE else unit])
-
-
-def _holds_dates(series: nw.Series) -> bool:
-    return series.dtype == nw.Date or isinstance(series.dtype, nw.Datetime)
 
 
 def _warn_of_levels(fields: tuple[Field, ...], rows: int) -> None:
@@ -287,49 +272,28 @@ def _framed(X: Any) -> nw.DataFrame:
     return nw.from_native(X, eager_only=True)
 
 
-def _said(field: Field) -> str:
-    """Return what a column is, and by which measure its log-probability is one, in words."""
-    column = field.column
-    if column.kind == "code":
-        return f"category of {column.levels} levels ({field.why}); counting measure"
-    atoms = f" with atoms at {', '.join(f'{atom:g}' for atom in column.atoms[:5])}" if column.atoms else ""
-    if column.kind == "whole":
-        return f"whole numbers in steps of {column.step:g}{atoms} ({field.why}); counting measure"
-    low, high = column.edges
-    edges = "" if (low, high) == (-math.inf, math.inf) else f" from {low:g} to {high:g}"
-    measure = "Lebesgue measure, counting measure on the atoms" if atoms else "Lebesgue measure"
-    return f"continuous{edges}{atoms} ({field.why}); {measure}"
-
-
 def _field_of(fact: dict[str, Any], backend: nw.Implementation | None) -> Field:
     fact = {name: as_tuple(value) for name, value in fact.items()}
     column = Column(**{name: as_tuple(value) for name, value in fact["column"].items()})
     categories, dtype = fact["categories"], fact["dtype"]
-    if backend is None or not backend.is_pandas_like():
-        name = dtype.split("(")[0]
-        dtype = nw.Enum(list(categories[0])) if name == "Enum" else getattr(nw, name)
+    if backend is not None and not backend.is_pandas_like():
+        dtype = _dtype_of(dtype, categories)
     return Field(**{**fact, "column": column, "dtype": dtype})
+
+
+def _dtype_of(said: str, categories: tuple[tuple, bool] | None) -> Any:
+    """Return narwhals' type of a name, such as ``Datetime(time_unit='us', time_zone='UTC')``."""
+    name = said.split("(")[0]
+    if name == "Enum":
+        return nw.Enum(list(cast(tuple, categories)[0]))
+    if name == "Datetime":
+        return nw.Datetime(**dict(re.findall(r"(time_unit|time_zone)='([^']+)'", said)))
+    return getattr(nw, name)()
 
 
 def as_tuple(value: Any) -> Any:
     """Return what was a tuple before it stood in a file as one, whatever is in it."""
     return tuple(map(as_tuple, value)) if isinstance(value, list) else value
-
-
-def _as_numbers(series: nw.Series, unit: str = "us") -> np.ndarray:
-    if isinstance(series.dtype, nw.Datetime):
-        return np.asarray(series.dt.timestamp("us").to_numpy(), np.float64) / _micros(unit)
-    if series.dtype == nw.Date:
-        return np.array([(cell - _EPOCH.date()).days for cell in series.to_list()], np.float64)
-    return np.asarray(series.to_numpy(), np.float64)
-
-
-def _unit_of(series: nw.Series) -> str:
-    """Return the largest unit of which all dates are whole numbers."""
-    if series.dtype == nw.Date:
-        return _DATE
-    micros = np.asarray(series.dt.timestamp("us").to_numpy(), np.int64)
-    return next(unit for unit in _UNITS if (micros % _micros(unit) == 0).all())
 
 
 def _check_gaps(frame: nw.DataFrame, names: list) -> None:
@@ -347,115 +311,3 @@ def _check_gaps(frame: nw.DataFrame, names: list) -> None:
         more = f"; and {len(found) - _MOST_NAMED} more columns" if len(found) > _MOST_NAMED else ""
         listed = "; ".join(found[:_MOST_NAMED])
         raise DataError(f"Expected no missing or infinite cells, got {listed}{more}; try dropping these rows.")
-
-
-def _field(series: nw.Series, declared: Any) -> Field:
-    """Return what a column is, as declared or found."""
-    dtype, name = series.dtype, series.name
-    is_pandas = series.implementation.is_pandas_like()
-    native = str(series.to_native().dtype) if is_pandas else dtype
-    is_date = _holds_dates(series)
-    is_number = dtype.is_numeric()
-    if declared is not None:
-        return _declared(series, declared, native, is_number)
-    if not (is_number or is_date):
-        return _category(series, f"holds {dtype}", native)
-    if is_date:
-        unit = _unit_of(series)
-        why = "a date" if unit == _DATE else f"a date, in units of 1 {unit}"
-        column = find_column(_as_numbers(series, unit), is_whole=True)
-        return Field(name, dataclasses.replace(column, lowest=-math.inf), why, dtype=native, unit=unit)
-    values = _as_numbers(series)
-    if len(series) > 1 and np.ptp(values) == 0:
-        return _category(series, "one value", native)
-    if dtype.is_integer() and len(np.unique(values)) <= _FEWEST_NUMBERS:
-        return _category(series, f"whole numbers of {_FEWEST_NUMBERS} values or fewer", native)
-    column = find_column(values, is_whole=dtype.is_integer())
-    if dtype.is_integer():
-        column = _within(column, native)
-    why = "whole numbers" if dtype.is_integer() else "values that rows share" if column.kind == "whole" else "numbers"
-    return Field(name, column, why, dtype=native)
-
-
-def _within(column: Column, native: Any) -> Column:
-    """Return whole numbers within the range of their type, where that is a narrow one."""
-    found = re.fullmatch(r"(u?int)(8|16|32)", str(native).lower())
-    if not found:
-        return column
-    span = np.iinfo(found[0])
-    return dataclasses.replace(column, lowest=max(column.lowest, float(span.min)), highest=float(span.max))
-
-
-def _category(series: nw.Series, why: str, native: Any) -> Field:
-    cells, categories = set(series.to_list()), None
-    if others := sorted({type(cell).__name__ for cell in cells if not isinstance(cell, str | bool | int | float)}):
-        raise DataError(
-            f"Expected text, numbers, or yes and no in column {series.name!r}, got {', '.join(others)}; try making "
-            "them strings."
-        )
-    if series.dtype in (nw.Categorical, nw.Enum) and series.implementation.is_pandas_like():
-        accessor = series.to_native().cat
-        categories = (tuple(accessor.categories.tolist()), bool(accessor.ordered))
-    if isinstance(series.dtype, nw.Enum) and categories is None:
-        categories = (tuple(series.dtype.categories), True)
-    try:
-        order = sorted(cells) if categories is None else [level for level in categories[0] if level in cells]
-    except TypeError:
-        kinds = sorted({type(cell).__name__ for cell in cells})
-        raise DataError(
-            f"Expected cells of one kind in column {series.name!r}, got {', '.join(kinds)}; try making them strings."
-        ) from None
-    return Field(series.name, Column("code", len(order)), why, tuple(order), native, categories)
-
-
-def _declared(series: nw.Series, kind: Any, native: Any, is_number: bool) -> Field:
-    """Return a column that is what the user says, or raise where it cannot be."""
-    name, why = series.name, "as declared"
-    if kind == "category":
-        return _category(series, why, native)
-    form = kind[0] if isinstance(kind, tuple | list) and kind else kind
-    sizes = {"grid": 2, "bounded": 3}
-    if form not in (*_KINDS, *sizes) or (form in sizes and (isinstance(kind, str) or len(kind) != sizes[form])):
-        raise ValueError(
-            f"Expected a kind among {list(_KINDS)}, ('bounded', a, b) and ('grid', step) for column {name!r}, got "
-            f"{kind!r}; try 'continuous'."
-        )
-    if not is_number:
-        raise DataError(f"Expected numbers in column {name!r} for {kind!r}, got {series.dtype}; try 'category'.")
-    values = _as_numbers(series)
-    sizes_ok = isinstance(kind, str) or all(isinstance(size, int | float | np.number) for size in kind[1:])
-    ends = [float(size) for size in kind[1:]] if sizes_ok and not isinstance(kind, str) else []
-    if not sizes_ok or (form == "grid" and ends[0] <= 0) or (form == "bounded" and ends[0] >= ends[1]):
-        raise ValueError(
-            f"Expected ('bounded', a, b) with a < b or ('grid', step) with a step above 0 for column {name!r}, got "
-            f"{kind!r}; try 'auto'."
-        )
-    if form in ("integer", "grid"):
-        return Field(name, _on_grid(values, ends[0] if form == "grid" else 1.0, name), why, dtype=native)
-    low, high = {"positive": (0.0, math.inf), "continuous": (-math.inf, math.inf)}.get(form) or ends
-    atoms = find_column(values).atoms
-    if form == "continuous" and atoms:
-        raise DataError(
-            f"Expected a density of column {name!r}, got values that many rows share, such as {atoms[0]:g}, which have "
-            "none; try columns='auto'."
-        )
-    edge = tuple(sorted({*atoms, *(end for end in (low, high) if end in values)}))
-    beyond = np.flatnonzero((values < low) | (values > high))
-    if beyond.size:
-        raise DataError(
-            f"Expected numbers from {low:g} to {high:g} in column {name!r}, got {values[beyond[0]]:g} in row "
-            f"{beyond[0]}; try other bounds."
-        )
-    return Field(name, Column("continuous", atoms=edge, edges=(low, high)), why, dtype=native)
-
-
-def _on_grid(values: np.ndarray, step: float, name: str) -> Column:
-    off = np.flatnonzero(np.isinf(whole_numbers(values, Column("whole", step=step))[1]))
-    if off.size:
-        raise DataError(
-            f"Expected multiples of {step:g} in column {name!r}, got {values[off[0]]:g} in row {off[0]}; try "
-            "'continuous'."
-        )
-    column = find_column(np.round(values / step), is_whole=True)
-    atoms = tuple(atom * step for atom in column.atoms)
-    return dataclasses.replace(column, step=step, atoms=atoms, lowest=column.lowest * step)
