@@ -27,7 +27,7 @@ from liouville.mixed import (
     find_columns,
     fit_mixed,
 )
-from liouville.mixed._cells import log_normal_mass
+from liouville.mixed._cells import Grid, log_normal_mass
 from liouville.objectives import FlowMatching
 from liouville.training import Budget, Options, Trainer, TrainingData
 from liouville.vector_fields import MLP, Masked, Preconditioned
@@ -325,3 +325,19 @@ def test_parts_that_do_not_fit_are_refused():
         Mixed(None, cells, None, width=4, key=jax.random.key(0))
     with pytest.raises(ValueError, match="Expected positive shares of one level or more"):
         Codes([[0.5, 0.0]], key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("unseen", [1.0, 0.3, 1e-5])
+def test_cells_of_a_grid_follow_each_other_and_are_found_again(unseen):
+    """Places are where the widths add up to, and every place in a cell leads back to its number."""
+    seen = (3.0, 4.0, 9.0, 20.0)
+    grid = Grid([-np.inf, 0.0], [np.inf, 50.0], [seen if unseen < 1 else (), ()], [unseen, 1.0])
+    numbers = np.stack([np.arange(-5.0, 31.0), np.arange(36.0)], axis=1)
+    places, widths = grid.places(numbers), grid.widths(numbers)
+    np.testing.assert_allclose(np.diff(places, axis=0), (widths[1:] + widths[:-1]) / 2, atol=1e-12)
+    is_seen = np.isin(numbers[:, 0], seen) | (numbers[:, 0] < 3) | (numbers[:, 0] > 20)
+    np.testing.assert_array_equal(widths[:, 0], np.where(is_seen, 1.0, unseen))
+    for share in (-0.49, 0.0, 0.49):
+        np.testing.assert_array_equal(grid.numbers(places + share * widths), numbers)
+        found = jax.vmap(grid.numbers)(jnp.asarray(places + 0 * widths, jnp.float32))
+        np.testing.assert_array_equal(found, numbers)

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_cli import run
 
 from liouville import FlowDensity
 from liouville._errors import DataError
 from liouville.data import read_table, write_table
+from test_cli import run
 
 TINY = {"max_iter": 30, "width": 8, "depth": 1, "preprocess": "standardize", "random_state": 0}
 SETTINGS = [f"--set={name}={value}" for name, value in TINY.items() if name != "random_state"]

@@ -1,6 +1,7 @@
 """Tables as people have them: frames in, one log-probability, frames out."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -162,11 +163,22 @@ def test_maps_and_paths_need_continuous_columns(fitted):
         with pytest.raises(AttributeError) as caught:
             getattr(fitted, name)
         assert "Expected continuous columns alone, got others ('kind', 'count'" in str(caught.value.__cause__)
-    for call in (lambda: fitted.score_samples(table(5), error=1e-3), lambda: fitted.score_samples(table(5), time=0.5)):
-        with pytest.raises(TypeError, match="Expected a flow, got Mixed"):
-            call()
+    with pytest.raises(TypeError, match="Expected a flow, got Mixed"):
+        fitted.score_samples(table(5), time=0.5)
     with pytest.raises(ValueError, match="Expected a recipe with a vector field"):
         FlowDensity(recipe="planar_flow").fit(table(100))
+
+
+def test_fitted_steps_keep_their_error_and_doubt_what_is_far(fitted):
+    frame = table(400, seed=1)
+    adaptive, few = fitted.score_samples(frame), fitted.score_samples(frame, error=1e-3)
+    assert np.abs(adaptive - few).mean() < 1.5e-3
+    far = table(20, seed=2).assign(size=np.float32(40))
+    np.testing.assert_array_equal(fitted.score_samples(far, error=1e-3), fitted.score_samples(far))
+    assert type(fitted.sample(5, random_state=0, error=1e-3)) is pd.DataFrame
+    # Masses alone: nothing is solved by fitted steps.
+    masses = FlowDensity(**TINY).fit(frame[["kind", "count"]])
+    np.testing.assert_array_equal(masses.score_samples(frame, error=1e-3), masses.score_samples(frame))
 
 
 def test_weights_certificates_and_other_objectives(fitted):
@@ -300,3 +312,66 @@ def test_what_a_file_could_not_hold_is_refused_at_once(tmp_path):
     for columns in ("foo", {"x": ("bounded", 1, 0)}, {"x": ("grid", 0)}, {"x": ("bounded", "a", 0)}):
         with pytest.raises(ValueError, match="; try 'auto'"):
             one_column(np.arange(50.0), columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("add", "words"),
+    [
+        (lambda f: f.assign(log=np.log(f["size"] + 9)), "'log', which 'size' fixes"),
+        (lambda f: f.assign(twice=2 * f["size"] + f["x"]), "'twice', which 'size' and 'x' fix:"),
+        (lambda f: f.assign(count=f["count"] + 1, x=f["x"].abs(), area=(f["count"] + 1) * f["x"].abs()), "fix:"),
+        (lambda f: f.assign(price=f["kind"].map({"a": 1.234567, "b": 2.345678, "c": 3.456789}) + 0 * f["x"]), None),
+        (lambda f: f.assign(noisy=f["size"] + 1e-3 * f["x"] ** 2), None),
+    ],
+)
+def test_columns_that_others_fix_are_named(add, words):
+    rng = np.random.default_rng(0)
+    frame = (
+        table(300)[["kind", "count"]].astype({"kind": str}).assign(size=rng.normal(size=300), x=rng.normal(size=300))
+    )
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        FlowDensity(**TINY).fit(add(frame))
+    found = [str(w.message) for w in said if "vary on their own" in str(w.message)]
+    assert (words in found[0]) if words else not found
+
+
+def test_positive_columns_stay_positive_and_keep_their_maps():
+    """A frame without masses, but with an edge: nothing is drawn beyond it, and what a flow can do is there."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.lognormal(size=300), "b": rng.normal(size=300)})
+    density = FlowDensity(**TINY).fit(frame)
+    assert density.columns_.columns[0].edges == (0, np.inf) and not density.columns_.is_mixed
+    assert density.sample(2000, random_state=0)["a"].min() > 0
+    assert density.score_samples(frame.assign(a=-1.0)[:3]).tolist() == [-np.inf] * 3
+    step, rows = 1e-3, frame[:5]
+    for j, name in enumerate("ab"):
+        change = density.score_samples(rows.assign(**{name: rows[name] + step}))
+        change = change - density.score_samples(rows.assign(**{name: rows[name] - step}))
+        np.testing.assert_allclose(density.score_gradient(rows)[:, j], change / (2 * step), rtol=0.02, atol=0.02)
+    np.testing.assert_allclose(density.inverse_transform(density.transform(rows)), rows, rtol=2e-3, atol=2e-3)
+    grid = np.stack(np.meshgrid(np.exp(np.linspace(-5, 5, 120)), np.linspace(-6, 6, 80)), -1).reshape(-1, 2)
+    prob = np.exp(density.score_samples(pd.DataFrame(grid, columns=["a", "b"]))).reshape(80, 120)
+    mass = np.trapezoid(np.trapezoid(prob, grid.reshape(80, 120, 2)[0, :, 0], axis=1), dx=12 / 79)
+    assert mass == pytest.approx(1, abs=0.02)
+
+
+def test_few_values_on_a_fine_grid_have_the_mass_and_all_have_some():
+    rng = np.random.default_rng(0)
+    values = np.round(np.sort(rng.uniform(size=25)), 4)
+    frame = pd.DataFrame({"x": rng.choice(values, 2000), "y": rng.normal(size=2000)})
+    density = FlowDensity(**{**TINY, "max_iter": 400, "width": 32}).fit(frame[["x"]])
+    column = density.columns_.columns[0]
+    assert column.kind == "whole" and column.step == 1e-4 and len(column.seen) == 25 and column.unseen < 1e-3
+    prob = np.exp(density.score_samples(pd.DataFrame({"x": np.arange(20_000) / 1e4})))
+    assert prob.sum() == pytest.approx(1, abs=5e-3) and prob.min() > 0
+    seen = np.exp(density.score_samples(pd.DataFrame({"x": values})))
+    assert seen.sum() > 0.9 and np.abs(seen - 1 / 25).max() < 0.02
+    drawn = density.sample(500, random_state=0)["x"]
+    assert drawn.isin(values).mean() > 0.9
+
+
+def test_counts_of_which_some_are_not_seen_are_no_fine_grid():
+    rng = np.random.default_rng(0)
+    for values in (rng.poisson(30, 3000), rng.integers(0, 100_000, 3000), rng.geometric(0.05, 3000)):
+        assert Columns(pd.DataFrame({"x": values})).columns[0].unseen == 1

@@ -23,11 +23,14 @@ from ._types import in_default_precision
 from .bespoke import FittedSteps, fit_steps
 from .bijections import CNF, map_integrators
 from .density import Density
-from .distributions import AbstractDistribution, bijection_of
+from .distributions import AbstractDistribution
 from .divergences import Exact, Hutchinson
 from .mixed import Columns
 from .selection import Candidate, Plan, Race, prepare
 from .training import Budget
+
+# Steps are fitted to paths of as many rows, drawn anew.
+_NUM_CONDITIONS = 640
 
 
 class Given(NamedTuple):
@@ -479,15 +482,17 @@ class AbstractFlowEstimator(
             return self.flow_
         if not isinstance(error, numbers.Real) or not error > 0:
             raise ValueError(f"Expected a positive error, got {error!r}; try error=1e-3.")
-        bijection = bijection_of(self.flow_.core)
-        if bijection.is_solved and not isinstance(bijection, CNF):
+        flow, condition = self.flow_.core.solved_part(_NUM_CONDITIONS, 0)
+        if flow is None or not flow.bijection.is_solved:
+            return self.flow_
+        if not isinstance(flow.bijection, CNF):
             raise ValueError(
-                f"Expected a flow of one CNF for error={error!r}, got {type(bijection).__name__} of several; try "
+                f"Expected a flow of one CNF for error={error!r}, got {type(flow.bijection).__name__} of several; try "
                 "error=None."
             )
-        if error not in self._steps_by_error and bijection.is_solved:
-            self._steps_by_error[error] = fit_steps(self.flow_.core, error)
-        return dataclasses.replace(self.flow_, steps=self._steps_by_error.get(error))
+        if error not in self._steps_by_error:
+            self._steps_by_error[error] = fit_steps(flow, error, condition=condition)
+        return dataclasses.replace(self.flow_, steps=self._steps_by_error[error])
 
 
 # Set here, behind scikit-learn's own wrapper of what transform returns, which would hide whether it is there.

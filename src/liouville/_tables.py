@@ -8,11 +8,11 @@ import narwhals as nw
 import numpy as np
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from ._dependence import collinear, fixed_columns
 from ._errors import DataError
 from ._types import Rows
 from .mixed import Columns
 
-COLLINEAR = 1e-13
 # Of what is wrong in many places, so many are named.
 MOST_NAMED = 10
 MOST_SHOWN = 60
@@ -299,12 +299,29 @@ def check_varied(X: Rows, weight: np.ndarray, names, table: Columns) -> None:
     name = lambda j: f"{j}" if names is None else f"{j} ({names[j]!r})"
     _check_constant(X, weight, names)
     _check_scale(X, np.flatnonzero(kept), name)
-    involved = _collinear(X, weight)
+    # Columns of a frame may be fixed by others: `warn_of_fixed` names them.
+    involved = collinear(X, weight) if table.backend is None else np.empty(0, int)
     if involved.size:
         listed = ", ".join(name(j) for j in involved[:8])
         raise DataError(
             f"Expected columns that are no combination of each other, got collinear columns {listed}; try leaving one "
             "of them out: together they have no density."
+        )
+
+
+def warn_of_fixed(rows: Rows, weight: np.ndarray, table: Columns) -> None:
+    """Warn of continuous columns that others fix."""
+    said = []
+    kept = weight > 0
+    for column, others in fixed_columns(rows if kept.all() else rows[kept], table.columns).items():
+        name, *by = (repr(table.fields[j].name) for j in (column, *others))
+        said.append(f"{name}, which {' and '.join(by)} fix{'es' if len(by) == 1 else ''}")
+    if said:
+        warnings.warn(
+            f"Expected columns that vary on their own, got {'; '.join(said)}: the density there has no limit, so that "
+            "a log-probability says little; try leaving it out.",
+            UserWarning,
+            stacklevel=4,
         )
 
 
@@ -375,17 +392,6 @@ def far_cells(column: np.ndarray, least: float = FAR) -> np.ndarray:
     most = min((len(column) - 1) // 2, len(sizes) - 1)
     gaps = sizes[:most] / sizes[1 : most + 1]
     return order[: int(np.argmax(gaps)) + 1] if most and gaps.max() > least else np.empty(0, int)
-
-
-def _collinear(X: Rows, weight: np.ndarray) -> np.ndarray:
-    """Return the columns that are a combination of each other, none where no columns are."""
-    z = X - np.average(X, axis=0, weights=weight)
-    z = z / np.max(np.abs(z), axis=0)
-    z = z / np.sqrt(np.average(z**2, axis=0, weights=weight))
-    values, vectors = np.linalg.eigh((z * weight[:, None]).T @ z / weight.sum())
-    if values[0] >= COLLINEAR * X.shape[1]:
-        return np.empty(0, int)
-    return np.flatnonzero(np.abs(vectors[:, 0]) > 0.1 * np.abs(vectors[:, 0]).max())
 
 
 def _check_finite(X: Rows, names) -> None:

@@ -123,15 +123,16 @@ def fit_steps(flow: Transformed, error: float, seed: int = 0, condition=None) ->
     paths = _record(flow, condition, seed)
     log_prob = paths.base_log_prob - paths.log_det
     # Under some conditions all log-densities are higher than under others: there the base says what is likely.
-    likelihood = log_prob if condition is None else paths.base_log_prob
-    least_score, least_sample = (float(np.quantile(p, _UNTRUSTED)) for p in (likelihood, paths.base_log_prob))
+    of_base = paths.base_log_prob if condition is None else _likelihood(flow, paths.x[:, 0], paths.condition)
+    likelihood = log_prob if condition is None else of_base
+    least_score, least_sample = (float(np.quantile(p, _UNTRUSTED)) for p in (likelihood, of_base))
     points = paths.points(np.array([cnf.t1]))[:, 0]
 
     def log_prob_errors(end: np.ndarray, log_det: np.ndarray) -> np.ndarray:
         return np.abs(_log_prob(flow, end, paths.condition) + log_det - log_prob)[_tested(likelihood >= least_score)]
 
     def point_errors(end: np.ndarray, log_det: np.ndarray) -> np.ndarray:
-        return np.abs(end - points)[_tested(paths.base_log_prob >= least_sample)]
+        return np.abs(end - points)[_tested(of_base >= least_sample)]
 
     score, score_error = _fewest(cnf, paths, backwards=True, errors=log_prob_errors, most=error)
     sample, sample_error = _fewest(cnf, paths, backwards=False, errors=point_errors, most=error)
@@ -237,6 +238,13 @@ def _log_prob(flow: Transformed, points: np.ndarray, condition) -> np.ndarray:
     """Return the base's log-densities."""
     log_prob = flow.base.log_prob(jnp.asarray(points.reshape(-1, *flow.shape)), flow.base_condition(condition))
     return np.asarray(log_prob, np.float64)
+
+
+def _likelihood(flow: Transformed, points: np.ndarray, condition) -> np.ndarray:
+    """Return how likely points of the base are, beside those under all conditions."""
+    z = jnp.asarray(points.reshape(-1, *flow.shape), jnp.result_type(float))
+    likelihood = jax.vmap(lambda z, c: flow.base._likelihood(z, flow.base_condition(c)))(z, jnp.asarray(condition))
+    return np.asarray(likelihood, np.float64)
 
 
 def _fewest(cnf: CNF, paths: _Paths, backwards: bool, errors: Callable, most: float) -> tuple[Integrator, float]:

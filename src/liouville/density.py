@@ -25,7 +25,7 @@ class FittedSteps(eqx.Module):
         Mean absolute error of a drawn point's coordinates, in the units of the base.
     least_score, least_sample
         Where the flow's log-density, under conditions the base's, or for draws the base's, is lower than this, points
-        are to be solved by adaptive steps.
+        are to be solved by adaptive steps. Entries that a point lacks count as they do on average.
     """
 
     score: Integrator

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ._types import Condition, FixedMixin, Key, Point, Scalar, constant
-from .bijections import CNF, AbstractBijection, Invert, Moved, common_cond_shape
-from .integrate import SolveInfo
+from .bijections import CNF, AbstractBijection, Invert, Moved, common_cond_shape, map_integrators
+from .integrate import Integrator, SolveInfo
 
 
 class AbstractDistribution(eqx.Module):
@@ -41,6 +41,10 @@ class AbstractDistribution(eqx.Module):
 
     @abc.abstractmethod
     def _sample_and_log_prob(self, key: Key, condition: Condition) -> tuple[Point, Scalar]: ...
+
+    def _likelihood(self, x: Point, condition: Condition) -> Scalar:
+        """Return how likely a point is beside those under all conditions: its log-density, in nats."""
+        return self._log_prob(x, condition, None)
 
     def log_prob(
         self, x: Float[Array, "*batch_and_shape"], condition=None, *, key: Key | None = None
@@ -239,11 +243,26 @@ class Transformed(AbstractDistribution):
         return self.base._log_prob(moved.x, self.base_condition(condition), None) + cast(Scalar, moved.log_det), moved
 
     def _sample_and_report(self, key: Key, condition: Condition) -> tuple[Point, SolveInfo, Scalar]:
-        """Draw a point; return it, how it was solved, and the log-density of the point of the base."""
+        """Draw a point; return it, how it was solved, and how likely the point of the base is."""
         of_base = self.base_condition(condition)
         z = self.base._sample(key, of_base)
         moved = self.bijection.to_data(z, condition, density=False)
-        return moved.x, moved.info, self.base._log_prob(z, of_base, None)
+        return moved.x, moved.info, self.base._likelihood(z, of_base)
+
+    def _likelihood_of(self, x: Point, condition: Condition, log_prob: Scalar, report: Moved) -> Scalar:
+        """Return how likely a point is, given its log-density and how it was moved."""
+        if self.cond_shape is None:
+            return log_prob
+        # Under some conditions all log-densities are higher than under others: there the base says what is likely.
+        return self.base._likelihood(report.x, self.base_condition(condition))
+
+    def solved_by(self, integrator: Integrator) -> "Transformed":
+        """Return the flow with another integrator."""
+        return map_integrators(lambda _: integrator, self)
+
+    def solved_part(self, num: int, seed: int) -> tuple["Transformed", None]:
+        """Return the flow whose solves are dear, and what it is conditioned on: itself, and nothing."""
+        return self, None
 
     def _sample(self, key: Key, condition: Condition) -> Point:
         base_key, key = jax.random.split(key)

@@ -10,10 +10,13 @@ from ._copies import merge_copies
 from ._defaults import check_parameters, resolve, resolve_mixed
 from ._estimator import AbstractFlowEstimator, Given
 from ._splits import Split, split_rows
-from ._tables import check_points, check_rows, check_table, check_varied, check_weight
+from ._tables import check_points, check_rows, check_table, check_varied, check_weight, warn_of_fixed
 from .metrics import Likelihood, evaluate_baselines, evaluate_independent, likelihood, table_of
 from .mixed import Columns
 from .selection import Plan
+
+# Of a printed density so many columns are told.
+_MOST_SHOWN = 40
 
 
 class FlowDensity(AbstractFlowEstimator):
@@ -147,6 +150,15 @@ class FlowDensity(AbstractFlowEstimator):
         self.checkpoint = checkpoint
         self.columns = columns
 
+    def __str__(self) -> str:
+        """Return what the estimator is, and of a fitted one what its columns are, by a measure each."""
+        table = getattr(self, "columns_", None)
+        if table is None:
+            return repr(self)
+        lines = str(table).splitlines()
+        more = [f"and {len(lines) - _MOST_SHOWN} more, in columns_"] if len(lines) > _MOST_SHOWN else []
+        return "\n".join([repr(self), f"fitted to {self.facts_['rows']} rows of", *lines[:_MOST_SHOWN], *more])
+
     def evaluate(self, X, *, train=None, random_state: int = 0) -> list[Likelihood]:
         """Return the likelihood of rows, beside that of a Gaussian, a Gaussian mixture and a kernel density.
 
@@ -183,6 +195,7 @@ class FlowDensity(AbstractFlowEstimator):
         rows, table = check_table(X, other, None if self.columns == "auto" else self.columns)
         weight = check_weight(sample_weight, rows)
         check_varied(rows, weight, getattr(other, "feature_names_in_", None), table)
+        warn_of_fixed(rows, weight, table)
         noted = {name: value for name, value in vars(other).items() if name.endswith("_in_")}
         merged = merge_copies(rows, weight, table.are_masses(rows) if table.is_mixed else None)
         return Given(*merged, (rows, weight), {**noted, "columns_": table})
@@ -198,8 +211,9 @@ class FlowDensity(AbstractFlowEstimator):
         return check_points(Z, self.n_features_in_)
 
     def _plan(self, shape: tuple[int, ...], columns: Columns | None = None) -> Plan:
-        is_mixed = columns is not None and columns.is_mixed
-        return resolve_mixed(self, shape[0], columns) if is_mixed else resolve(self, *shape)
+        if columns is None or not columns.is_mixed:
+            return resolve(self, *shape)
+        return resolve_mixed(self, shape[0], columns)
 
     def _split(self, given: Given, plan: Plan, seed: int) -> Split:
         columns = given.columns["columns_"].columns

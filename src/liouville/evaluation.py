@@ -105,9 +105,7 @@ def _score_chunk(core: Transformed, rows: Float[AnyArray, "chunk *shape"], condi
 
     def one(x, condition, key):
         log_prob, report = core._log_prob_and_report(x, condition, key)
-        # Under some conditions all log-densities are higher than under others: there the base says what is likely.
-        is_alone = core.cond_shape is None
-        likelihood = log_prob if is_alone else core.base._log_prob(report.x, core.base_condition(condition), None)
+        likelihood = core._likelihood_of(x, condition, log_prob, report)
         return log_prob, likelihood, jnp.sqrt(report.variance), report.info
 
     return jax.vmap(one)(rows, condition, keys)
@@ -270,7 +268,7 @@ def _by_steps(density: Density, steps: Integrator, least: float, solve: Callable
 
     ``solve(density, rows)`` is asked for the numbers of these rows; evaluations are added up.
     """
-    found = solve(dataclasses.replace(density, core=map_integrators(lambda _: steps, density.core)))
+    found = solve(dataclasses.replace(density, core=density.core.solved_by(steps)))
     doubtful = np.flatnonzero(~(found.likelihood >= least))
     if doubtful.size:
         spent = found.num_evaluations[doubtful]
@@ -417,7 +415,8 @@ def gradient(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     inside = in_default_precision(Density(density.core, Frame(density.shape, links[len(outer) :])))
     condition = _checked(flow, condition, len(rows))
     found = _in_core(_slopes, inside, rows, condition, frame=Frame(density.shape, outer))
-    x, stretch, change = np.asarray(rows, np.float64), np.ones(rows.shape), np.zeros(rows.shape)
+    x: Any = np.asarray(rows, np.float64)
+    stretch, change = np.ones(rows.shape), np.zeros(rows.shape)
     for link in outer:
         more, slope = link.stretch(x)
         change, stretch, x = change + slope / stretch, stretch * more, link.inverse_and_log_det(x)[0]

@@ -19,7 +19,7 @@ from .distributions import Normal, Transformed, cnf_of
 from .divergences import AbstractDivergence, Exact, Hutchinson
 from .frames import Frame
 from .integrate import CONSTANT_STEP_SOLVERS, SOLVERS, Integrator
-from .mixed import Cells, Codes, MaskedNormal, Mixed, MixedFrame
+from .mixed import Cells, Codes, Grid, MaskedNormal, Mixed, MixedFrame
 from .papers import Galerkin, Hypernetwork, Planar, PlanarField, Potential, Radial, Residual
 from .vector_fields import MLP, AbstractVectorField, BesidePicture, ConcatSquash, ConvNet, Masked, Preconditioned, UNet
 
@@ -150,9 +150,11 @@ class MixedSpec(eqx.Module):
         Builds what is learned of the continuous numbers; the other parts have its width.
     shares
         For each code the share of each of its levels.
-    loc, scale, lowest, highest
-        Mean and standard deviation of each whole number, and the lowest and the highest that there are, -inf and inf
-        where there are none.
+    loc, scale
+        Mean and standard deviation of the places of each whole number (`liouville.mixed.Grid`).
+    lowest, highest, seen, unseen
+        The lowest and the highest whole number that there are, -inf and inf where there are none; those that are seen,
+        and how wide the cells of others are.
     switches
         As of `Mixed`.
 
@@ -170,6 +172,8 @@ class MixedSpec(eqx.Module):
     scale: tuple[float, ...] = eqx.field(default=(), static=True)
     lowest: tuple[float, ...] = eqx.field(default=(), static=True)
     highest: tuple[float, ...] = eqx.field(default=(), static=True)
+    seen: tuple[tuple[float, ...], ...] | None = eqx.field(default=None, static=True)
+    unseen: tuple[float, ...] | None = eqx.field(default=None, static=True)
     switches: tuple[int | None, ...] = eqx.field(default=(), static=True)
 
     @staticmethod
@@ -186,13 +190,16 @@ class MixedSpec(eqx.Module):
         whole = [column for column in frame.columns if column.kind == "whole"]
         for j, (column, switch) in enumerate(zip(whole, frame.switches, strict=False), num):
             is_on = np.ones(len(points), bool) if switch is None else points[:, switch] == 0
-            values, of_rows = points[is_on, j], weight[is_on]
+            low, high = column.ends()
+            grid = Grid([low], [high], [column.seen], [column.unseen])
+            values, of_rows = grid.places(points[is_on, j, None])[:, 0], weight[is_on]
             loc = float(np.average(values, weights=of_rows)) if is_on.any() else 0.0
             spread = float(np.sqrt(np.average((values - loc) ** 2, weights=of_rows))) if is_on.any() else 0.0
             # Of one number alone the cell is as wide as the spread.
             found.append((loc, max(spread, 0.5), *column.ends()))
         loc, scale, lowest, highest = map(tuple, zip(*found, strict=True)) if found else ((), (), (), ())
-        return MixedSpec(flow, shares, loc, scale, lowest, highest, frame.switches)
+        seen, unseen = (tuple(getattr(column, name) for column in whole) for name in ("seen", "unseen"))
+        return MixedSpec(flow, shares, loc, scale, lowest, highest, seen, unseen, frame.switches)
 
     def __call__(self, key: Key) -> Mixed:
         """Build the distribution, with weights drawn from `key`."""
@@ -204,6 +211,7 @@ class MixedSpec(eqx.Module):
         if self.loc:
             sizes: dict[str, Any] = {"width": width, "depth": flow.depth, "integrator": integrator}
             ends: dict[str, Any] = {"lowest": self.lowest, "highest": self.highest}
+            ends |= {"seen": self.seen, "unseen": self.unseen}
             cells = Cells(self.loc, self.scale, **ends, cond_shape=(width,), **sizes, key=cell_key)
         if size:
             told = (size + width,)

@@ -53,10 +53,10 @@ class Bounded(FixedMixin, AbstractBijection):
         xp = namespace(x)
         is_inside = (x > self.low) & (x < self.high)
         # What cannot be stands somewhere inside, and has no density.
-        x = xp.where(is_inside, x, self.to_data(xp.zeros_like(x)).x)
-        above, below = self._logs(x)
-        z: Any = xp.where(xp.isfinite(self.low) | xp.isfinite(self.high), above - below, x)
-        return Moved(z, self._log_slope(x) + xp.where(is_inside, 0.0, -xp.inf).sum(-1))
+        inside: Any = xp.where(is_inside, x, self.to_data(xp.zeros_like(x)).x)  # pyright: ignore[reportArgumentType]
+        above, below = self._logs(inside)
+        z: Any = xp.where(xp.isfinite(self.low) | xp.isfinite(self.high), above - below, inside)
+        return Moved(z, self._log_slope(inside) + xp.where(is_inside, 0.0, -xp.inf).sum(-1))
 
     def stretch(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return ``dx/dz`` of each column, and the slope of ``log(dz/dx)`` as x changes."""

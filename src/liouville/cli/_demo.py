@@ -88,13 +88,14 @@ def fit_and_score(
     train: "np.ndarray", test: "np.ndarray", names: list[str] | None, seed: int
 ) -> tuple["FlowDensity", "np.ndarray", "list[Likelihood]"]:
     """Return a fitted density, its log-densities of the test rows in nats, and the baselines' likelihoods."""
-    from ..data import Table, as_fitted
+    import pyarrow as pa
+
     from ..estimators import FlowDensity
     from ..metrics import evaluate_baselines
 
-    estimator = FlowDensity(random_state=seed, verbose=1)
-    estimator.fit(train if names is None else Table(train, names).frame())
-    log_prob = estimator.score_samples(as_fitted(estimator, test))
+    named = lambda rows: rows if names is None else pa.table(dict(zip(names, rows.T, strict=True)))
+    estimator = FlowDensity(random_state=seed, verbose=1).fit(named(train))
+    log_prob = estimator.score_samples(named(test))
     return estimator, log_prob, evaluate_baselines(train, test, seed)
 
 

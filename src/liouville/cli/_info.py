@@ -13,14 +13,19 @@ def run_info(model: Model, as_json: Annotated[bool, typer.Option("--json", help=
     """Say what a model file holds: columns, how it was fitted, by which versions."""
     from .. import checkpoint
     from ..data import default_names
+    from ..mixed import Columns, said_of
 
     arrays, header = checkpoint.read(model, "model")
     chosen, names = header["facts"], header.pop("feature_names")
     columns = {"columns": names or default_names(chosen["columns"])} if "columns" in chosen else {}
+    kinds = {}
+    if header.get("table") is not None:
+        kinds = {"kinds": {field.name: said_of(field) for field in Columns.of_facts(header["table"]).fields}}
     facts = {
         "model": header["estimator"],
         "format": header["format_version"],
         **columns,
+        **kinds,
         "numbers": sum(int(array.size) for array in arrays.values()),
         "fit": chosen,
         "parameters": header["parameters"],

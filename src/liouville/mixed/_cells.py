@@ -1,5 +1,7 @@
 """Whole numbers: the mass that a flow of one dimension has on a cell."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Condition, FixedMixin, Key, Point, Scalar, constant
-from ..bijections import CNF
+from ..bijections import CNF, namespace
 from ..distributions import AbstractDistribution, Normal, Transformed
 from ..integrate import Integrator, SolveInfo, integrate_flow
 from ..vector_fields import MLP, AbstractVectorField, Perceptron, Preconditioned
@@ -16,13 +18,84 @@ from ..vector_fields import MLP, AbstractVectorField, Perceptron, Preconditioned
 _NARROWEST = 2e-2
 
 
-class _Grid(FixedMixin, eqx.Module):
-    """Where the columns' numbers lie: mean, standard deviation, the lowest and the highest that there are."""
+class _Scale(FixedMixin, eqx.Module):
+    """Mean and standard deviation of each column's places."""
 
     loc: np.ndarray
     scale: np.ndarray
+
+
+class Grid(FixedMixin, eqx.Module):
+    """Where the whole numbers of columns have their cells, on an axis each, and how wide these are.
+
+    Where few numbers are ever there, as of a measurement that is written with more digits than it has, the cells of
+    those between them are narrow: a flow need not learn thousands of gaps.
+
+    Parameters
+    ----------
+    lowest, highest
+        The lowest and the highest number that each column can have, or -inf and inf.
+    seen
+        For each column the numbers that are there, in order, or none; None is none for all.
+    unseen
+        How wide the cell of another number between them is beside theirs, which is 1; None is 1 for all.
+
+    Examples
+    --------
+    >>> grid = Grid([-np.inf], [np.inf], [(0.0, 10.0)], [0.1])
+    >>> numbers = np.array([[0.0], [1.0], [10.0]])
+    >>> print(grid.widths(numbers).ravel(), grid.numbers(grid.places(numbers)).ravel())
+    [1.  0.1 1. ] [ 0.  1. 10.]
+    """
+
     lowest: np.ndarray
     highest: np.ndarray
+    seen: np.ndarray
+    unseen: np.ndarray
+    ends: np.ndarray
+
+    def __init__(self, lowest, highest, seen=None, unseen=None):
+        self.lowest, self.highest = constant(lowest), constant(highest)
+        lists = [()] * len(self.lowest) if seen is None else seen
+        # Shorter ones are filled up with numbers that never come.
+        table = np.full((len(lists), max(map(len, lists), default=0)), np.inf)
+        for row, column in zip(table, lists, strict=True):
+            row[: len(column)] = column
+        self.seen, self.unseen = constant(table), constant(np.ones(len(lists)) if unseen is None else unseen)
+        # Where the cells of the first one begins, and that of the last one ends.
+        self.ends = constant([(c[0] - 0.5, c[-1] + 0.5) if len(c) else (0.0, 0.0) for c in lists]).T
+
+    def widths(self, numbers: Any) -> Any:
+        """Return how wide the cells of numbers are, of shape ``(..., columns)``."""
+        is_between = (numbers > self.ends[0]) & (numbers < self.ends[1])
+        is_seen = (numbers[..., None] == self.seen).any(-1)
+        return namespace(numbers).where(is_seen | ~is_between, 1.0, self.unseen)
+
+    def places(self, numbers: Any) -> Any:
+        """Return the middles of the cells of numbers, of shape ``(..., columns)``."""
+        xp = namespace(numbers)
+        # A cell comes behind those of all lower numbers: as many wide ones, and narrow ones.
+        is_below, is_there = self.seen < numbers[..., None], self.seen == numbers[..., None]
+        wide = xp.where(is_below, 1.0, xp.where(is_there, 0.5, 0.0)).sum(-1)
+        beyond = xp.maximum(numbers - self.ends[1], 0.0) + xp.minimum(numbers - self.ends[0], 0.0)
+        return self.unseen * numbers + (1 - self.unseen) * (wide + beyond)
+
+    def numbers(self, places: Any) -> Any:
+        """Return the numbers in whose cells places are, of shape ``(..., columns)``: the inverse of `places`."""
+        xp, (num, most) = namespace(places), self.seen.shape
+        narrow = self.unseen[:, None]
+        starts = narrow * (self.seen - 0.5) + (1 - narrow) * xp.arange(most, dtype=places.dtype)
+        before = (starts <= places[..., None]).sum(-1)
+        last = xp.concatenate([xp.full((num, 1), -xp.inf, starts.dtype), self.seen], -1)[xp.arange(num), before]
+        behind = places - (1 - self.unseen) * before.astype(places.dtype)
+        between = xp.where(
+            behind < self.unseen * (last + 0.5), last, xp.maximum(xp.round(behind / self.unseen), last + 1)
+        )
+        first, end = self.unseen * self.ends[0], self.unseen * self.ends[1]
+        end = end + (1 - self.unseen) * xp.isfinite(self.seen).sum(-1).astype(places.dtype)
+        outside = xp.where(places < first, places - first + self.ends[0], places - end + self.ends[1])
+        is_outside = ((places < first) | (places > end)) & (self.unseen < 1)
+        return xp.where(is_outside, xp.round(outside), between)
 
 
 class _SideBySide(AbstractVectorField):
@@ -55,6 +128,8 @@ class Cells(AbstractDistribution):
         The lowest number that a column can have, or -inf.
     highest
         The highest, or inf; None is inf for all.
+    seen, unseen
+        As of `Grid`; means and standard deviations are those of the places on it.
     cond_shape
         Shape of the condition.
     width, depth
@@ -74,7 +149,8 @@ class Cells(AbstractDistribution):
 
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: tuple[int, ...] | None = eqx.field(static=True)
-    grid: _Grid
+    scale: _Scale
+    grid: Grid
     encoder: Perceptron
     flow: Transformed
 
@@ -85,6 +161,8 @@ class Cells(AbstractDistribution):
         lowest,
         *,
         highest=None,
+        seen=None,
+        unseen=None,
         cond_shape: tuple[int],
         width: int = 64,
         depth: int = 2,
@@ -92,16 +170,20 @@ class Cells(AbstractDistribution):
         key: Key,
     ):
         highest = np.full(np.shape(loc), np.inf) if highest is None else highest
-        self.grid = _Grid(constant(loc), constant(scale), constant(lowest), constant(highest))
-        self.shape, self.cond_shape = self.grid.loc.shape, cond_shape
+        self.scale, self.grid = _Scale(constant(loc), constant(scale)), Grid(lowest, highest, seen, unseen)
+        self.shape, self.cond_shape = self.scale.loc.shape, cond_shape
         field_key, key = jax.random.split(key)
         self.encoder = Perceptron([cond_shape[0] + 2 * self.shape[0], width, width], "silu", key=key)
         field = Preconditioned(MLP((1,), width=width, depth=depth, cond_shape=(width,), key=field_key))
         self.flow = Transformed(Normal.standard((1,)), CNF(field, integrator=integrator))
 
     def standardized(self, x: Point) -> Point:
-        """Return numbers in standard deviations from their mean."""
-        return (x - self.grid.loc) / self.grid.scale
+        """Return the middles of the cells of numbers, in standard deviations from their mean."""
+        return (self.grid.places(x) - self.scale.loc) / self.scale.scale
+
+    def halves(self, x: Point) -> Point:
+        """Return half the widths of the cells of numbers, in standard deviations."""
+        return 0.5 * self.grid.widths(x) / self.scale.scale
 
     def known(self, x: Point, mask: Point) -> Point:
         """Return what other parts are told of the numbers: 0 of one that is masked, or its mean."""
@@ -119,7 +201,7 @@ class Cells(AbstractDistribution):
         return self._log_prob_and_info(x, condition, jnp.ones_like(x))[0]
 
     def _log_prob_and_info(self, x: Point, condition: Condition, mask: Point) -> tuple[Scalar, SolveInfo]:
-        half, is_lowest, is_highest = 0.5 / self.grid.scale, x <= self.grid.lowest, x >= self.grid.highest
+        half, is_lowest, is_highest = self.halves(x), x <= self.grid.lowest, x >= self.grid.highest
         wide = jnp.maximum(half, _NARROWEST / 2)
         u = mask * self.standardized(x)
         edges = jnp.stack([u - jnp.where(is_highest, half, wide), u + jnp.where(is_lowest, half, wide)])
@@ -154,10 +236,9 @@ class Cells(AbstractDistribution):
         def draw(drawn: Point, column: tuple) -> tuple[Point, SolveInfo]:
             j, z = column
             u, info = self._moved(z[None], self.contexts(drawn, condition, mask)[j][None], backwards=False)
-            grid = jnp.asarray([self.grid.loc, self.grid.scale, self.grid.lowest, self.grid.highest], u.dtype)
-            loc, scale, lowest, highest = grid[:, j]
+            numbers = self.grid.numbers(self.scale.loc + self.scale.scale * u[0])
             # What lies beyond the last cell is in it.
-            n = jnp.clip(jnp.round(loc + scale * u[0]), lowest, highest)
+            n = jnp.clip(numbers, self.grid.lowest, self.grid.highest)[j]
             return drawn.at[j].set(jnp.where(mask[j] > 0, n, 0.0)), info
 
         base = jax.random.normal(key, self.shape)

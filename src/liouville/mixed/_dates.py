@@ -40,7 +40,8 @@ def writing_of(series: nw.Series) -> tuple[str, str] | None:
         writing = ("", "")
     elif all(_is_written(cell, _TIME) for cell in cells) and len({cell[10] for cell in cells}) == 1:
         sizes = {len(cell) for cell in cells}
-        writing = (cells[0][10], {(16,): "minutes", (19,): "seconds"}.get(tuple(sizes), "auto"))
+        fineness = {16: "minutes", 19: "seconds"}.get(sizes.pop(), "auto") if len(sizes) == 1 else "auto"
+        writing = (cells[0][10], fineness)
     else:
         return None
     try:

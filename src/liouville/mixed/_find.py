@@ -1,5 +1,6 @@
 """What kind of numbers the columns of a table hold, by the numbers themselves."""
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping
 
@@ -17,6 +18,8 @@ _GRID_SHARE, _MOST_DECIMALS = 0.01, 6
 # Beyond so many steps they are counted from their middle.
 _FAR_FROM_ZERO = 2.0**16
 _FIRST_FEW = 1000
+# Numbers that are not there have narrower cells where these would be narrower than this, and so few are there.
+_NARROW, _MOST_SEEN = 0.2, 2000
 
 
 def find_columns(rows: Rows, codes: Mapping[int, int] | None = None, whole: Collection[int] = ()) -> tuple[Column, ...]:
@@ -66,10 +69,30 @@ def find_column(values: np.ndarray, is_whole: bool = False) -> Column:
         step = 10.0 ** -(decimals or 0)
         middle = float(np.round(np.mean(found) / step))
         origin = middle if np.max(np.abs(found)) / step > _FAR_FROM_ZERO else 0.0
-        return Column("whole", atoms=tuple(map(float, found[is_atom])), step=step, lowest=lowest, origin=origin)
+        column = Column("whole", atoms=tuple(map(float, found[is_atom])), step=step, lowest=lowest, origin=origin)
+        numbers = column.counted(np.round(found[~is_atom] / step))
+        width = _unseen_width(numbers, of_left)
+        return dataclasses.replace(column, seen=tuple(map(float, numbers)), unseen=width) if width < 1 else column
     # A density that ends at zero has none there: rows that are there are at an atom, however few.
     is_atom |= found == lowest
     return Column("continuous", atoms=tuple(map(float, found[is_atom])), edges=(lowest, math.inf))
+
+
+def _unseen_width(numbers: np.ndarray, counts: np.ndarray) -> float:
+    """Return how wide the cells of numbers between those that are there should be, beside theirs.
+
+    As wide as gives them, at the density of their neighbours, the mass of what has not been seen: it is that of what
+    has been seen once (Good, The population frequencies of species, 1953, equation 9).
+    """
+    if not 1 < len(numbers) <= _MOST_SEEN:
+        return 1.0
+    gaps, beside = np.diff(numbers) - 1, (counts[1:] + counts[:-1]) / 2
+    if not gaps.any():
+        return 1.0
+    total = counts.sum()
+    odds = (np.count_nonzero(counts == 1) + 0.5) / (total - np.count_nonzero(counts == 1) + 0.5)
+    width = float(odds * total / (gaps * beside).sum())
+    return width if width < _NARROW else 1.0
 
 
 def _atoms(counts: np.ndarray) -> np.ndarray:

@@ -35,6 +35,9 @@ class Column:
         The lowest and the highest whole number that there can be, or -inf and inf.
     origin
         Whole numbers are counted from here, in steps: far from zero JAX's precision would not tell neighbours.
+    seen, unseen
+        Of whole numbers of which few are ever there, those, as they are counted, and how wide the cell of another
+        between them is beside theirs; none, and 1, where all are alike.
     edges
         Bounds of continuous numbers.
     """
@@ -46,6 +49,8 @@ class Column:
     lowest: float = -math.inf
     highest: float = math.inf
     origin: float = 0.0
+    seen: tuple[float, ...] = ()
+    unseen: float = 1.0
     edges: tuple[float, float] = (-math.inf, math.inf)
 
     def __post_init__(self):

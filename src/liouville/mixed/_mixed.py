@@ -5,12 +5,13 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Condition, Key, Point, Scalar
 from ..bijections import Moved
 from ..distributions import AbstractDistribution, Transformed
-from ..integrate import SolveInfo
+from ..integrate import Integrator, SolveInfo
 from ..objectives import AbstractObjective, Batch, FlowMatching
 from ..vector_fields import Perceptron, RowFeatures, mask_of
 from ._cells import Cells
@@ -37,6 +38,11 @@ class MaskedNormal(AbstractDistribution):
 
     def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
         return -jnp.sum(mask_of(condition, self.shape) * (x**2 + math.log(2 * math.pi))) / 2
+
+    def _likelihood(self, x: Point, condition: Condition) -> Scalar:
+        # Where there are fewer entries all densities are higher: those that are not there count as they do on average.
+        missing = jnp.sum(1 - mask_of(condition, self.shape))
+        return self._log_prob(x, condition, None) - missing * (1 + math.log(2 * math.pi)) / 2
 
     def _sample(self, key: Key, condition: Condition) -> Point:
         return mask_of(condition, self.shape) * jax.random.normal(key, self.shape)
@@ -150,6 +156,24 @@ class Mixed(AbstractDistribution):
             total, moved = total + log_prob, moved.then(found)
         return total, moved
 
+    def _likelihood_of(self, x: Point, condition: Condition, log_prob: Scalar, report: Moved) -> Scalar:
+        """Return how likely the continuous numbers are, given the others."""
+        if self.core is None:
+            return log_prob
+        codes, numbers, points = self.parts(x)
+        return self.core._likelihood_of(points, self.context(codes, numbers), log_prob, report)
+
+    def solved_by(self, integrator: Integrator) -> "Mixed":
+        """Return the distribution with another integrator of the continuous numbers; whole numbers keep theirs."""
+        if self.core is None:
+            return self
+        return eqx.tree_at(lambda mixed: mixed.core, self, self.core.solved_by(integrator))
+
+    def solved_part(self, num: int, seed: int) -> tuple[Transformed | None, np.ndarray]:
+        """Return the flow of the continuous numbers, and so many of its conditions, as often as they occur."""
+        codes, numbers, _ = jax.vmap(self.parts)(self.sample(jax.random.key(seed), (num,)))
+        return self.core, np.asarray(jax.vmap(self.context)(codes, numbers))
+
     def _sample(self, key: Key, condition: Condition) -> Point:
         return self._sample_and_report(key, condition)[0]
 
@@ -196,7 +220,7 @@ class FactoredObjective(AbstractObjective):
         if flow.codes is not None:
             total = total - jnp.mean(flow.codes.log_prob(codes))
         if (cells := flow.cells) is not None:
-            half = 0.5 / cells.grid.scale
+            half = cells.halves(numbers)
             mask, told = jax.vmap(flow.masks)(codes)[0], jax.vmap(flow.of_codes)(codes, numbers[:, :0])
             contexts = jax.vmap(cells.contexts)(numbers, told, mask)
             # Uniform noise fills the cells in training alone: the score asks for the mass of a cell.
