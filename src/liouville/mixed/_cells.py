@@ -56,7 +56,7 @@ class Grid(FixedMixin, eqx.Module):
 
     def __init__(self, lowest, highest, seen=None, unseen=None):
         self.lowest, self.highest = constant(lowest), constant(highest)
-        lists = [()] * len(self.lowest) if seen is None else seen
+        lists: Any = [()] * len(self.lowest) if seen is None else seen
         # Shorter ones are filled up with numbers that never come.
         table = np.full((len(lists), max(map(len, lists), default=0)), np.inf)
         for row, column in zip(table, lists, strict=True):
