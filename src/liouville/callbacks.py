@@ -35,7 +35,7 @@ _SHEET = 36
 
 
 class DensityMovie:
-    """Draw the density of two columns as training goes, and write an animated GIF, or an MP4, at the end.
+    """Draw the density of two continuous columns as training goes, and write an animated GIF, or an MP4, at the end.
 
     Each frame evaluates the flow on a grid, so frames are drawn no more often than `min_seconds`. The file is
     written when the ``with`` block ends, by an error too, or by `close`.
@@ -97,8 +97,7 @@ class DensityMovie:
         if time.perf_counter() - self._last < self.min_seconds:
             return
         current = flow()
-        if self.limits is None:
-            self.limits = _limits(current)
+        self.limits = _limits(current, self.limits)
         self.frames.append(_frame(current, self.limits, self.num, f"{flow.kind}, step {step}"))
         if len(self.frames) > self.max_frames:
             self.frames = self.frames[::2]
@@ -168,9 +167,17 @@ def _frame(flow: Density, limits: Limits, num: int, title: str) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def _limits(flow: Density) -> Limits:
+def _limits(flow: Density, given: Limits | None) -> Limits:
+    """Return the limits of a map, as given or found, or raise where there is none to draw."""
     if flow.shape != (2,):
         raise ValueError(f"Expected two columns, got points of shape {flow.shape}; try a table of two columns.")
+    if flow.frame.has_masses:
+        raise ValueError(
+            "Expected two continuous columns, got levels, whole numbers or values that many rows share, which have no "
+            "density; try liouville.plots.plot_corner after the fit."
+        )
+    if given is not None:
+        return given
     rows = evaluation.sample(flow, _NUM_LIMIT_SAMPLES, seed=0)[0]
     low, high = np.nanquantile(rows, 0.001, axis=0), np.nanquantile(rows, 0.999, axis=0)
     return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
@@ -254,8 +261,8 @@ class TensorBoardLog:
     folder
         Folder of the runs: what ``tensorboard --logdir`` takes.
     picture_seconds
-        Least time between two pictures, in seconds: a map of a density of two columns, or a sheet of the same draws of
-        a density of pictures. Drawing takes time of the fit: None draws none.
+        Least time between two pictures, in seconds: a map of a density of two continuous columns, or a sheet of the
+        same draws of a density of pictures. Drawing takes time of the fit: None draws none.
 
     Raises
     ------
@@ -287,12 +294,11 @@ class TensorBoardLog:
 
     def _picture(self, flow: FlowHandle, step: int) -> np.ndarray:
         current = flow()
-        if current.frame.levels is not None:
+        if len(current.shape) > 1:
             drawn, _ = evaluation.sample(current, _SHEET, seed=0)
-            sheet = tile(drawn, current.frame.levels)
+            sheet = tile(drawn, cast(int, current.frame.levels))
             return sheet if sheet.shape[-1] == 3 else np.repeat(sheet, 3, axis=2)
-        if self._limits is None:
-            self._limits = _limits(current)
+        self._limits = _limits(current, self._limits)
         return np.asarray(_frame(current, self._limits, 60, f"{flow.kind}, step {step}"))
 
     def close(self) -> None:

@@ -54,6 +54,11 @@ class AbstractFrame(eqx.Module):
 
     @property
     @abc.abstractmethod
+    def has_masses(self) -> bool:
+        """Return True where a number of a row has a mass, as levels, whole numbers and atoms have, and no density."""
+
+    @property
+    @abc.abstractmethod
     def core_shape(self) -> tuple[int, ...]:
         """Shape of one point of the core."""
 
@@ -116,6 +121,11 @@ class Frame(AbstractFrame):
             raise ValueError(
                 f"Expected noise and levels together, got levels={self.levels} and noise={self.noise}; try both."
             )
+
+    @property
+    def has_masses(self) -> bool:
+        """Return True of whole numbers."""
+        return self.levels is not None
 
     @property
     def core_shape(self) -> tuple[int, ...]:

@@ -135,6 +135,11 @@ class MixedFrame(AbstractFrame):
         self.shape, self.noise = (len(columns),), None
 
     @property
+    def has_masses(self) -> bool:
+        """Return True where some column is not continuous, or has atoms."""
+        return not all(column.is_density for column in self.columns)
+
+    @property
     def core_shape(self) -> tuple[int, ...]:
         """Shape of a row of the `Mixed`."""
         return (len(self.columns) + sum(bool(column.atoms) for column in self.columns),)
