@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from liouville import FlowDensity, evaluation, plots
+from liouville._axes import wrapped
 
 FAST = {"max_iter": 20, "width": 8, "depth": 1, "preprocess": "standardize", "random_state": 0}
 
@@ -60,7 +61,7 @@ def test_the_legend_of_one_column_is_beside_its_panel(line):
 
 
 def test_long_names_are_broken():
-    lines = plots._wrapped("a_rather_long_name_of_a_column").split("\n")
+    lines = wrapped("a_rather_long_name_of_a_column").split("\n")
     assert len(lines) > 1 and max(map(len, lines)) <= 16
 
 

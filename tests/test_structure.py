@@ -38,7 +38,7 @@ LAYERS = (
     ("_defaults", "_image_defaults", "_progress", "_tables", "_fitting"),
     ("_model_file",),
     ("_estimator",),
-    ("estimators", "image_density", "plots", "callbacks"),
+    ("estimators", "image_density", "_axes", "_mixed_plots", "plots", "callbacks"),
     ("cli", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -1,7 +1,6 @@
 """Pictures of a density. Every function returns a Matplotlib figure and shows nothing."""
 
 import os
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,18 +14,19 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from . import evaluation
+from ._axes import DATA, QUIET, SAMPLES, Scale, num_bins, open_sides, range_of, scale_of, wrapped
 from ._defaults import check_time
 from ._estimator import has_flow
 from ._files import check_writable, replacing
+from ._mixed_plots import Cloud, draw_column, draw_margin
 from .data._table import column_names
 
 if TYPE_CHECKING:
     from .estimators import FlowDensity
 
-# Two colours that the colour-blind tell apart (Okabe and Ito), and maps that are as even in grey.
-_DATA, _SAMPLES, _QUIET = "#0072B2", "#D55E00", "#6b6b6b"
+# Maps that are as even in grey.
 DENSITY_MAP, _TIME_MAP = "magma", "viridis"
-_MOST_COLUMNS = 8
+_MOST_COLUMNS = _MOST_LEVELS = 8
 _MOST_POINTS = 4000
 # The map ends this far below its top: what is rarer than one in 160,000 needs no colours.
 DEPTH = 12.0
@@ -37,12 +37,16 @@ _PATHS_OF_FIELD = 500
 def plot_density(estimator: "FlowDensity", data: np.ndarray | None = None, num: int = 160) -> Figure:
     """Draw a density of one or two columns: a curve over a histogram, or data, samples and a map.
 
+    Levels and whole numbers are drawn by their probabilities, beside the shares of the data: of more than 20 levels the
+    most frequent, of more than 200 numbers a line over a histogram. An amount with atoms is a curve of what is off
+    them, whose area is its share, and stems: those of the atoms, on an axis of their own.
+
     Parameters
     ----------
     estimator
-        A fitted density of one or two columns.
+        A fitted density of one or two columns; of two both are continuous, without atoms.
     data
-        Rows of shape ``(n, d)`` to draw beside it, or None.
+        Rows of shape ``(n, d)``, or a frame like that of the fit, to draw beside it, or None.
     num
         Points per axis of the map; the curve has four times as many.
 
@@ -54,38 +58,51 @@ def plot_density(estimator: "FlowDensity", data: np.ndarray | None = None, num: 
     Raises
     ------
     ValueError
-        Where there are more than two columns.
+        Where there are more than two columns, or one of two has masses.
     """
     if estimator.n_features_in_ > 2:
         raise ValueError(f"Expected one or two columns, got {estimator.n_features_in_}; try a corner plot.")
+    if estimator.columns_.is_mixed:
+        return _of_masses(estimator, data, num)
     return (_curve if estimator.n_features_in_ == 1 else _map)(estimator, data, num)
+
+
+def _of_masses(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> Figure:
+    fields, names = estimator.columns_.fields, column_names(estimator)
+    if estimator.n_features_in_ > 1:
+        said = " and ".join(f"{name!r} ({field.why})" for name, field in zip(names, fields, strict=True))
+        raise ValueError(f"Expected one column, or two that are continuous, got {said}; try a corner plot.")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    probability = lambda values: np.exp(_log_prob(estimator, values[:, None]))
+    draw_column(figure, fields[0], names[0], _clouds(estimator, data)[0], probability, num)
+    return figure
 
 
 def _curve(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     name, rows, colour = _clouds(estimator, data)[0]
-    low, high = _range(rows[:, 0])
+    low, high = range_of(rows[:, 0])
     grid = np.linspace(low, high, 4 * num)
     axes.hist(
-        rows[:, 0], bins=_num_bins(len(rows), 80), range=(low, high), density=True, color=colour, alpha=0.3, label=name
+        rows[:, 0], bins=num_bins(len(rows), 80), range=(low, high), density=True, color=colour, alpha=0.3, label=name
     )
     axes.plot(
         grid,
         np.exp(_log_prob(estimator, grid[:, None])),
-        color=_SAMPLES,
+        color=SAMPLES,
         lw=2,
         label="density",
     )
     axes.set(xlabel=column_names(estimator)[0], ylabel="density", xlim=(low, high))
     axes.legend(frameon=False)
-    _open(axes)
+    open_sides(axes)
     return figure
 
 
 def _map(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> Figure:
     clouds, names = _clouds(estimator, data), column_names(estimator)
-    ranges = [_range(column) for column in clouds[0][1].T]
+    ranges = [range_of(column) for column in clouds[0][1].T]
     figure = Figure(figsize=(3.7 * (len(clouds) + 1) + 0.8, 3.9), layout="constrained")
     panels = figure.subplots(1, len(clouds) + 1, sharex=True, sharey=True)
     for axes, (name, rows, colour) in zip(panels, clouds, strict=False):
@@ -129,12 +146,17 @@ def plot_corner(
 ) -> Figure:
     """Draw samples against data: a histogram of each column, and each pair of columns.
 
+    Levels and a few whole numbers have bars side by side. Atoms are stems beside their histogram: a share of the
+    panel's height, the largest with its number. Off the diagonal levels and whole numbers are moved by up to 0.3 of a
+    step, lest they hide each other. Of more than 8 levels the least frequent are together.
+
     Parameters
     ----------
     estimator
         A fitted density.
     data
-        Rows of shape ``(n, d)`` to draw with the samples, or None.
+        Rows of shape ``(n, d)``, or a frame like that of the fit, to draw with the samples, or None. Of more than 4000
+        as many are drawn: the first, or of several kinds of columns, where dates may be in order, any.
     columns
         Names of the columns to draw; the first eight where left out.
 
@@ -145,24 +167,39 @@ def plot_corner(
     """
     names = column_names(estimator)
     chosen = _chosen(names, columns)
-    size, clouds = len(chosen), _clouds(estimator, data)
-    clouds = [(name, rows[:_MOST_POINTS, chosen], colour) for name, rows, colour in clouds]
-    ranges = [_range(column) for column in clouds[0][1].T]
+    size, clouds = len(chosen), _few(_clouds(estimator, data), estimator.columns_.is_mixed)
+    clouds = [cloud._replace(rows=cloud.rows[:, chosen]) for cloud in clouds]
+    fields = [estimator.columns_.fields[k] for k in chosen]
+    scales = [scale_of(*pair, _MOST_LEVELS) for pair in zip(fields, clouds[0].rows.T, strict=True)]
     side = max(1.75 * size + 0.7, 4.0)
     figure = Figure(figsize=(side, side), layout="constrained")
     panels: Any = figure.subplots(size, size, squeeze=False)
+    points = _scattered(clouds, scales)
     for i, j in np.ndindex(size, size):
         if j > i:
             panels[i, j].set_axis_off()
             continue
-        _corner_panel(panels[i, j], clouds, ranges, i, j)
-        _corner_labels(panels[i, j], [names[k] for k in chosen], i, j)
+        panels[i, j].set(xlim=scales[j].limits)
+        if i == j:
+            _diagonal_panel(panels[i, j], scales[i], clouds, i)
+        else:
+            _pair_panel(panels[i, j], points, clouds, [j, i])
+            panels[i, j].set(ylim=scales[i].limits)
+        _corner_labels(panels[i, j], scales, [names[k] for k in chosen], i, j)
     figure.align_labels()
-    handles = [Line2D([], [], marker="o", ls="", color=colour, label=name) for name, _, colour in clouds]
+    handles = [Line2D([], [], marker="o", ls="", color=cloud.colour, label=cloud.name) for cloud in clouds]
     # The upper right is empty, unless there is one panel.
     place: Any = {"loc": "upper right"} if size > 1 else {"loc": "outside upper right", "ncols": 2}
     figure.legend(handles=handles, frameon=False, fontsize=12, **place)
     return figure
+
+
+def _few(clouds: list[Cloud], is_mixed: bool) -> list[Cloud]:
+    """Return no more rows than are drawn."""
+    if not is_mixed:
+        return [cloud._replace(rows=cloud.rows[:_MOST_POINTS]) for cloud in clouds]
+    rng = np.random.default_rng(0)
+    return [cloud._replace(rows=rng.permutation(cloud.rows)[:_MOST_POINTS]) for cloud in clouds]
 
 
 def _chosen(names: list[str], columns: Sequence[str] | None) -> list[int]:
@@ -174,40 +211,50 @@ def _chosen(names: list[str], columns: Sequence[str] | None) -> list[int]:
     return [names.index(name) for name in columns]
 
 
-def _corner_panel(axes: Axes, clouds: list, ranges: list, i: int, j: int) -> None:
-    axes.set(xlim=ranges[j])
-    if i == j:
-        for _, rows, colour in clouds:
-            # As many as the data bear, for the samples too: what differs is then no matter of bins.
-            axes.hist(
-                rows[:, i],
-                _num_bins(len(clouds[0][1]), 40),
-                range=ranges[i],
-                density=True,
-                histtype="step",
-                color=colour,
-                lw=1.5,
-            )
+def _scattered(clouds: list[Cloud], scales: list[Scale]) -> list[np.ndarray]:
+    """Return where the rows of each cloud stand, as many of each."""
+    rng, num = np.random.default_rng(0), min(len(cloud.rows) for cloud in clouds)
+    pairs = lambda cloud: zip(scales, cloud.rows[:num].T, strict=True)
+    return [np.stack([scale.scattered(column, rng) for scale, column in pairs(cloud)], axis=1) for cloud in clouds]
+
+
+def _diagonal_panel(axes: Axes, scale: Scale, clouds: list[Cloud], i: int) -> None:
+    if not scale.field.column.is_density:
+        draw_margin(axes, scale, clouds, i)
         return
-    # As many of each, in mixed order: neither cloud is denser than the other, or lies on top of it.
-    num = min(len(rows) for _, rows, _ in clouds)
-    points = np.concatenate([rows[:num, [j, i]] for _, rows, _ in clouds])
-    colours = np.repeat([colour for _, _, colour in clouds], num)
-    order = np.random.default_rng(0).permutation(len(points))
+    for cloud in clouds:
+        # As many as the data bear, for the samples too: what differs is then no matter of bins.
+        axes.hist(
+            cloud.rows[:, i],
+            num_bins(len(clouds[0].rows), 40),
+            range=scale.limits,
+            density=True,
+            histtype="step",
+            color=cloud.colour,
+            lw=1.5,
+        )
+
+
+def _pair_panel(axes: Axes, points: list[np.ndarray], clouds: list[Cloud], pair: list[int]) -> None:
+    # In mixed order: neither cloud is denser than the other, or lies on top of it.
+    num = len(points[0])
+    colours = np.repeat([cloud.colour for cloud in clouds], num)
+    order = np.random.default_rng(0).permutation(len(colours))
     marks = {"s": float(np.clip(4000 / num, 1.5, 9)), "alpha": 0.45, "linewidths": 0, "rasterized": True}
-    axes.scatter(*points[order].T, color=colours[order], **marks)
-    axes.set(ylim=ranges[i])
+    axes.scatter(*np.concatenate(points)[order][:, pair].T, color=colours[order], **marks)
 
 
-def _corner_labels(axes: Axes, names: list[str], i: int, j: int) -> None:
+def _corner_labels(axes: Axes, scales: list[Scale], names: list[str], i: int, j: int) -> None:
     bottom, left = i == len(names) - 1, j == 0 < i
-    axes.set(xlabel=_wrapped(names[j]) if bottom else "", ylabel=_wrapped(names[i]) if left else "")
+    axes.set(xlabel=wrapped(names[j]) if bottom else "", ylabel=wrapped(names[i]) if left else "")
+    scales[j].write(axes.xaxis, 3, is_small=True)
     axes.tick_params(labelsize=8, labelbottom=bottom, labelleft=left)
-    axes.locator_params(nbins=3, axis="x")
-    axes.locator_params(nbins=3, axis="y")
+    axes.tick_params(axis="x", labelrotation=90 if scales[j].turns() else 0)
     if i == j:
         axes.set_yticks([])
-        _open(axes, left=False)
+        open_sides(axes, left=False)
+    else:
+        scales[i].write(axes.yaxis, 3, is_small=True)
 
 
 def plot_trajectories(estimator: "FlowDensity", num: int = 300, num_times: int = 60) -> Figure:
@@ -219,6 +266,11 @@ def plot_trajectories(estimator: "FlowDensity", num: int = 300, num_times: int =
         A fitted density.
     num, num_times
         Number of paths, and of points on each.
+
+    Raises
+    ------
+    AttributeError
+        Where a column has masses: levels, whole numbers or atoms are no images of points of a base.
     """
     has_flow(estimator)
     paths = evaluation.paths(estimator.flow_, _finite(estimator._draw(num, 0)), num_times)
@@ -232,12 +284,12 @@ def plot_trajectories(estimator: "FlowDensity", num: int = 300, num_times: int =
     axes.add_collection(lines)
     for mark, colour, points, label in (
         ("o", "0.15", paths[0], "base, t = 0"),
-        ("o", _SAMPLES, paths[-1], "data, t = 1"),
+        ("o", SAMPLES, paths[-1], "data, t = 1"),
     ):
         axes.scatter(*points[:, :2].T, s=10, marker=mark, color=colour, linewidths=0, zorder=3, label=label)
     axes.set(xlabel=names[0], ylabel=names[1])
     axes.margins(0.04)
-    _open(axes)
+    open_sides(axes)
     # A bar of its own: that of the lines would be as pale as they are.
     figure.colorbar(ScalarMappable(lines.norm, _TIME_MAP), ax=axes, label="time t, from base to data")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, markerscale=2)
@@ -267,20 +319,22 @@ def plot_field(estimator: "FlowDensity", time: float = 0.5, num: int = 40) -> Fi
         Where there are more than two columns, or the time is none of the flow's.
     TypeError
         Where the flow has no vector field.
+    AttributeError
+        Where a column has masses: levels, whole numbers or atoms are no images of points of a base.
     """
     check_time(time)
+    has_flow(estimator)
     if estimator.n_features_in_ > 2:
         raise ValueError(f"Expected one or two columns, got {estimator.n_features_in_}; try plot_trajectories.")
-    has_flow(estimator)
     rows, names = _finite(estimator._draw(_PATHS_OF_FIELD, 0)), column_names(estimator)
     # Where the paths are: they begin in the base, which may lie elsewhere.
     paths = evaluation.paths(estimator.flow_, rows, 9)
     if estimator.n_features_in_ == 1:
-        x, y, velocity = _field_over_time(estimator.flow_, _range(paths.ravel()), num)
+        x, y, velocity = _field_over_time(estimator.flow_, range_of(paths.ravel()), num)
         labels, where = ["time t", names[0]], ""
     else:
         seen = paths[round(8 * time)]
-        x, y, velocity = _field_at(estimator.flow_, time, [_range(column) for column in seen.T], num)
+        x, y, velocity = _field_at(estimator.flow_, time, [range_of(column) for column in seen.T], num)
         labels, where = names, f" at t = {time:g}"
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes = figure.subplots()
@@ -357,19 +411,19 @@ def plot_training(history: dict[str, list], against: str = "seconds") -> Figure:
     figure = Figure(figsize=(7, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     validated, trained = np.isfinite(nll), np.isfinite(loss)
-    upper.plot(x[validated], nll[validated], "o-", color=_SAMPLES, lw=2, ms=5)
+    upper.plot(x[validated], nll[validated], "o-", color=SAMPLES, lw=2, ms=5)
     if validated.any():
         best = np.flatnonzero(validated)[np.argmin(nll[validated])]
-        upper.axhline(nll[best], color=_QUIET, lw=0.8, ls=":")
+        upper.axhline(nll[best], color=QUIET, lw=0.8, ls=":")
         upper.annotate(
-            f"best: {nll[best]:.3f}", (x[best], nll[best]), (0, 8), textcoords="offset points", ha="right", color=_QUIET
+            f"best: {nll[best]:.3f}", (x[best], nll[best]), (0, 8), textcoords="offset points", ha="right", color=QUIET
         )
-    lower.plot(x[trained], loss[trained], color=_DATA, lw=1.2)
+    lower.plot(x[trained], loss[trained], color=DATA, lw=1.2)
     upper.set_ylabel("validation NLL (nats)" if measure == "nll" else "validation bits/dim")
     lower.set(ylabel="training loss", xlabel="training step" if against == "step" else "seconds")
     figure.align_ylabels()
     for axes in (upper, lower):
-        _open(axes)
+        open_sides(axes)
         axes.grid(axis="y", color="0.92")
     return figure
 
@@ -402,32 +456,11 @@ def check_format(path: str | os.PathLike) -> None:
     check_writable(path)
 
 
-def _clouds(estimator: "FlowDensity", data: np.ndarray | None) -> list[tuple[str, np.ndarray, str]]:
+def _clouds(estimator: "FlowDensity", data: np.ndarray | None) -> list[Cloud]:
     """Return what there is to draw, data first, each with its name and colour."""
-    samples = ("samples", _finite(estimator._draw(_MOST_POINTS, 0)), _SAMPLES)
-    return [samples] if data is None else [("data", estimator._check(data), _DATA), samples]
+    samples = Cloud("samples", _finite(estimator._draw(_MOST_POINTS, 0)), SAMPLES)
+    return [samples] if data is None else [Cloud("data", estimator._check(data), DATA), samples]
 
 
 def _finite(rows: np.ndarray) -> np.ndarray:
     return rows[np.isfinite(rows).all(axis=1)]
-
-
-def _range(values: np.ndarray) -> tuple[float, float]:
-    """Return a range that holds nearly all values, so that a few far ones do not squeeze the rest."""
-    low, high = np.quantile(values, [0.002, 0.998])
-    margin = 0.12 * (high - low)
-    return low - margin, high + margin
-
-
-def _open(axes: Axes, left: bool = True) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines["left"].set_visible(left)
-
-
-def _num_bins(rows: int, most: int) -> int:
-    """Return as many bins as rows bear: bars of a handful of rows show noise, not shape."""
-    return int(np.clip(np.sqrt(rows), 8, most))
-
-
-def _wrapped(name: str) -> str:
-    return name if len(name) <= 16 else "\n".join(textwrap.wrap(name.replace("_", " "), 16)[:3])

@@ -28,7 +28,8 @@ def run_plot(
         Path, typer.Option("--output", "-o", metavar="FILE", help="PNG, PDF or SVG file to write, or -.")
     ],
     kind: Annotated[
-        Kind | None, typer.Option(help="What to draw.", show_default="density up to 2 columns, else corner")
+        Kind | None,
+        typer.Option(help="What to draw.", show_default="density of 1 column or 2 continuous ones, else corner"),
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="TABLE", help="Table to draw beside the samples, or -.")] = None,
     time: Annotated[float, typer.Option(help="Time of the vector field: 0 is the base, 1 the data.")] = 0.5,
@@ -48,7 +49,14 @@ def run_plot(
         return
     if len(estimator.flow_.shape) > 1:
         raise typer.BadParameter("Expected --kind training for a model of pictures; try that.")
-    kind = kind or (Kind.density if estimator.n_features_in_ <= 2 and not columns else Kind.corner)
+    is_mixed = estimator.columns_.is_mixed
+    # The density of two columns is a map, of continuous ones alone.
+    has_density = estimator.n_features_in_ <= (1 if is_mixed else 2)
+    kind = kind or (Kind.density if has_density and not columns else Kind.corner)
+    if is_mixed and kind in (Kind.trajectories, Kind.field):
+        raise typer.BadParameter(
+            f"Expected --kind density or corner for columns of several kinds, got {kind}; try corner."
+        )
     rows = None if data is None else estimator._read(table_file(data))
     draw = {
         Kind.density: lambda: plots.plot_density(estimator, rows),

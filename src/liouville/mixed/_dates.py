@@ -96,6 +96,11 @@ def as_cells(numbers: np.ndarray, unit: str, writing: tuple[str, str] | None) ->
     return [time.isoformat(*writing) if writing[0] else time.date().isoformat() for time in times]
 
 
+def days_of(numbers: np.ndarray, unit: str) -> np.ndarray:
+    """Return numbers of a unit as days, which need not be whole."""
+    return numbers * (_micros_in(unit) / _UNITS["day"])
+
+
 def _micros_in(unit: str) -> int:
     return int(_UNITS["day" if unit == DATE else unit])
 
