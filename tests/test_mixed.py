@@ -21,13 +21,15 @@ from liouville.mixed import (
     Cells,
     Codes,
     Column,
+    Expected,
     FactoredObjective,
+    Grid,
     MaskedNormal,
     Mixed,
     find_columns,
     fit_mixed,
 )
-from liouville.mixed._cells import Grid, log_normal_mass
+from liouville.mixed._cells import log_normal_mass
 from liouville.objectives import FlowMatching
 from liouville.training import Budget, Options, Trainer, TrainingData
 from liouville.vector_fields import MLP, Masked, Preconditioned
@@ -58,9 +60,8 @@ def make(rows: np.ndarray, key) -> Mixed:
     """Return a distribution of such rows, not trained."""
     keys = jax.random.split(key, 4)
     shares = [np.bincount(rows[:, j].astype(int)) / len(rows) for j in range(2)]
-    cells = Cells(
-        rows[:, 2:3].mean(0), rows[:, 2:3].std(0), [0.0], cond_shape=(WIDTH,), width=WIDTH, depth=1, key=keys[0]
-    )
+    expected = Expected(rows[:, 2:3].mean(0), rows[:, 2:3].std(0))
+    cells = Cells(expected, Grid([0.0], [np.inf]), cond_shape=(WIDTH,), width=WIDTH, depth=1, key=keys[0])
     field = Masked(Preconditioned(MLP((1,), width=WIDTH, depth=1, cond_shape=(1 + WIDTH,), key=keys[1])))
     core = Transformed(MaskedNormal((1,), (1 + WIDTH,)), CNF(field))
     return Mixed(Codes(shares, width=WIDTH, key=keys[2]), cells, core, (None, 1), width=WIDTH, key=keys[3])
@@ -132,7 +133,8 @@ def test_codes_sum_to_one_and_each_sees_those_before_it():
 @pytest.mark.parametrize("scale", [0.8, 5.0, 2e4])
 def test_the_mass_of_a_cell_is_that_of_the_normal_where_nothing_is_learned(scale):
     """Cells wide and narrow beside the spread, far in both tails; the lowest reaches to minus infinity."""
-    cells = Cells([10 * scale], [scale], [round(6 * scale)], cond_shape=(1,), width=8, depth=1, key=jax.random.key(0))
+    expected, grid = Expected([10 * scale], [scale]), Grid([round(6 * scale)], [np.inf])
+    cells = Cells(expected, grid, cond_shape=(1,), width=8, depth=1, key=jax.random.key(0))
     n = np.unique(np.round(np.linspace(6 * scale, 16 * scale, 41)))
     edges = (n[:, None] + [-0.5, 0.5] - 10 * scale) / scale
     upper = edges[:, 0] > 0
@@ -305,7 +307,8 @@ def test_a_whole_number_that_is_switched_off_is_no_part_of_the_probability():
     """Nor does what stands in its place change anything; it is drawn as 0."""
     keys = jax.random.split(jax.random.key(0), 3)
     codes = Codes([[0.6, 0.4]], width=8, key=keys[0])
-    cells = Cells([4.0, 2.0], [2.0, 1.0], [0.0, -np.inf], cond_shape=(8,), width=8, depth=1, key=keys[1])
+    expected, grid = Expected([4.0, 2.0], [2.0, 1.0]), Grid([0.0, -np.inf], [np.inf, np.inf])
+    cells = Cells(expected, grid, cond_shape=(8,), width=8, depth=1, key=keys[1])
     flow = Mixed(codes, cells, None, (0, None), width=8, key=keys[2])
     grid = jnp.array(list(itertools.product([0], range(14), range(-4, 9))), float)
     on, off = (
@@ -320,7 +323,8 @@ def test_a_whole_number_that_is_switched_off_is_no_part_of_the_probability():
 
 
 def test_parts_that_do_not_fit_are_refused():
-    cells = Cells([0.0], [1.0], [-np.inf], cond_shape=(3,), width=8, key=jax.random.key(0))
+    grid = Grid([-np.inf], [np.inf])
+    cells = Cells(Expected([0.0], [1.0]), grid, cond_shape=(3,), width=8, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"Expected conditions of shape \(4,\) and \(4,\), got \(3,\) and None; try"):
         Mixed(None, cells, None, width=4, key=jax.random.key(0))
     with pytest.raises(ValueError, match="Expected positive shares of one level or more"):

@@ -19,7 +19,7 @@ from .distributions import Normal, Transformed, cnf_of
 from .divergences import AbstractDivergence, Exact, Hutchinson
 from .frames import Frame
 from .integrate import CONSTANT_STEP_SOLVERS, SOLVERS, Integrator
-from .mixed import Cells, Codes, Grid, MaskedNormal, Mixed, MixedFrame
+from .mixed import Cells, Codes, Expected, Grid, MaskedNormal, Mixed, MixedFrame, as_tuple
 from .papers import Galerkin, Hypernetwork, Planar, PlanarField, Potential, Radial, Residual
 from .vector_fields import MLP, AbstractVectorField, BesidePicture, ConcatSquash, ConvNet, Masked, Preconditioned, UNet
 
@@ -150,11 +150,10 @@ class MixedSpec(eqx.Module):
         Builds what is learned of the continuous numbers; the other parts have its width.
     shares
         For each code the share of each of its levels.
-    loc, scale
-        Mean and standard deviation of the places of each whole number (`liouville.mixed.Grid`).
+    means, scale, slopes, shift, spread
+        What is expected of each whole number (`liouville.mixed.Expected`).
     lowest, highest, seen, unseen
-        The lowest and the highest whole number that there are, -inf and inf where there are none; those that are seen,
-        and how wide the cells of others are.
+        Where its cells are (`liouville.mixed.Grid`).
     switches
         As of `Mixed`.
 
@@ -168,8 +167,11 @@ class MixedSpec(eqx.Module):
 
     flow: FlowSpec
     shares: tuple[tuple[float, ...], ...] = eqx.field(default=(), static=True)
-    loc: tuple[float, ...] = eqx.field(default=(), static=True)
+    means: tuple[float, ...] = eqx.field(default=(), static=True)
     scale: tuple[float, ...] = eqx.field(default=(), static=True)
+    slopes: tuple[tuple[float, ...], ...] | None = eqx.field(default=None, static=True)
+    shift: tuple[float, ...] | None = eqx.field(default=None, static=True)
+    spread: tuple[float, ...] | None = eqx.field(default=None, static=True)
     lowest: tuple[float, ...] = eqx.field(default=(), static=True)
     highest: tuple[float, ...] = eqx.field(default=(), static=True)
     seen: tuple[tuple[float, ...], ...] | None = eqx.field(default=None, static=True)
@@ -186,20 +188,18 @@ class MixedSpec(eqx.Module):
         count = lambda j, levels: np.bincount(points[:, j].astype(int), weight * len(weight) / total, minlength=levels)
         counts = [count(j, levels) + 0.5 for j, levels in enumerate(frame.levels)]
         shares = tuple(tuple(map(float, column / column.sum())) for column in counts)
-        found = []
         whole = [column for column in frame.columns if column.kind == "whole"]
-        for j, (column, switch) in enumerate(zip(whole, frame.switches, strict=False), num):
-            is_on = np.ones(len(points), bool) if switch is None else points[:, switch] == 0
-            low, high = column.ends()
-            grid = Grid([low], [high], [column.seen], [column.unseen])
-            values, of_rows = grid.places(points[is_on, j, None])[:, 0], weight[is_on]
-            loc = float(np.average(values, weights=of_rows)) if is_on.any() else 0.0
-            spread = float(np.sqrt(np.average((values - loc) ** 2, weights=of_rows))) if is_on.any() else 0.0
-            # Of one number alone the cell is as wide as the spread.
-            found.append((loc, max(spread, 0.5), *column.ends()))
-        loc, scale, lowest, highest = map(tuple, zip(*found, strict=True)) if found else ((), (), (), ())
-        seen, unseen = (tuple(getattr(column, name) for column in whole) for name in ("seen", "unseen"))
-        return MixedSpec(flow, shares, loc, scale, lowest, highest, seen, unseen, frame.switches)
+        if not whole:
+            return MixedSpec(flow, shares, switches=frame.switches)
+        numbers = points[:, num : num + len(whole)]
+        switches = frame.switches[: len(whole)]
+        mask = np.stack([np.ones(len(points)) if j is None else points[:, j] == 0 for j in switches], axis=1)
+        grid = Grid.of(whole)
+        expected = Expected.fit(numbers, mask.astype(float), weight, grid)
+        facts = {name: as_tuple(np.asarray(value).tolist()) for name, value in vars(expected).items()}
+        facts |= {"lowest": as_tuple(grid.lowest.tolist()), "highest": as_tuple(grid.highest.tolist())}
+        facts |= {"seen": tuple(c.seen for c in whole), "unseen": tuple(c.unseen for c in whole)}
+        return MixedSpec(flow, shares, **facts, switches=frame.switches)
 
     def __call__(self, key: Key) -> Mixed:
         """Build the distribution, with weights drawn from `key`."""
@@ -208,11 +208,11 @@ class MixedSpec(eqx.Module):
         integrator, core = integrator_of(flow.solver, flow.rtol, flow.atol), None
         codes = Codes(self.shares, width=width, key=code_key) if self.shares else None
         cells = None
-        if self.loc:
+        if self.means:
             sizes: dict[str, Any] = {"width": width, "depth": flow.depth, "integrator": integrator}
-            ends: dict[str, Any] = {"lowest": self.lowest, "highest": self.highest}
-            ends |= {"seen": self.seen, "unseen": self.unseen}
-            cells = Cells(self.loc, self.scale, **ends, cond_shape=(width,), **sizes, key=cell_key)
+            expected = Expected(self.means, self.scale, self.slopes, self.shift, self.spread)
+            grid = Grid(self.lowest, self.highest, self.seen, self.unseen)
+            cells = Cells(expected, grid, cond_shape=(width,), **sizes, key=cell_key)
         if size:
             told = (size + width,)
             field = dataclasses.replace(flow, cond_shape=told).make_field(flow.shape, core_key)

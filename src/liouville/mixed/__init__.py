@@ -1,6 +1,7 @@
 """Distributions of rows of several kinds of numbers: codes, whole numbers, and what is continuous."""
 
 from ._cells import Cells as Cells
+from ._cells import Expected as Expected
 from ._cells import Grid as Grid
 from ._codes import Codes as Codes
 from ._field import Field as Field

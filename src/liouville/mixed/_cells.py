@@ -1,5 +1,6 @@
 """Whole numbers: the mass that a flow of one dimension has on a cell."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -13,16 +14,10 @@ from ..bijections import CNF, namespace
 from ..distributions import AbstractDistribution, Normal, Transformed
 from ..integrate import Integrator, SolveInfo, integrate_flow
 from ..vector_fields import MLP, AbstractVectorField, Perceptron, Preconditioned
+from ._frame import Column
 
 # Cells that are narrower than this, in standard deviations, are taken as wide: of less, rounding would be seen.
 _NARROWEST = 2e-2
-
-
-class _Scale(FixedMixin, eqx.Module):
-    """Mean and standard deviation of each column's places."""
-
-    loc: np.ndarray
-    scale: np.ndarray
 
 
 class Grid(FixedMixin, eqx.Module):
@@ -65,6 +60,12 @@ class Grid(FixedMixin, eqx.Module):
         # Where the cells of the first one begins, and that of the last one ends.
         self.ends = constant([(c[0] - 0.5, c[-1] + 0.5) if len(c) else (0.0, 0.0) for c in lists]).T
 
+    @staticmethod
+    def of(columns: Sequence[Column]) -> "Grid":
+        """Return the grid of columns of whole numbers."""
+        low, high = np.transpose([column.ends() for column in columns])
+        return Grid(low, high, [column.seen for column in columns], [column.unseen for column in columns])
+
     def widths(self, numbers: Any) -> Any:
         """Return how wide the cells of numbers are, of shape ``(..., columns)``."""
         is_between = (numbers > self.ends[0]) & (numbers < self.ends[1])
@@ -72,11 +73,10 @@ class Grid(FixedMixin, eqx.Module):
         return namespace(numbers).where(is_seen | ~is_between, 1.0, self.unseen)
 
     def places(self, numbers: Any) -> Any:
-        """Return the middles of the cells of numbers, of shape ``(..., columns)``."""
+        """Return the middles of the cells of numbers, and what is between them, of shape ``(..., columns)``."""
         xp = namespace(numbers)
         # A cell comes behind those of all lower numbers: as many wide ones, and narrow ones.
-        is_below, is_there = self.seen < numbers[..., None], self.seen == numbers[..., None]
-        wide = xp.where(is_below, 1.0, xp.where(is_there, 0.5, 0.0)).sum(-1)
+        wide = xp.clip(numbers[..., None] - self.seen + 0.5, 0.0, 1.0).sum(-1)
         beyond = xp.maximum(numbers - self.ends[1], 0.0) + xp.minimum(numbers - self.ends[0], 0.0)
         return self.unseen * numbers + (1 - self.unseen) * (wide + beyond)
 
@@ -96,6 +96,67 @@ class Grid(FixedMixin, eqx.Module):
         outside = xp.where(places < first, places - first + self.ends[0], places - end + self.ends[1])
         is_outside = ((places < first) | (places > end)) & (self.unseen < 1)
         return xp.where(is_outside, xp.round(outside), between)
+
+
+class Expected(FixedMixin, eqx.Module):
+    """What is expected of whole numbers, given those before them, by a line, and how far they are from it.
+
+    Parameters
+    ----------
+    means, scale
+        Means of the numbers, and their standard deviations in places of a `Grid`.
+    slopes
+        Of each number by those before it: a matrix with zeros on its diagonal and above. None is no slope.
+    shift, spread
+        Mean and standard deviation of the distances from what is expected, in places; None is 0, and `scale`.
+    """
+
+    means: np.ndarray
+    scale: np.ndarray
+    slopes: np.ndarray
+    shift: np.ndarray
+    spread: np.ndarray
+
+    def __init__(self, means, scale, slopes=None, shift=None, spread=None):
+        num = len(means)
+        self.means, self.scale = constant(means), constant(scale)
+        self.slopes = constant(np.zeros((num, num)) if slopes is None else np.reshape(slopes, (num, num)))
+        self.shift = constant(np.zeros(num) if shift is None else shift)
+        self.spread = constant(scale if spread is None else spread)
+
+    @staticmethod
+    def fit(numbers: np.ndarray, mask: np.ndarray, weight: np.ndarray, grid: Grid) -> "Expected":
+        """Return what is expected by least squares of weighted rows, where that explains half of how numbers vary."""
+        num = numbers.shape[1]
+        means = np.array([_moments(numbers[:, j], mask[:, j] * weight)[0] for j in range(num)])
+        known, slopes = mask * (numbers - means), np.zeros((num, num))
+        for j in range(1, num):
+            root = np.sqrt(mask[:, j] * weight)
+            before, wanted = known[:, :j] * root[:, None], known[:, j] * root
+            size = np.linalg.norm(before, axis=0)
+            size[size == 0] = 1.0
+            slope = np.linalg.lstsq(before / size, wanted)[0] / size
+            if np.sum((wanted - before @ slope) ** 2) < np.sum(wanted**2) / 2:
+                slopes[j, :j] = slope
+        places = grid.places(numbers)
+        off = places - Expected(means, np.ones(num), slopes).places(numbers, mask, grid)
+        found = [_moments(of[:, j], mask[:, j] * weight) for of in (places, off) for j in range(num)]
+        (_, scale), (shift, spread) = np.reshape(found, (2, num, 2)).transpose(0, 2, 1)
+        # Of one number alone the cell is as wide as the spread.
+        return Expected(means, np.maximum(scale, 0.5), slopes, shift, np.maximum(spread, 0.5))
+
+    def places(self, numbers: Any, mask: Any, grid: Grid) -> Any:
+        """Return the places that are expected, of shape ``(..., columns)``; numbers that are masked say nothing."""
+        expected = self.means + (mask * (numbers - self.means)) @ self.slopes.T
+        return grid.places(expected) + self.shift
+
+
+def _moments(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation, zeros where there are no rows."""
+    if not weight.any():
+        return 0.0, 0.0
+    loc = np.average(values, weights=weight)
+    return float(loc), float(np.sqrt(np.average((values - loc) ** 2, weights=weight)))
 
 
 class _SideBySide(AbstractVectorField):
@@ -122,14 +183,10 @@ class Cells(AbstractDistribution):
 
     Parameters
     ----------
-    loc, scale
-        Mean and standard deviation of each column.
-    lowest
-        The lowest number that a column can have, or -inf.
-    highest
-        The highest, or inf; None is inf for all.
-    seen, unseen
-        As of `Grid`; means and standard deviations are those of the places on it.
+    expected
+        What is expected of the numbers.
+    grid
+        Where their cells are.
     cond_shape
         Shape of the condition.
     width, depth
@@ -142,52 +199,49 @@ class Cells(AbstractDistribution):
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> cells = Cells([3.0], [2.0], [0.0], cond_shape=(1,), width=8, key=jax.random.key(0))
+    >>> grid = Grid([0.0], [np.inf])
+    >>> cells = Cells(Expected([3.0], [2.0]), grid, cond_shape=(1,), width=8, key=jax.random.key(0))
     >>> print(jnp.exp(cells.log_prob(jnp.arange(30.0)[:, None], jnp.zeros(1))).sum().round(4))
     1.0
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
     cond_shape: tuple[int, ...] | None = eqx.field(static=True)
-    scale: _Scale
+    expected: Expected
     grid: Grid
     encoder: Perceptron
     flow: Transformed
 
     def __init__(
         self,
-        loc,
-        scale,
-        lowest,
+        expected: Expected,
+        grid: Grid,
         *,
-        highest=None,
-        seen=None,
-        unseen=None,
         cond_shape: tuple[int],
         width: int = 64,
         depth: int = 2,
         integrator: Integrator | None = None,
         key: Key,
     ):
-        highest = np.full(np.shape(loc), np.inf) if highest is None else highest
-        self.scale, self.grid = _Scale(constant(loc), constant(scale)), Grid(lowest, highest, seen, unseen)
-        self.shape, self.cond_shape = self.scale.loc.shape, cond_shape
+        self.expected, self.grid = expected, grid
+        self.shape, self.cond_shape = expected.means.shape, cond_shape
         field_key, key = jax.random.split(key)
         self.encoder = Perceptron([cond_shape[0] + 2 * self.shape[0], width, width], "silu", key=key)
         field = Preconditioned(MLP((1,), width=width, depth=depth, cond_shape=(width,), key=field_key))
         self.flow = Transformed(Normal.standard((1,)), CNF(field, integrator=integrator))
 
-    def standardized(self, x: Point) -> Point:
-        """Return the middles of the cells of numbers, in standard deviations from their mean."""
-        return (self.grid.places(x) - self.scale.loc) / self.scale.scale
+    def distances(self, x: Point, mask: Point) -> Point:
+        """Return how far the middles of the cells of numbers are from what is expected, in standard deviations."""
+        return (self.grid.places(x) - self.expected.places(x, mask, self.grid)) / self.expected.spread
 
     def halves(self, x: Point) -> Point:
-        """Return half the widths of the cells of numbers, in standard deviations."""
-        return 0.5 * self.grid.widths(x) / self.scale.scale
+        """Return half the widths of the cells of numbers, in standard deviations from what is expected."""
+        return 0.5 * self.grid.widths(x) / self.expected.spread
 
     def known(self, x: Point, mask: Point) -> Point:
         """Return what other parts are told of the numbers: 0 of one that is masked, or its mean."""
-        return mask * jnp.arcsinh(self.standardized(x))
+        off = self.grid.places(x) - self.grid.places(jnp.asarray(self.expected.means, x.dtype))
+        return mask * jnp.arcsinh(off / self.expected.scale)
 
     def contexts(self, x: Point, condition: Condition, mask: Point) -> Float[Array, "columns width"]:
         """Return for each column what its flow is conditioned on: the condition, which column, and those before it."""
@@ -203,7 +257,7 @@ class Cells(AbstractDistribution):
     def _log_prob_and_info(self, x: Point, condition: Condition, mask: Point) -> tuple[Scalar, SolveInfo]:
         half, is_lowest, is_highest = self.halves(x), x <= self.grid.lowest, x >= self.grid.highest
         wide = jnp.maximum(half, _NARROWEST / 2)
-        u = mask * self.standardized(x)
+        u = mask * self.distances(x, mask)
         edges = jnp.stack([u - jnp.where(is_highest, half, wide), u + jnp.where(is_lowest, half, wide)])
         contexts = jnp.tile(self.contexts(x, condition, mask), (2, 1))
         z, info = self._moved(edges.ravel(), contexts, backwards=True, finest=jnp.min(wide))
@@ -236,7 +290,8 @@ class Cells(AbstractDistribution):
         def draw(drawn: Point, column: tuple) -> tuple[Point, SolveInfo]:
             j, z = column
             u, info = self._moved(z[None], self.contexts(drawn, condition, mask)[j][None], backwards=False)
-            numbers = self.grid.numbers(self.scale.loc + self.scale.scale * u[0])
+            expected = self.expected.places(drawn, mask, self.grid)
+            numbers = self.grid.numbers(expected + self.expected.spread * u[0])
             # What lies beyond the last cell is in it.
             n = jnp.clip(numbers, self.grid.lowest, self.grid.highest)[j]
             return drawn.at[j].set(jnp.where(mask[j] > 0, n, 0.0)), info

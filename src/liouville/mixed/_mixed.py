@@ -225,7 +225,10 @@ class FactoredObjective(AbstractObjective):
             contexts = jax.vmap(cells.contexts)(numbers, told, mask)
             # Uniform noise fills the cells in training alone: the score asks for the mass of a cell.
             noise = jax.random.uniform(noise_key, numbers.shape, minval=-half, maxval=half)
-            rows = Batch((cells.standardized(numbers) + noise).reshape(-1, 1), contexts.reshape(-1, contexts.shape[-1]))
+            rows = Batch(
+                (jax.vmap(cells.distances)(numbers, mask) + noise).reshape(-1, 1),
+                contexts.reshape(-1, contexts.shape[-1]),
+            )
             errors = FlowMatching().errors(cells.flow, rows, key=cell_key).reshape(mask.shape)
             total = total + jnp.sum(mask * errors**2) / jnp.maximum(jnp.sum(mask), 1.0)
         if flow.core is not None:
