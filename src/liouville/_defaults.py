@@ -151,6 +151,12 @@ def resolve_mixed(estimator: Any, rows: int, table: Columns) -> Plan:
         preprocess=kinds if estimator.preprocess == "auto" else [estimator.preprocess],
         flow=dataclasses.replace(plan.flow, shape=(len(continuous),)),
         objective=FactoredObjective(plan.objective),
+        # A row has a part of the loss for each whole number: of fewer rows, more steps go into the same time.
+        options=dataclasses.replace(
+            plan.options, batch_size=given_or(estimator.batch_size, given_or(named.batch_size, 256))
+        ),
+        # Steps of many parts are dear, too.
+        longest=None,
     )
 
 
