@@ -22,9 +22,13 @@ import numpy as np
 from jaxtyping import Array
 from scipy import linalg
 
+from liouville import evaluation
 from liouville.bijections import CNF, Chain, GaussianMargins, GaussianRadius, Invert, Standardize, Whiten
+from liouville.density import Density
 from liouville.distributions import Normal, Transformed
+from liouville.flows import FlowSpec, MixedSpec
 from liouville.integrate import Integrator
+from liouville.mixed import Column, Mixed, MixedFrame, fit_mixed
 from liouville.papers import Galerkin, Hypernetwork, Planar, PlanarField, Potential, Radial, Residual, TrainedTime
 from liouville.vector_fields import MLP, AbstractVectorField, ConcatSquash, Preconditioned
 
@@ -281,3 +285,35 @@ def scaled_flow(standardize_type: type[Standardize]) -> Transformed:
     """Return a random flow behind a change of units."""
     bijection = Chain([random_cnf(1), standardize_type([1e3], [50.0])])
     return Transformed(Normal.standard((1,)), bijection)
+
+
+def mixed_density(frame_type: type[MixedFrame] = MixedFrame, change: Callable[[Mixed], Mixed] = lambda m: m) -> Density:
+    """Return the density, not trained, of rows of a level, a count, and an amount that is zero for some.
+
+    Untrained, it knows shares, means and spreads.
+    """
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.choice(3, 600, p=MIXED_SHARES), rng.poisson(2, 600), 5 * rng.lognormal(size=600)], axis=1)
+    rows[rng.random(600) < 0.4, 2] = 0.0
+    columns = (Column("code", 3), Column("whole", lowest=0.0), Column("continuous", atoms=(0.0,), edges=(0.0, np.inf)))
+    frame, points = fit_mixed("standardize", rows, np.ones(600), columns)
+    spec = MixedSpec.fit(FlowSpec(1, width=8, depth=1), frame, points, np.ones(600))
+    return Density(change(spec(jax.random.key(0))), frame_type(frame.columns, frame.margins, frame.joint))
+
+
+MIXED_SHARES = (0.5, 0.3, 0.2)
+
+
+def check_mixed(density: Density) -> None:
+    """Raise where masses and densities of `mixed_density` do not sum to 1, or levels have not their shares."""
+    amounts = np.r_[0.0, np.exp(np.linspace(-6, 9, 500))]
+    grid = np.array([(k, c, y) for k in range(3) for c in range(14) for y in amounts])
+    prob = np.exp(evaluation.score(density, grid)[0]).reshape(3, 14, -1)
+    of_level = prob[..., 0].sum(1) + np.trapezoid(prob[..., 1:] * amounts[1:], np.log(amounts[1:])).sum(1)
+    assert abs(of_level.sum() - 1) < 3e-3, of_level.sum()
+    assert np.abs(of_level - MIXED_SHARES).max() < 0.06, of_level
+    # A count that has no end is somewhere with certainty, however low.
+    alone = density.core.cells
+    told = jnp.zeros(alone.cond_shape)
+    masses = np.exp(alone.log_prob(jnp.arange(40.0)[:, None], told))
+    assert abs(masses.sum() - 1) < 3e-3, masses.sum()

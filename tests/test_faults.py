@@ -535,6 +535,14 @@ def test_files_of_format_1_are_read(name, tmp_path):
     np.testing.assert_array_equal(type(density).load(tmp_path / "again").score_samples(rows), found)
 
 
+def test_a_mixed_table_of_before_grids_were_uneven_is_read(tmp_path):
+    expected = json.loads((FILES / "expected.json").read_text())["mixed"]
+    density, rows = FlowDensity.load(FILES / "mixed_table.safetensors"), pd.DataFrame(expected["rows"])
+    np.testing.assert_allclose(density.score_samples(rows), expected["log_prob"], atol=1e-4)
+    density.save(tmp_path / "again")
+    assert FlowDensity.load(tmp_path / "again").sample(9, random_state=0).equals(density.sample(9, random_state=0))
+
+
 @pytest.mark.parametrize("recipe", ["planar_flow", "rnode", "flow_matching"])
 def test_a_file_does_not_ask_todays_defaults(tmp_path, monkeypatch, recipe):
     X = normal(60)

@@ -61,7 +61,7 @@ def make(rows: np.ndarray, key) -> Mixed:
     keys = jax.random.split(key, 4)
     shares = [np.bincount(rows[:, j].astype(int)) / len(rows) for j in range(2)]
     expected = Expected(rows[:, 2:3].mean(0), rows[:, 2:3].std(0))
-    cells = Cells(expected, Grid([0.0], [np.inf]), cond_shape=(WIDTH,), width=WIDTH, depth=1, key=keys[0])
+    cells = Cells(expected, Grid([0.0], [np.inf]), told=WIDTH, width=WIDTH, depth=1, key=keys[0])
     field = Masked(Preconditioned(MLP((1,), width=WIDTH, depth=1, cond_shape=(1 + WIDTH,), key=keys[1])))
     core = Transformed(MaskedNormal((1,), (1 + WIDTH,)), CNF(field))
     return Mixed(Codes(shares, width=WIDTH, key=keys[2]), cells, core, (None, 1), width=WIDTH, key=keys[3])
@@ -134,7 +134,7 @@ def test_codes_sum_to_one_and_each_sees_those_before_it():
 def test_the_mass_of_a_cell_is_that_of_the_normal_where_nothing_is_learned(scale):
     """Cells wide and narrow beside the spread, far in both tails; the lowest reaches to minus infinity."""
     expected, grid = Expected([10 * scale], [scale]), Grid([round(6 * scale)], [np.inf])
-    cells = Cells(expected, grid, cond_shape=(1,), width=8, depth=1, key=jax.random.key(0))
+    cells = Cells(expected, grid, told=1, width=8, depth=1, key=jax.random.key(0))
     n = np.unique(np.round(np.linspace(6 * scale, 16 * scale, 41)))
     edges = (n[:, None] + [-0.5, 0.5] - 10 * scale) / scale
     upper = edges[:, 0] > 0
@@ -142,9 +142,9 @@ def test_the_mass_of_a_cell_is_that_of_the_normal_where_nothing_is_learned(scale
         upper, stats.norm.sf(edges[:, 0]) - stats.norm.sf(edges[:, 1]), np.diff(stats.norm.cdf(edges))[:, 0]
     )
     mass[0] = stats.norm.cdf(edges[0, 1])
-    found = cells.log_prob(jnp.asarray(n, jnp.float32)[:, None], jnp.zeros(1))
+    found = cells.log_prob(jnp.asarray(n, jnp.float32)[:, None], jnp.zeros(2))
     np.testing.assert_allclose(found, np.log(mass), atol=5e-3)
-    assert np.isneginf(cells.log_prob(jnp.array([n[0] - 1]), jnp.zeros(1)))
+    assert np.isneginf(cells.log_prob(jnp.array([n[0] - 1]), jnp.zeros(2)))
 
 
 COLUMNS = (
@@ -308,7 +308,7 @@ def test_a_whole_number_that_is_switched_off_is_no_part_of_the_probability():
     keys = jax.random.split(jax.random.key(0), 3)
     codes = Codes([[0.6, 0.4]], width=8, key=keys[0])
     expected, grid = Expected([4.0, 2.0], [2.0, 1.0]), Grid([0.0, -np.inf], [np.inf, np.inf])
-    cells = Cells(expected, grid, cond_shape=(8,), width=8, depth=1, key=keys[1])
+    cells = Cells(expected, grid, told=8, width=8, depth=1, key=keys[1])
     flow = Mixed(codes, cells, None, (0, None), width=8, key=keys[2])
     grid = jnp.array(list(itertools.product([0], range(14), range(-4, 9))), float)
     on, off = (
@@ -324,8 +324,8 @@ def test_a_whole_number_that_is_switched_off_is_no_part_of_the_probability():
 
 def test_parts_that_do_not_fit_are_refused():
     grid = Grid([-np.inf], [np.inf])
-    cells = Cells(Expected([0.0], [1.0]), grid, cond_shape=(3,), width=8, key=jax.random.key(0))
-    with pytest.raises(ValueError, match=r"Expected conditions of shape \(4,\) and \(4,\), got \(3,\) and None; try"):
+    cells = Cells(Expected([0.0], [1.0]), grid, told=3, width=8, key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"Expected conditions of shape \(5,\) and \(4,\), got \(4,\) and None; try"):
         Mixed(None, cells, None, width=4, key=jax.random.key(0))
     with pytest.raises(ValueError, match="Expected positive shares of one level or more"):
         Codes([[0.5, 0.0]], key=jax.random.key(0))

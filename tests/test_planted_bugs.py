@@ -5,14 +5,25 @@ That the real parts pass the same checkers is for the other files to show.
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
 
-from checks import check_condition, check_hutchinson, check_linear_flow, check_log_det, check_mass, scaled_flow
+from checks import (
+    check_condition,
+    check_hutchinson,
+    check_linear_flow,
+    check_log_det,
+    check_mass,
+    check_mixed,
+    mixed_density,
+    scaled_flow,
+)
 from liouville.bijections import CNF, Moved, Standardize
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Hutchinson
+from liouville.mixed import Mixed, MixedFrame
 
 
 class FlippedSign(CNF):
@@ -73,6 +84,57 @@ class Unscaled(Standardize):
     def to_base(self, x, condition=None, **options):
         moved = super().to_base(x, condition, **options)
         return Moved(moved.x, 0 * moved.log_det)
+
+
+class UnscaledColumns(MixedFrame):
+    """The log of the columns' scale is left out."""
+
+    def encode(self, x, drawn=None):
+        points, change = super().encode(x, drawn)
+        return points, 0 * change
+
+
+class ShiftedLevels(MixedFrame):
+    """A level has the code of the next one."""
+
+    def encode(self, x, drawn=None):
+        points, change = super().encode(x, drawn)
+        points[..., 0] = (points[..., 0] + 1) % 3
+        return points, change
+
+
+class AtomsWithDensity(Mixed):
+    """The density of an atom is counted beside its mass."""
+
+    def masks(self, codes):
+        return jax.tree.map(jnp.ones_like, super().masks(codes))
+
+
+def finite_outermost_cells(mixed: Mixed) -> Mixed:
+    """The cell of the lowest number ends, as the others do."""
+    return eqx.tree_at(lambda m: m.cells.grid.lowest, mixed, jnp.array([-jnp.inf]))
+
+
+def with_density(mixed: Mixed) -> Mixed:
+    broken = object.__new__(AtomsWithDensity)
+    for name, value in vars(mixed).items():
+        object.__setattr__(broken, name, value)
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("frame", "change"),
+    [
+        (UnscaledColumns, lambda m: m),
+        (ShiftedLevels, lambda m: m),
+        (MixedFrame, finite_outermost_cells),
+        (MixedFrame, with_density),
+    ],
+)
+def test_broken_masses_are_found(frame, change):
+    check_mixed(mixed_density())
+    with pytest.raises(AssertionError):
+        check_mixed(mixed_density(frame, change))
 
 
 @pytest.mark.parametrize("broken", [FlippedSign, SwappedTimes, HalfSpan])

@@ -15,7 +15,7 @@ from .bijections import Chain
 from .density import Density
 from .flows import FlowSpec, FramedFlow, MixedSpec, NoiseSpec
 from .frames import any_frame
-from .mixed import Column, Columns, any_mixed_frame, as_tuple, edges_of
+from .mixed import Column, Columns, Expected, Grid, any_mixed_frame, as_tuple, edges_of
 
 
 class SavedMixin:
@@ -77,7 +77,7 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
     chosen = as_of_format_2(estimator, chosen) if is_old else chosen
     table = _columns_of(facts)
     density = built_by(chosen, () if table is None else table.columns)
-    arrays = _renamed(arrays, density) if is_old else arrays
+    arrays = _renamed(arrays, density) if is_old else _with_expected(arrays)
     estimator.flow_, estimator._steps_by_error = checkpoint.fill(density, arrays), {}
     estimator.history_, estimator.facts_, estimator.n_iter_ = facts["history"], chosen, chosen["steps"]
     if "columns" in chosen:
@@ -128,7 +128,10 @@ def built_by(chosen: dict[str, Any], columns: tuple[Column, ...] = ()) -> Densit
 
 
 def _mixed_by(flow: FlowSpec, chosen: dict[str, Any], columns: tuple[Column, ...]) -> Density:
-    spec = MixedSpec(flow, **{name: as_tuple(value) for name, value in chosen["mixed"].items()})
+    facts = {name: as_tuple(value) for name, value in chosen["mixed"].items()}
+    if "loc" in facts:
+        facts["means"] = facts.pop("loc")
+    spec = MixedSpec(flow, **facts)
     frame = any_mixed_frame(chosen["preprocess"], columns)
     return Density(eqx.filter_eval_shape(spec, jax.random.key(0)), frame)
 
@@ -166,6 +169,22 @@ def _renamed(arrays: dict[str, np.ndarray], skeleton: Density) -> dict[str, np.n
         return starts.get(old, "") + name.removeprefix(old)
 
     return {renamed(name): array for name, array in arrays.items()}
+
+
+def _with_expected(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a file's arrays with what its whole numbers are counted from, where that was not known yet."""
+    if "core.cells.grid.loc" not in arrays:
+        return arrays
+    grid = {name: arrays.pop(f"core.cells.grid.{name}") for name in ("loc", "scale", "lowest", "highest")}
+    # So large that nothing was bent.
+    built = {"expected": Expected(grid["loc"], grid["scale"], bend=1e6), "grid": Grid(grid["lowest"], grid["highest"])}
+    new = {
+        f"core.cells.{part}.{name}": value
+        for part, parts in built.items()
+        for name, value in vars(parts).items()
+        if isinstance(value, np.ndarray)
+    }
+    return {**arrays, **new}
 
 
 def portable_params(estimator: Any) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class MixedSpec(eqx.Module):
         Builds what is learned of the continuous numbers; the other parts have its width.
     shares
         For each code the share of each of its levels.
-    means, scale, slopes, shift, spread
+    means, scale, slopes, effects, shift, spread, bend
         What is expected of each whole number (`liouville.mixed.Expected`).
     lowest, highest, seen, unseen
         Where its cells are (`liouville.mixed.Grid`).
@@ -170,8 +170,10 @@ class MixedSpec(eqx.Module):
     means: tuple[float, ...] = eqx.field(default=(), static=True)
     scale: tuple[float, ...] = eqx.field(default=(), static=True)
     slopes: tuple[tuple[float, ...], ...] | None = eqx.field(default=None, static=True)
+    effects: tuple[tuple[tuple[float, ...], ...], ...] = eqx.field(default=(), static=True)
     shift: tuple[float, ...] | None = eqx.field(default=None, static=True)
     spread: tuple[float, ...] | None = eqx.field(default=None, static=True)
+    bend: float = eqx.field(default=4.0, static=True)
     lowest: tuple[float, ...] = eqx.field(default=(), static=True)
     highest: tuple[float, ...] = eqx.field(default=(), static=True)
     seen: tuple[tuple[float, ...], ...] | None = eqx.field(default=None, static=True)
@@ -195,9 +197,9 @@ class MixedSpec(eqx.Module):
         switches = frame.switches[: len(whole)]
         mask = np.stack([np.ones(len(points)) if j is None else points[:, j] == 0 for j in switches], axis=1)
         grid = Grid.of(whole)
-        expected = Expected.fit(numbers, mask.astype(float), weight, grid)
-        facts = {name: as_tuple(np.asarray(value).tolist()) for name, value in vars(expected).items()}
-        facts |= {"lowest": as_tuple(grid.lowest.tolist()), "highest": as_tuple(grid.highest.tolist())}
+        expected = Expected.fit(numbers, mask.astype(float), weight, grid, points[:, :num], frame.levels)
+        facts: dict[str, Any] = {name: _as_tuples(value) for name, value in vars(expected).items()}
+        facts |= {"lowest": _as_tuples(grid.lowest), "highest": _as_tuples(grid.highest)}
         facts |= {"seen": tuple(c.seen for c in whole), "unseen": tuple(c.unseen for c in whole)}
         return MixedSpec(flow, shares, **facts, switches=frame.switches)
 
@@ -210,14 +212,20 @@ class MixedSpec(eqx.Module):
         cells = None
         if self.means:
             sizes: dict[str, Any] = {"width": width, "depth": flow.depth, "integrator": integrator}
-            expected = Expected(self.means, self.scale, self.slopes, self.shift, self.spread)
+            lines = (self.slopes, self.effects, self.shift, self.spread, self.bend)
+            expected = Expected(self.means, self.scale, *lines)
             grid = Grid(self.lowest, self.highest, self.seen, self.unseen)
-            cells = Cells(expected, grid, cond_shape=(width,), **sizes, key=cell_key)
+            cells = Cells(expected, grid, told=width, **sizes, key=cell_key)
         if size:
             told = (size + width,)
             field = dataclasses.replace(flow, cond_shape=told).make_field(flow.shape, core_key)
             core = Transformed(MaskedNormal(flow.shape, told), CNF(Masked(field), Exact(), integrator))
         return Mixed(codes, cells, core, self.switches, width=width, key=key)
+
+
+def _as_tuples(arrays: Any) -> tuple:
+    """Return an array, or several, as tuples of numbers."""
+    return tuple(map(_as_tuples, arrays)) if isinstance(arrays, tuple) else as_tuple(arrays.tolist())
 
 
 class NoiseSpec(eqx.Module):

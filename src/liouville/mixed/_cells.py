@@ -16,6 +16,9 @@ from ..integrate import Integrator, SolveInfo, integrate_flow
 from ..vector_fields import MLP, AbstractVectorField, Perceptron, Preconditioned
 from ._frame import Column
 
+_LEAST_SPREAD = 0.5
+# What codes of more levels than these say of numbers is not looked for; of long tables so many rows say it.
+_MOST_LEVELS, _MOST_ROWS = 64, 20_000
 # Cells that are narrower than this, in standard deviations, are taken as wide: of less, rounding would be seen.
 _NARROWEST = 2e-2
 
@@ -99,7 +102,7 @@ class Grid(FixedMixin, eqx.Module):
 
 
 class Expected(FixedMixin, eqx.Module):
-    """What is expected of whole numbers, given those before them, by a line, and how far they are from it.
+    """What is expected of whole numbers, given codes and those before them, by a line, and how far they are from it.
 
     Parameters
     ----------
@@ -107,48 +110,111 @@ class Expected(FixedMixin, eqx.Module):
         Means of the numbers, and their standard deviations in places of a `Grid`.
     slopes
         Of each number by those before it: a matrix with zeros on its diagonal and above. None is no slope.
+    effects
+        What the levels of each code add to each number, of shape ``(levels, columns)``.
     shift, spread
         Mean and standard deviation of the distances from what is expected, in places; None is 0, and `scale`.
+    bend
+        From so many standard deviations on distances count as their logarithms.
     """
 
     means: np.ndarray
     scale: np.ndarray
     slopes: np.ndarray
+    effects: tuple[np.ndarray, ...]
     shift: np.ndarray
     spread: np.ndarray
+    bend: np.ndarray
 
-    def __init__(self, means, scale, slopes=None, shift=None, spread=None):
+    def __init__(self, means, scale, slopes=None, effects=(), shift=None, spread=None, bend=4.0):
         num = len(means)
         self.means, self.scale = constant(means), constant(scale)
         self.slopes = constant(np.zeros((num, num)) if slopes is None else np.reshape(slopes, (num, num)))
+        self.effects = tuple(constant(np.reshape(effect, (-1, num))) for effect in effects)
         self.shift = constant(np.zeros(num) if shift is None else shift)
-        self.spread = constant(scale if spread is None else spread)
+        self.spread, self.bend = constant(scale if spread is None else spread), constant(bend)
 
     @staticmethod
-    def fit(numbers: np.ndarray, mask: np.ndarray, weight: np.ndarray, grid: Grid) -> "Expected":
-        """Return what is expected by least squares of weighted rows, where that explains half of how numbers vary."""
+    def fit(
+        numbers: np.ndarray,
+        mask: np.ndarray,
+        weight: np.ndarray,
+        grid: Grid,
+        codes: np.ndarray,
+        levels: Sequence[int],
+    ) -> "Expected":
+        """Return what is expected by least squares of weighted rows, where that explains half of how numbers vary.
+
+        Parameters
+        ----------
+        numbers, mask
+            Whole numbers, of shape ``(rows, columns)``, and 1 for each that there is.
+        weight
+            Of each row.
+        grid
+            Where the cells are.
+        codes, levels
+            The codes of each row, and how many levels each has; of many levels, a code says nothing here.
+        """
         num = numbers.shape[1]
         means = np.array([_moments(numbers[:, j], mask[:, j] * weight)[0] for j in range(num)])
-        known, slopes = mask * (numbers - means), np.zeros((num, num))
-        for j in range(1, num):
-            root = np.sqrt(mask[:, j] * weight)
-            before, wanted = known[:, :j] * root[:, None], known[:, j] * root
-            size = np.linalg.norm(before, axis=0)
-            size[size == 0] = 1.0
-            slope = np.linalg.lstsq(before / size, wanted)[0] / size
-            if np.sum((wanted - before @ slope) ** 2) < np.sum(wanted**2) / 2:
-                slopes[j, :j] = slope
+        known, of_levels = mask * (numbers - means), _indicators(codes, levels)
+        slopes, effects = np.zeros((num, num)), np.zeros((of_levels.shape[1], num))
+        few = slice(None, None, 1 + len(numbers) // _MOST_ROWS)
+        for j in range(num):
+            told = np.concatenate([known[few, :j], of_levels[few]], axis=1)
+            found = _least_squares(told, known[few, j], mask[few, j] * weight[few])
+            if found is not None:
+                slopes[j, :j], effects[:, j] = found[:j], found[j:]
+        parts = np.split(effects, np.cumsum(levels)[:-1]) if len(levels) else []
+        line = Expected(means, np.ones(num), slopes, parts)
         places = grid.places(numbers)
-        off = places - Expected(means, np.ones(num), slopes).places(numbers, mask, grid)
-        found = [_moments(of[:, j], mask[:, j] * weight) for of in (places, off) for j in range(num)]
-        (_, scale), (shift, spread) = np.reshape(found, (2, num, 2)).transpose(0, 2, 1)
-        # Of one number alone the cell is as wide as the spread.
-        return Expected(means, np.maximum(scale, 0.5), slopes, shift, np.maximum(spread, 0.5))
+        off = places - line.places(numbers, mask, grid, line.offset(codes))
+        moments = [_moments(of[:, j], mask[:, j] * weight) for of in (places, off) for j in range(num)]
+        (_, scale), (shift, spread) = np.reshape(moments, (2, num, 2)).transpose(0, 2, 1)
+        # Of one number alone the cell is twice as wide as the spread.
+        return Expected(
+            means, np.maximum(scale, _LEAST_SPREAD), slopes, parts, shift, np.maximum(spread, _LEAST_SPREAD)
+        )
 
-    def places(self, numbers: Any, mask: Any, grid: Grid) -> Any:
+    def bent(self, off: Any) -> Any:
+        """Return distances as a flow has them, in standard deviations: one far off is unlikely, not beyond measure."""
+        return self.bend * namespace(off).arcsinh(off / self.bend)
+
+    def unbent(self, u: Any) -> Any:
+        """Return distances that are bent: the inverse of `bent`."""
+        return self.bend * namespace(u).sinh(u / self.bend)
+
+    def offset(self, codes: Any) -> Any:
+        """Return what codes, of shape ``(..., codes)``, add to each number."""
+        xp = namespace(codes)
+        total = xp.zeros((*codes.shape[:-1], len(self.means)), codes.dtype)
+        for i, effect in enumerate(self.effects):
+            total = total + xp.asarray(effect, codes.dtype)[xp.clip(codes[..., i].astype(int), 0, len(effect) - 1)]
+        return total
+
+    def places(self, numbers: Any, mask: Any, grid: Grid, offset: Any) -> Any:
         """Return the places that are expected, of shape ``(..., columns)``; numbers that are masked say nothing."""
-        expected = self.means + (mask * (numbers - self.means)) @ self.slopes.T
+        expected = self.means + offset + (mask * (numbers - self.means)) @ self.slopes.T
         return grid.places(expected) + self.shift
+
+
+def _indicators(codes: np.ndarray, levels: Sequence[int]) -> np.ndarray:
+    """Return 1 for the level of each code that a row has, else 0; zeros for a code of many levels."""
+    kinds = [np.eye(n) if n <= _MOST_LEVELS else np.zeros((n, n)) for n in levels]
+    of_codes = [kind[codes[:, i].astype(int)] for i, kind in enumerate(kinds)]
+    return np.concatenate([np.zeros((len(codes), 0)), *of_codes], axis=1)
+
+
+def _least_squares(told: np.ndarray, wanted: np.ndarray, weight: np.ndarray) -> np.ndarray | None:
+    """Return the line that explains most of what is wanted, or None where that is less than half of it."""
+    root = np.sqrt(weight)
+    told, wanted = told * root[:, None], wanted * root
+    size = np.linalg.norm(told, axis=0)
+    size[size == 0] = 1.0
+    found = np.linalg.lstsq(told / size, wanted)[0] / size
+    explains = np.sum((wanted - told @ found) ** 2) < np.sum(wanted**2) / 2
+    return found if explains else None
 
 
 def _moments(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
@@ -179,7 +245,8 @@ class Cells(AbstractDistribution):
     `z` is the flow of one dimension from data to base under the condition: it is increasing, so the mass of a cell is
     the difference of two normal distribution functions, exact up to the solver's tolerance, whatever happens inside the
     cell, and the masses sum to 1. The cell of the lowest number reaches down to minus infinity. One flow serves all
-    columns: its condition says which one is meant.
+    columns: its condition says which one is meant. A number is counted from what is expected of it: what codes add to
+    that is where the condition begins.
 
     Parameters
     ----------
@@ -187,8 +254,8 @@ class Cells(AbstractDistribution):
         What is expected of the numbers.
     grid
         Where their cells are.
-    cond_shape
-        Shape of the condition.
+    told
+        How many numbers the condition has behind what codes add to the numbers expected.
     width, depth
         Size of the vector field's network.
     integrator
@@ -200,8 +267,8 @@ class Cells(AbstractDistribution):
     --------
     >>> import jax, jax.numpy as jnp
     >>> grid = Grid([0.0], [np.inf])
-    >>> cells = Cells(Expected([3.0], [2.0]), grid, cond_shape=(1,), width=8, key=jax.random.key(0))
-    >>> print(jnp.exp(cells.log_prob(jnp.arange(30.0)[:, None], jnp.zeros(1))).sum().round(4))
+    >>> cells = Cells(Expected([3.0], [2.0]), grid, told=1, width=8, key=jax.random.key(0))
+    >>> print(jnp.exp(cells.log_prob(jnp.arange(30.0)[:, None], jnp.zeros(2))).sum().round(4))
     1.0
     """
 
@@ -217,26 +284,37 @@ class Cells(AbstractDistribution):
         expected: Expected,
         grid: Grid,
         *,
-        cond_shape: tuple[int],
+        told: int,
         width: int = 64,
         depth: int = 2,
         integrator: Integrator | None = None,
         key: Key,
     ):
+        num = len(expected.means)
         self.expected, self.grid = expected, grid
-        self.shape, self.cond_shape = expected.means.shape, cond_shape
+        self.shape, self.cond_shape = (num,), (num + told,)
         field_key, key = jax.random.split(key)
-        self.encoder = Perceptron([cond_shape[0] + 2 * self.shape[0], width, width], "silu", key=key)
+        self.encoder = Perceptron([told + 2 * num, width, width], "silu", key=key)
         field = Preconditioned(MLP((1,), width=width, depth=depth, cond_shape=(width,), key=field_key))
         self.flow = Transformed(Normal.standard((1,)), CNF(field, integrator=integrator))
 
-    def distances(self, x: Point, mask: Point) -> Point:
+    def distances(self, x: Point, condition: Condition, mask: Point) -> Point:
         """Return how far the middles of the cells of numbers are from what is expected, in standard deviations."""
-        return (self.grid.places(x) - self.expected.places(x, mask, self.grid)) / self.expected.spread
+        expected = self.expected.places(x, mask, self.grid, jnp.asarray(condition, x.dtype)[: len(x)])
+        return (self.grid.places(x) - expected) / self.expected.spread
 
     def halves(self, x: Point) -> Point:
         """Return half the widths of the cells of numbers, in standard deviations from what is expected."""
         return 0.5 * self.grid.widths(x) / self.expected.spread
+
+    def noise(self, x: Float[Array, "*batch columns"], *, key: Key) -> Float[Array, "*batch columns"]:
+        """Draw noise that fills the cells of numbers, in standard deviations: evenly, so that neighbours join.
+
+        That of a number which is all but expected is nearer to the middle: no mass is then lost at the edges.
+        """
+        draws = jax.random.uniform(key, (3, *x.shape), minval=-1.0, maxval=1.0)
+        is_known = self.expected.spread <= _LEAST_SPREAD
+        return self.halves(x) * jnp.where(is_known, draws.mean(0), draws[0])
 
     def known(self, x: Point, mask: Point) -> Point:
         """Return what other parts are told of the numbers: 0 of one that is masked, or its mean."""
@@ -248,7 +326,8 @@ class Cells(AbstractDistribution):
         num, known = self.shape[0], self.known(x, mask)
         before = jnp.tril(jnp.ones((num, num), x.dtype), -1)
         rows = jnp.concatenate([jnp.eye(num, dtype=x.dtype), before * known], axis=1)
-        told = jnp.broadcast_to(jnp.asarray(condition, x.dtype), (num, *(self.cond_shape or ())))
+        condition = jnp.asarray(condition, x.dtype)[num:]
+        told = jnp.broadcast_to(condition, (num, *condition.shape))
         return jax.nn.silu(jax.vmap(self.encoder)(jnp.concatenate([told, rows], axis=1)))
 
     def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
@@ -257,10 +336,12 @@ class Cells(AbstractDistribution):
     def _log_prob_and_info(self, x: Point, condition: Condition, mask: Point) -> tuple[Scalar, SolveInfo]:
         half, is_lowest, is_highest = self.halves(x), x <= self.grid.lowest, x >= self.grid.highest
         wide = jnp.maximum(half, _NARROWEST / 2)
-        u = mask * self.distances(x, mask)
-        edges = jnp.stack([u - jnp.where(is_highest, half, wide), u + jnp.where(is_lowest, half, wide)])
+        off = mask * self.distances(x, condition, mask)
+        edges = jnp.stack([off - jnp.where(is_highest, half, wide), off + jnp.where(is_lowest, half, wide)])
+        edges = self.expected.bent(edges)
         contexts = jnp.tile(self.contexts(x, condition, mask), (2, 1))
-        z, info = self._moved(edges.ravel(), contexts, backwards=True, finest=jnp.min(wide))
+        finest = jnp.min(edges[1] - edges[0]) / 2
+        z, info = self._moved(edges.ravel(), contexts, backwards=True, finest=finest)
         low, high = z.reshape(2, -1)
         log_mass = log_normal_mass(jnp.where(is_lowest, -jnp.inf, low), jnp.where(is_highest, jnp.inf, high))
         # A cell that was taken wider has its share of that mass.
@@ -290,8 +371,9 @@ class Cells(AbstractDistribution):
         def draw(drawn: Point, column: tuple) -> tuple[Point, SolveInfo]:
             j, z = column
             u, info = self._moved(z[None], self.contexts(drawn, condition, mask)[j][None], backwards=False)
-            expected = self.expected.places(drawn, mask, self.grid)
-            numbers = self.grid.numbers(expected + self.expected.spread * u[0])
+            offset = jnp.asarray(condition, drawn.dtype)[: len(drawn)]
+            expected = self.expected.places(drawn, mask, self.grid, offset)
+            numbers = self.grid.numbers(expected + self.expected.spread * self.expected.unbent(u[0]))
             # What lies beyond the last cell is in it.
             n = jnp.clip(numbers, self.grid.lowest, self.grid.highest)[j]
             return drawn.at[j].set(jnp.where(mask[j] > 0, n, 0.0)), info

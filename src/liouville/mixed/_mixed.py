@@ -63,7 +63,7 @@ class Mixed(AbstractDistribution):
     Parameters
     ----------
     codes, cells
-        The codes and the whole numbers of a row, the latter under conditions of shape ``(width,)``; or None.
+        The codes and the whole numbers of a row, the latter told `width` numbers; or None.
     core
         The continuous numbers, under conditions of a mask and `width` numbers; or None.
     switches
@@ -101,10 +101,10 @@ class Mixed(AbstractDistribution):
     ):
         sizes = [0 if part is None else part.shape[0] for part in (codes, cells, core)]
         told = [None if part is None else part.cond_shape for part in (cells, core)]
-        if told[0] not in (None, (width,)) or told[1] not in (None, (sizes[2] + width,)):
+        if told[0] not in (None, (sizes[1] + width,)) or told[1] not in (None, (sizes[2] + width,)):
             raise ValueError(
-                f"Expected conditions of shape {(width,)} and {(sizes[2] + width,)}, got {told[0]} and {told[1]}; try "
-                "another width."
+                f"Expected conditions of shape {(sizes[1] + width,)} and {(sizes[2] + width,)}, got {told[0]} and "
+                f"{told[1]}; try another width."
             )
         self.shape, self.cond_shape = (sum(sizes),), None
         self.codes, self.cells, self.core = codes, cells, core
@@ -132,6 +132,11 @@ class Mixed(AbstractDistribution):
     def _num_cells(self) -> int:
         return 0 if self.cells is None else self.cells.shape[0]
 
+    def told(self, codes: Point) -> Float[Array, " told"]:
+        """Return what the whole numbers are conditioned on: what codes let expect of them, and the codes."""
+        assert self.cells is not None
+        return jnp.concatenate([self.cells.expected.offset(codes), self.of_codes(codes, jnp.zeros(0, codes.dtype))])
+
     def context(self, codes: Point, numbers: Point) -> Float[Array, " told"]:
         """Return what the continuous numbers are conditioned on: the mask of those that there are, and the others."""
         among, mask = self.masks(codes)
@@ -147,8 +152,7 @@ class Mixed(AbstractDistribution):
         if self.codes is not None:
             total = total + self.codes._log_prob(codes, None, None)
         if self.cells is not None:
-            told = self.of_codes(codes, jnp.zeros(0, x.dtype))
-            log_prob, found = self.cells._log_prob_and_info(numbers, told, self.masks(codes)[0])
+            log_prob, found = self.cells._log_prob_and_info(numbers, self.told(codes), self.masks(codes)[0])
             total, info = total + log_prob, info + found
         moved = Moved(points, jnp.zeros((), x.dtype), info=info)
         if self.core is not None:
@@ -182,7 +186,7 @@ class Mixed(AbstractDistribution):
         codes = jnp.zeros(0) if self.codes is None else self.codes._sample(code_key, None)
         numbers, points, info, base_log_prob = jnp.zeros(0), jnp.zeros(0), nothing_solved(), jnp.zeros(())
         if self.cells is not None:
-            numbers, found = self.cells._sample_and_info(cell_key, self.of_codes(codes, numbers), self.masks(codes)[0])
+            numbers, found = self.cells._sample_and_info(cell_key, self.told(codes), self.masks(codes)[0])
             info = info + found
         if self.core is not None:
             points, found, base_log_prob = self.core._sample_and_report(key, self.context(codes, numbers))
@@ -220,15 +224,12 @@ class FactoredObjective(AbstractObjective):
         if flow.codes is not None:
             total = total - jnp.mean(flow.codes.log_prob(codes))
         if (cells := flow.cells) is not None:
-            half = cells.halves(numbers)
-            mask, told = jax.vmap(flow.masks)(codes)[0], jax.vmap(flow.of_codes)(codes, numbers[:, :0])
+            mask, told = jax.vmap(flow.masks)(codes)[0], jax.vmap(flow.told)(codes)
             contexts = jax.vmap(cells.contexts)(numbers, told, mask)
-            # Uniform noise fills the cells in training alone: the score asks for the mass of a cell.
-            noise = jax.random.uniform(noise_key, numbers.shape, minval=-half, maxval=half)
-            rows = Batch(
-                (jax.vmap(cells.distances)(numbers, mask) + noise).reshape(-1, 1),
-                contexts.reshape(-1, contexts.shape[-1]),
-            )
+            # Noise fills the cells in training alone: the score asks for the mass of a cell.
+            noise = cells.noise(numbers, key=noise_key)
+            off = cells.expected.bent(jax.vmap(cells.distances)(numbers, told, mask) + noise)
+            rows = Batch(off.reshape(-1, 1), contexts.reshape(-1, contexts.shape[-1]))
             errors = FlowMatching().errors(cells.flow, rows, key=cell_key).reshape(mask.shape)
             total = total + jnp.sum(mask * errors**2) / jnp.maximum(jnp.sum(mask), 1.0)
         if flow.core is not None:
