@@ -35,7 +35,7 @@ LAYERS = (
     ("papers",),
     ("flows", "_splits", "data", "metrics"),
     ("recipes", "selection"),
-    ("_defaults", "_image_defaults", "_progress", "_tables", "_fitting"),
+    ("_defaults", "_image_defaults", "_progress", "_dependence", "_tables", "_fitting"),
     ("_model_file",),
     ("_estimator",),
     ("estimators", "image_density", "_axes", "_mixed_plots", "plots", "callbacks"),

@@ -18,7 +18,7 @@ from ._fitting import TrainingFile, run_fit, warn_of_few_steps
 from ._model_file import SavedMixin, build_facts, portable_params
 from ._progress import Watch, progress_bar, watched
 from ._splits import PictureSplit, Split
-from ._tables import warn_of_target
+from ._tables import has_flow, warn_of_target
 from ._types import in_default_precision
 from .bespoke import FittedSteps, fit_steps
 from .bijections import CNF, map_integrators
@@ -52,18 +52,6 @@ class Given(NamedTuple):
     columns: dict[str, Any]
 
 
-def has_flow(estimator: Any) -> bool:
-    """Return True, or raise ``AttributeError`` where rows are no images of points of a base, naming the columns."""
-    table = getattr(estimator, "columns_", None)
-    others = [] if table is None else [field.name for field in table.fields if not field.column.is_density]
-    if others:
-        raise AttributeError(
-            f"Expected continuous columns alone, got others ({', '.join(map(repr, others[:10]))}): their rows are no "
-            "images of points of a base; try score_samples or sample."
-        )
-    return True
-
-
 class AbstractFlowEstimator(
     SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator, abc.ABC
 ):
@@ -78,7 +66,7 @@ class AbstractFlowEstimator(
     history_: dict[str, list]
     facts_: dict[str, Any]
     n_iter_: int
-    _steps_by_error: dict[float, FittedSteps]
+    _steps_by_error: dict[float, FittedSteps | None]
 
     @abc.abstractmethod
     def _check_parameters(self) -> None:
@@ -482,17 +470,21 @@ class AbstractFlowEstimator(
             return self.flow_
         if not isinstance(error, numbers.Real) or not error > 0:
             raise ValueError(f"Expected a positive error, got {error!r}; try error=1e-3.")
+        if error not in self._steps_by_error:
+            self._steps_by_error[error] = self._fit_steps(error)
+        return dataclasses.replace(self.flow_, steps=self._steps_by_error[error])
+
+    def _fit_steps(self, error: float) -> FittedSteps | None:
+        """Return steps that keep a mean error, or None where nothing is solved."""
         flow, condition = self.flow_.core.solved_part(_NUM_CONDITIONS, 0)
         if flow is None or not flow.bijection.is_solved:
-            return self.flow_
+            return None
         if not isinstance(flow.bijection, CNF):
             raise ValueError(
                 f"Expected a flow of one CNF for error={error!r}, got {type(flow.bijection).__name__} of several; try "
                 "error=None."
             )
-        if error not in self._steps_by_error:
-            self._steps_by_error[error] = fit_steps(flow, error, condition=condition)
-        return dataclasses.replace(self.flow_, steps=self._steps_by_error[error])
+        return fit_steps(flow, error, condition=condition)
 
 
 # Set here, behind scikit-learn's own wrapper of what transform returns, which would hide whether it is there.

@@ -87,6 +87,18 @@ def check_rows(X, estimator) -> Rows:
     return table.rows(_table_of(X, None))
 
 
+def has_flow(estimator: Any) -> bool:
+    """Return True, or raise ``AttributeError`` where rows are no images of points of a base, naming the columns."""
+    table = getattr(estimator, "columns_", None)
+    others = [] if table is None else [field.name for field in table.fields if not field.column.is_density]
+    if others:
+        raise AttributeError(
+            f"Expected continuous columns alone, got others ({', '.join(map(repr, others[:10]))}): their rows are no "
+            "images of points of a base; try score_samples or sample."
+        )
+    return True
+
+
 def _table_of(X: Any, rows: Rows | None) -> Any:
     """Return a frame as it is, and what else is a table as an array of its own whole numbers, or of `rows`."""
     if isinstance(nw.from_native(X, pass_through=True), nw.DataFrame):

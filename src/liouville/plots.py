@@ -16,9 +16,9 @@ from matplotlib.lines import Line2D
 from . import evaluation
 from ._axes import DATA, QUIET, SAMPLES, Scale, num_bins, open_sides, range_of, scale_of, wrapped
 from ._defaults import check_time
-from ._estimator import has_flow
 from ._files import check_writable, replacing
 from ._mixed_plots import Cloud, draw_column, draw_margin
+from ._tables import has_flow
 from .data._table import column_names
 
 if TYPE_CHECKING:

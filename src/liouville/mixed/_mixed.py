@@ -1,6 +1,7 @@
 """A row of codes, whole numbers and continuous numbers: one normalized log-probability."""
 
 import math
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -134,8 +135,8 @@ class Mixed(AbstractDistribution):
 
     def told(self, codes: Point) -> Float[Array, " told"]:
         """Return what the whole numbers are conditioned on: what codes let expect of them, and the codes."""
-        assert self.cells is not None
-        return jnp.concatenate([self.cells.expected.offset(codes), self.of_codes(codes, jnp.zeros(0, codes.dtype))])
+        expected = cast(Cells, self.cells).expected.offset(codes)
+        return jnp.concatenate([expected, self.of_codes(codes, jnp.zeros(0, codes.dtype))])
 
     def context(self, codes: Point, numbers: Point) -> Float[Array, " told"]:
         """Return what the continuous numbers are conditioned on: the mask of those that there are, and the others."""
