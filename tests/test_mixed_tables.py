@@ -375,3 +375,13 @@ def test_counts_of_which_some_are_not_seen_are_no_fine_grid():
     rng = np.random.default_rng(0)
     for values in (rng.poisson(30, 3000), rng.integers(0, 100_000, 3000), rng.geometric(0.05, 3000)):
         assert Columns(pd.DataFrame({"x": values})).columns[0].unseen == 1
+
+
+def test_nothing_is_drawn_beyond_a_cap_or_a_floor():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": np.clip(rng.normal(size=600), -1.2, 0.8), "y": np.minimum(rng.lognormal(size=600), 2.5)})
+    density = FlowDensity(**TINY).fit(frame)
+    assert [column.edges for column in density.columns_.columns] == [(-1.2, 0.8), (0.0, 2.5)]
+    drawn = density.sample(3000, random_state=0)
+    assert drawn["x"].between(-1.2, 0.8).all() and drawn["y"].between(0, 2.5).all()
+    assert (drawn["x"] == 0.8).mean() == pytest.approx((frame["x"] == 0.8).mean(), abs=0.03)

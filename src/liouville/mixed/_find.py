@@ -73,9 +73,12 @@ def find_column(values: np.ndarray, is_whole: bool = False) -> Column:
         numbers = column.counted(np.round(found[~is_atom] / step))
         width = _unseen_width(numbers, of_left)
         return dataclasses.replace(column, seen=tuple(map(float, numbers)), unseen=width) if width < 1 else column
+    # Where many rows are at the end of all, as at a cap, there is nothing beyond.
+    low = float(found[0]) if is_atom[0] else lowest
+    high = float(found[-1]) if is_atom[-1] else math.inf
     # A density that ends at zero has none there: rows that are there are at an atom, however few.
     is_atom |= found == lowest
-    return Column("continuous", atoms=tuple(map(float, found[is_atom])), edges=(lowest, math.inf))
+    return Column("continuous", atoms=tuple(map(float, found[is_atom])), edges=(low, high))
 
 
 def _unseen_width(numbers: np.ndarray, counts: np.ndarray) -> float:
