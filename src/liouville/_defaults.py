@@ -15,7 +15,7 @@ from .divergences import AbstractDivergence, Exact, Hutchinson
 from .flows import CONVOLUTIONAL, DIVERGENCES, VECTOR_FIELDS, FlowSpec
 from .frames import PREPROCESSORS, candidates
 from .integrate import SOLVERS
-from .mixed import Columns, FactoredObjective
+from .mixed import Columns, FactoredObjective, conditioners
 from .objectives import AbstractObjective, FlowMatching, MaximumLikelihood, TrainedWith
 from .recipes import RECIPES, Recipe, matching
 from .selection import Plan
@@ -163,11 +163,12 @@ def mixed_options(estimator: Any, named: Recipe, options: Options, rows: int) ->
     """Return how weights are moved where a table's columns are not all continuous.
 
     A row has a part of the loss for each whole number: of fewer rows, more steps go into the same time. Levels of few
-    rows are learned by heart, but for weights that decay.
+    rows are learned by heart, but for weights that decay: those by which parts of a row are told of others.
     """
     return dataclasses.replace(
         options,
         batch_size=given_or(estimator.batch_size, given_or(named.batch_size, 256)),
+        decayed=conditioners if estimator.weight_decay is None else None,
         weight_decay=given_or(estimator.weight_decay, min(_MOST_DECAY, (_FEW_ROWS / rows) ** 4)),
     )
 

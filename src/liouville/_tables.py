@@ -62,10 +62,9 @@ def check_table(X, estimator, declared: Any) -> tuple[Rows, Columns]:
     X = unmasked(X)
     if categorical := categorical_columns(X):
         _check_numbers(X, categorical)
+        _check_rows(X)
         table = Columns(X, declared)
         rows = table.rows(X)
-        if len(rows) < 2:
-            raise DataError(f"Expected two rows or more, got {len(rows)}; try more rows.")
         estimator.n_features_in_ = rows.shape[1]
         estimator.feature_names_in_ = np.array([field.name for field in table.fields], dtype=object)
         return rows, table
@@ -80,11 +79,28 @@ def check_rows(X, estimator) -> Rows:
     X, table = unmasked(X), estimator.columns_
     if not table.is_mixed:
         return check_frame(X, estimator, reset=False)
-    if categorical := categorical_columns(X):
-        _check_numbers(X, categorical)
-    elif not table.has_levels:
-        return table.rows(_table_of(X, check_frame(X, estimator, reset=False)))
-    return table.rows(_table_of(X, None))
+    _check_names(X)
+    if table.has_levels or categorical_columns(X):
+        X = _table_of(X, None)
+        if table.backend is not None:
+            X = _chosen(X, [field.name for field in table.fields])
+        _check_numbers(X, categorical_columns(X))
+        return table.rows(X)
+    return table.rows(_table_of(X, check_frame(X, estimator, reset=False)))
+
+
+def _chosen(X: Any, names: list) -> Any:
+    """Return those columns of a frame that have these names, whatever others it has."""
+    frame = nw.from_native(X, pass_through=True)
+    if not isinstance(frame, nw.DataFrame):
+        return X
+    return frame.select([name for name in frame.columns if name in names]).to_native()
+
+
+def _check_rows(X: Any) -> None:
+    rows = len(nw.from_native(X, eager_only=True))
+    if rows < 2:
+        raise DataError(f"Expected two rows or more, got {rows}; try more rows.")
 
 
 def has_flow(estimator: Any) -> bool:
@@ -131,6 +147,16 @@ def unmasked(X) -> Any:
     return np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan)
 
 
+def _check_names(X: Any) -> None:
+    """Raise where a frame has two columns of one name."""
+    try:
+        nw.from_native(X, pass_through=True)
+    except nw.exceptions.DuplicateError:
+        names = list(getattr(X, "column_names", None) or X.columns)
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"Expected columns of different names, got {repeated!r} twice; try renaming one.") from None
+
+
 def _check_numbers(X, categorical: list[str] | None = None) -> None:
     """Raise where a table holds other things than numbers, but for categorical columns, or no rows and columns.
 
@@ -139,13 +165,9 @@ def _check_numbers(X, categorical: list[str] | None = None) -> None:
     if isinstance(X, np.ndarray):
         _check_array(X)
         return
-    try:
-        frame = nw.from_native(X, pass_through=True)
-        schema = frame.schema if isinstance(frame, nw.DataFrame) else {}
-    except nw.exceptions.DuplicateError:
-        names = list(X.columns)
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"Expected columns of different names, got {repeated!r} twice; try renaming one.") from None
+    _check_names(X)
+    frame = nw.from_native(X, pass_through=True)
+    schema = frame.schema if isinstance(frame, nw.DataFrame) else {}
     if isinstance(frame, nw.LazyFrame):
         raise DataError(f"Expected a table in memory, got a lazy {type(X).__name__}; try X.collect().")
     found, numbers = [], []

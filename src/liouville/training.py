@@ -51,6 +51,8 @@ class Options(eqx.Module):
         half a cosine down to zero.
     weight_decay
         Decoupled weight decay.
+    decayed
+        Function of the weights that returns True for each that decays; None lets all decay.
     clip_norm
         Largest norm of a gradient.
     average_horizon
@@ -63,6 +65,7 @@ class Options(eqx.Module):
 
     learning_rate: float = eqx.field(default=2e-3, static=True)
     weight_decay: float = eqx.field(default=0.0, static=True)
+    decayed: Callable[[PyTree], PyTree] | None = eqx.field(default=None, static=True)
     clip_norm: float = eqx.field(default=1.0, static=True)
     average_horizon: float = eqx.field(default=0.1, static=True)
     batch_size: int = eqx.field(default=512, static=True)
@@ -79,7 +82,7 @@ class Options(eqx.Module):
         return optax.chain(
             optax.clip_by_global_norm(self.clip_norm),
             optax.scale_by_adam(),
-            optax.add_decayed_weights(self.weight_decay),
+            optax.add_decayed_weights(self.weight_decay, self.decayed),
         )
 
 
@@ -139,11 +142,11 @@ def make_step(static: PyTree, objective: AbstractObjective, options: Options, me
         # Counted in floats, as JAX's strict promotion would have it.
         done = state.step.astype(progress.dtype)
         rate = options.learning_rate * learning_rate_factor(done, progress)
-        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+        params = jax.tree.map(lambda p, u: p - rate.astype(p.dtype) * u, state.params, updates)
         before, after = eqx.combine(state.params, static), eqx.combine(params, static)
         params = parameters(objective.after_step(before, after, spread(batch, mesh), key=key))
         share = 1 / (2 + options.average_horizon * done)
-        average = jax.tree.map(lambda a, p: a + share * (p - a), state.average, params)
+        average = jax.tree.map(lambda a, p: a + share.astype(a.dtype) * (p - a), state.average, params)
         keep = lambda new, old: jax.tree.map(partial(jnp.where, finite), new, old)
         skip = jnp.where(finite, 0, 1).astype(jnp.int32)
         state = TrainState(

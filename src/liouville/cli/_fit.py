@@ -85,14 +85,15 @@ def run_fit(
     estimator = configured(estimator_class, {"random_state": seed, "verbose": 0 if quiet else 1, **params})
     check_place(output, data, checkpoint)
     check_place(checkpoint, data)
-    chosen = {"columns": names_in(columns), "drop": names_in(drop) or (), "drop_missing": drop_missing}
+    chosen: dict[str, Any] = {"columns": names_in(columns), "drop": names_in(drop) or (), "drop_missing": drop_missing}
     if kind is Kind.image and any(chosen.values()):
         raise typer.BadParameter("Expected no --columns, --drop or --drop-missing for pictures; try without.")
     try:
         if kind is Kind.image:
             fit_pictures(estimator, data, skip_bad, log)
         else:
-            estimator.fit(read_table(table_file(data), **chosen).frame())
+            texts = [name for name, form in (given["columns"] or {}).items() if form == "category"]
+            estimator.fit(read_table(table_file(data), **chosen, texts=texts).frame())
     except KeyboardInterrupt:
         keep(estimator, output, checkpoint)
         raise typer.Exit(130) from None

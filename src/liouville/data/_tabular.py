@@ -32,7 +32,7 @@ FIRST_BYTES = {
 }
 # What to do about text, gaps and infinities: in Python, or on the command line.
 ADVICE = (
-    "leaving columns out by drop or --drop",
+    "texts, --column name=category, drop or --drop for columns of text",
     "leaving rows out by drop_missing or --drop-missing",
     "dropping or imputing the row",
 )
@@ -46,6 +46,7 @@ def read_table(
     columns: Sequence[str] | None = None,
     drop: Sequence[str] = (),
     drop_missing: bool = False,
+    texts: Collection[str] = (),
 ) -> Table:
     r"""Read a table from a file: numbers, text, dates, yes and no.
 
@@ -66,6 +67,8 @@ def read_table(
         Names of columns to leave out.
     drop_missing
         True leaves out rows with a missing value in a column that is read, with a warning that says how many.
+    texts
+        Names of columns that hold text, though some of it, or all, may look like numbers.
 
     Returns
     -------
@@ -93,7 +96,8 @@ def read_table(
     source = _open(path, columns or ())
     with _said(source):
         places = _chosen(source, columns, [drop] if isinstance(drop, str) else drop)
-        return _load(source, places, (), drop_missing, ADVICE)
+        of_text = [place for place in places if source.columns[place] in texts]
+        return _load(source, places, of_text, drop_missing, ADVICE)
 
 
 def read_rows(

@@ -15,5 +15,6 @@ from ._frame import fit_mixed as fit_mixed
 from ._mixed import FactoredObjective as FactoredObjective
 from ._mixed import MaskedNormal as MaskedNormal
 from ._mixed import Mixed as Mixed
+from ._mixed import conditioners as conditioners
 from ._table import Columns as Columns
 from ._table import as_tuple as as_tuple

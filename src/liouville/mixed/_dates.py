@@ -15,7 +15,8 @@ _UNITS = {"day": 86_400e6, "h": 3600e6, "min": 60e6, "s": 1e6, "ms": 1e3, "us": 
 DATE = "date"
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC).replace(tzinfo=None)
 # As ISO 8601 has them: a day, or a day and a time.
-_DAY, _TIME = r"\d{4}-\d\d-\d\d", r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d(:\d\d(\.\d{1,6})?)?"
+_DAY = r"(?!0000)\d{4}-\d\d-\d\d"
+_TIME = rf"{_DAY}[T ]\d\d:\d\d(:\d\d(\.\d{{1,6}})?)?"
 
 
 def holds_dates(series: nw.Series) -> bool:
@@ -85,6 +86,15 @@ def as_numbers(series: nw.Series, unit: str) -> np.ndarray:
     except pa.ArrowInvalid as error:
         said = str(error)
     raise DataError(f"Expected dates in column {series.name!r}, got {said}; try writing them like 2020-01-31.")
+
+
+def ends_of(unit: str, dtype: object) -> tuple[float, float]:
+    """Return the first and the last number of a unit that the calendar has, or pandas' type of nanoseconds."""
+    first, last = datetime.datetime(1, 1, 2), datetime.datetime(9999, 12, 31)
+    if "[ns" in str(dtype):
+        first, last = datetime.datetime(1677, 9, 22), datetime.datetime(2262, 4, 11)
+    micros = [(end - _EPOCH) // datetime.timedelta(microseconds=1) / _micros_in(unit) for end in (first, last)]
+    return float(np.ceil(micros[0])), float(np.floor(micros[1]))
 
 
 def as_cells(numbers: np.ndarray, unit: str, writing: tuple[str, str] | None) -> list:

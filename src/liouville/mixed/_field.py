@@ -9,12 +9,14 @@ import narwhals as nw
 import numpy as np
 
 from .._errors import DataError
-from ._dates import DATE, as_numbers, holds_dates, unit_of, writing_of
+from ._dates import DATE, as_numbers, ends_of, holds_dates, unit_of, writing_of
 from ._find import find_column
 from ._frame import Column, whole_numbers
 
 # So few whole numbers are categories: their order says less than they do.
 _FEWEST_NUMBERS = 10
+# Floats of so many digits are whole numbers one by one.
+_MOST_DIGITS = 2.0**53
 _KINDS = ("continuous", "positive", "category", "integer")
 
 
@@ -61,25 +63,33 @@ def field_of(series: nw.Series, declared: Any) -> Field:
     is_pandas = series.implementation.is_pandas_like()
     # Decimals are floats in what is learned, and so in what is drawn.
     native = str(series.to_native().dtype) if is_pandas else nw.Float64() if dtype == nw.Decimal else dtype
+    native = "double[pyarrow]" if is_pandas and dtype == nw.Decimal else native
     if declared is not None:
         return _declared(series, declared, native)
     writing = writing_of(series)
     if holds_dates(series) or writing is not None:
         unit = unit_of(series, writing)
         why = "a date" if unit == DATE else f"a date, in units of 1 {unit}"
-        column = dataclasses.replace(find_column(as_numbers(series, unit), is_whole=True), lowest=-math.inf)
+        low, high = ends_of(unit, native)
+        column = dataclasses.replace(find_column(as_numbers(series, unit), is_whole=True), lowest=low, highest=high)
         zone = getattr(dtype, "time_zone", None) or ""
         return Field(name, column, why, dtype=native, unit=unit, writing=writing, zone=zone)
-    if not dtype.is_numeric():
+    if not holds_numbers(series):
         return _category(series, f"holds {dtype}", native)
     values = numbers_of(series)
+    if dtype.is_integer() and np.max(np.abs(values), initial=0.0) > _MOST_DIGITS:
+        row = int(np.argmax(np.abs(values)))
+        raise DataError(
+            f"Expected whole numbers up to 2**53 in column {name!r}, got {series[row]} in row {row}, whose last digits "
+            f"no float keeps; try columns={{{name!r}: 'category'}}, or leaving it out."
+        )
     if len(series) > 1 and np.ptp(values) == 0:
         return _category(series, "one value", native)
     if dtype.is_integer() and len(np.unique(values)) <= _FEWEST_NUMBERS:
         return _category(series, f"whole numbers of {_FEWEST_NUMBERS} values or fewer", native)
     column = find_column(values, is_whole=dtype.is_integer())
     if dtype.is_integer():
-        column = _within(column, native)
+        column = _within(column, dtype)
     why = "whole numbers" if dtype.is_integer() else "values that rows share" if column.kind == "whole" else "numbers"
     return Field(name, column, why, dtype=native)
 
@@ -89,13 +99,21 @@ def numbers_of(series: nw.Series) -> np.ndarray:
     return np.asarray(series.to_numpy(), np.float64)
 
 
-def _within(column: Column, native: Any) -> Column:
+def holds_numbers(series: nw.Series) -> bool:
+    """Return True for a column of numbers, of things as well if all of them are numbers."""
+    if series.dtype != nw.Object:
+        return series.dtype.is_numeric()
+    return all(isinstance(cell, int | float | np.number) and not isinstance(cell, bool) for cell in series.to_list())
+
+
+def _within(column: Column, dtype: Any) -> Column:
     """Return whole numbers within the range of their type, where that is a narrow one."""
-    found = re.fullmatch(r"(u?int)(8|16|32)", str(native).lower())
+    found = re.fullmatch(r"(u?int)(8|16|32)", str(dtype).lower())
     if not found:
         return column
-    span = np.iinfo(found[0])
-    return dataclasses.replace(column, lowest=max(column.lowest, float(span.min)), highest=float(span.max))
+    span, step = np.iinfo(found[0]), column.step
+    low, high = math.ceil(span.min / step) * step, math.floor(span.max / step) * step
+    return dataclasses.replace(column, lowest=max(column.lowest, float(low)), highest=float(high))
 
 
 def _category(series: nw.Series, why: str, native: Any) -> Field:
@@ -105,18 +123,21 @@ def _category(series: nw.Series, why: str, native: Any) -> Field:
             f"Expected text, numbers, or yes and no in column {series.name!r}, got {', '.join(others)}; try making "
             "them strings."
         )
-    if series.dtype in (nw.Categorical, nw.Enum) and series.implementation.is_pandas_like():
+    if native == "category":
         accessor = series.to_native().cat
         categories = (tuple(accessor.categories.tolist()), bool(accessor.ordered))
     if isinstance(series.dtype, nw.Enum) and categories is None:
         categories = (tuple(series.dtype.categories), True)
-    try:
-        order = sorted(cells) if categories is None else [level for level in categories[0] if level in cells]
-    except TypeError:
-        kinds = sorted({type(cell).__name__ for cell in cells})
+    # Yes and 1 are equal to Python, and text and numbers have no order.
+    kinds = {"int" if type(cell).__name__ == "float" else type(cell).__name__ for cell in cells}
+    if len(kinds) > 1:
         raise DataError(
-            f"Expected cells of one kind in column {series.name!r}, got {', '.join(kinds)}; try making them strings."
-        ) from None
+            f"Expected cells of one kind in column {series.name!r}, got {', '.join(sorted(kinds))}; try making them "
+            "strings."
+        )
+    order = sorted(cells) if categories is None else [level for level in categories[0] if level in cells]
+    if not order:
+        raise DataError(f"Expected rows, got none in column {series.name!r}; try another table.")
     return Field(series.name, Column("code", len(order)), why, tuple(order), native, categories)
 
 
@@ -127,15 +148,18 @@ def _declared(series: nw.Series, kind: Any, native: Any) -> Field:
         return _category(series, why, native)
     form = kind[0] if isinstance(kind, tuple | list) and kind else kind
     sizes = {"grid": 2, "bounded": 3}
-    if form not in (*_KINDS, *sizes) or (form in sizes and (isinstance(kind, str) or len(kind) != sizes[form])):
+    length = 0 if isinstance(kind, str) else len(kind)
+    if form not in (*_KINDS, *sizes) or length != sizes.get(form, 0):
         raise ValueError(
             f"Expected a kind among {list(_KINDS)}, ('bounded', a, b) and ('grid', step) for column {name!r}, got "
             f"{kind!r}; try 'continuous'."
         )
-    if not series.dtype.is_numeric():
+    if not holds_numbers(series):
         raise DataError(f"Expected numbers in column {name!r} for {kind!r}, got {series.dtype}; try 'category'.")
     values = numbers_of(series)
-    sizes_ok = isinstance(kind, str) or all(isinstance(size, int | float | np.number) for size in kind[1:])
+    is_number = lambda size: isinstance(size, int | float | np.number) and not isinstance(size, bool)
+    is_size = lambda size: is_number(size) and np.isfinite(size)
+    sizes_ok = isinstance(kind, str) or all(map(is_size, kind[1:]))
     ends = [float(size) for size in kind[1:]] if sizes_ok and not isinstance(kind, str) else []
     if not sizes_ok or (form == "grid" and ends[0] <= 0) or (form == "bounded" and ends[0] >= ends[1]):
         raise ValueError(
@@ -143,7 +167,8 @@ def _declared(series: nw.Series, kind: Any, native: Any) -> Field:
             f"{kind!r}; try 'auto'."
         )
     if form in ("integer", "grid"):
-        return Field(name, _on_grid(values, ends[0] if form == "grid" else 1.0, name), why, dtype=native)
+        column = _on_grid(values, ends[0] if form == "grid" else 1.0, name)
+        return Field(name, _within(column, series.dtype), why, dtype=native)
     low, high = {"positive": (0.0, math.inf), "continuous": (-math.inf, math.inf)}.get(form) or ends
     atoms = find_column(values).atoms
     if form == "continuous" and atoms:

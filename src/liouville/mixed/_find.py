@@ -67,8 +67,10 @@ def find_column(values: np.ndarray, is_whole: bool = False) -> Column:
     is_grid = decimals is not None and (not of_left.size or of_left.max() > _GRID_SHARE * of_left.sum())
     if is_whole or is_grid:
         step = 10.0 ** -(decimals or 0)
-        middle = float(np.round(np.mean(found) / step))
-        origin = middle if np.max(np.abs(found)) / step > _FAR_FROM_ZERO else 0.0
+        nearest = np.min(np.abs(found))
+        # Beside numbers near zero, JAX's floats have digits enough.
+        is_far = np.max(np.abs(found)) / step > _FAR_FROM_ZERO and nearest >= np.ptp(found)
+        origin = float(np.round(np.mean(found) / step)) if is_far else 0.0
         column = Column("whole", atoms=tuple(map(float, found[is_atom])), step=step, lowest=lowest, origin=origin)
         numbers = column.counted(np.round(found[~is_atom] / step))
         width = _unseen_width(numbers, of_left)

@@ -15,6 +15,8 @@ from ..frames import PREPROCESSORS, AbstractFrame, any_rows
 # Closed forms that go column by column, as single ones.
 _BY_COLUMN = (Standardize, GaussianMargins)
 _ANY_ROWS = 500
+# Beyond so many steps JAX's floats do not tell neighbours; beyond so many more, nothing is told.
+_TOLD_APART, _FARTHEST = 2.0**24, 1e15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +97,9 @@ class Column:
     def ends(self) -> tuple[float, float]:
         """Return the lowest and the highest whole number that is no atom, as they are counted."""
         low, high = np.round(np.array([self.lowest, self.highest]) / self.step)
-        above = high - self.origin - np.searchsorted(self._atoms_in_steps, high, side="right")
-        return float(self.counted(low)), float(above)
+        low, high = self.counted(low), high - self.origin - np.searchsorted(self._atoms_in_steps, high, side="right")
+        # Where floats do not tell neighbours, an end is one to the host alone: there is next to nothing beyond.
+        return (-math.inf if low < -_TOLD_APART else float(low)), (math.inf if high > _TOLD_APART else float(high))
 
     @property
     def _atoms_in_steps(self) -> np.ndarray:
@@ -221,7 +224,7 @@ class MixedFrame(AbstractFrame):
                 rows.append(atom)
                 continue
             is_whole = column.kind == "whole"
-            values = column.uncounted(next(whole)) * column.step if is_whole else _outwards(next(margins), next(rest))
+            values = _from_counted(next(whole), column) if is_whole else _outwards(next(margins), next(rest))
             of_atoms = np.asarray([0.0, *column.atoms])
             rows.append(values if atom is None else np.where(atom == 0, values, of_atoms[atom]))
         return np.stack(rows, -1)
@@ -237,7 +240,16 @@ def whole_numbers(values: np.ndarray, column: Column) -> tuple[np.ndarray, np.nd
     steps = values / column.step
     found = np.round(steps)
     is_there = np.abs(steps - found) <= np.minimum(1e-6 * np.maximum(1.0, np.abs(steps)), 1e-3)
-    return column.counted(found), np.where(is_there, 0.0, -np.inf)
+    is_there &= (found >= np.round(column.lowest / column.step)) & (found <= np.round(column.highest / column.step))
+    # So far out that all is one.
+    counted = np.clip(column.counted(found), -_FARTHEST, _FARTHEST)
+    return np.where(is_there, counted, 0.0), np.where(is_there, 0.0, -np.inf)
+
+
+def _from_counted(numbers: np.ndarray, column: Column) -> np.ndarray:
+    """Return the values of whole numbers, as they are counted; what lies beyond the ends is in the last cells."""
+    low, high = np.round(np.array([column.lowest, column.highest]) / column.step)
+    return np.clip(column.uncounted(numbers), low, high) * column.step
 
 
 def _inwards(

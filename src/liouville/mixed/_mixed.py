@@ -199,6 +199,14 @@ class Mixed(AbstractDistribution):
         return x, self._log_prob(x, condition, None)
 
 
+def conditioners(flow: Mixed) -> Mixed:
+    """Return, in the place of each weight, True for those that tell parts of a row of others, else False."""
+    told = lambda m: [m.codes, m.of_codes, m.of_all, m.encoder, None if m.cells is None else m.cells.encoder]
+    chosen = lambda m: [part for part in told(m) if part is not None]
+    trues = [jax.tree.map(lambda _: True, part) for part in chosen(flow)]
+    return eqx.tree_at(chosen, jax.tree.map(lambda _: False, flow), trues)
+
+
 def nothing_solved() -> SolveInfo:
     """Return what no solve says: solved, in no steps."""
     return SolveInfo(*(jnp.zeros((), jnp.int32) for _ in range(4)))

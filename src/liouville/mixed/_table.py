@@ -14,7 +14,7 @@ import pyarrow as pa
 from .._errors import DataError, did_you_mean
 from .._types import Rows
 from ._dates import DATE, as_cells, as_numbers, holds_dates
-from ._field import Field, field_of, numbers_of, said_of
+from ._field import Field, field_of, holds_numbers, numbers_of, said_of
 from ._frame import Column
 
 # Where so many of the rows have levels of their own, there is little to learn.
@@ -59,6 +59,8 @@ class Columns:
         frame, declared = _framed(X), {str(name): kind for name, kind in (declared or {}).items()}
         _check_gaps(frame, frame.columns)
         known = list(map(str, frame.columns))
+        if repeated := next((name for name in known if known.count(name) > 1), None):
+            raise DataError(f"Expected columns of different names, got {repeated!r} twice; try renaming one.")
         for name in declared:
             if name not in known:
                 raise ValueError(
@@ -162,7 +164,7 @@ class Columns:
     def arrow(self, rows: Rows) -> pa.Table:
         """Return rows of numbers as a table of Arrow's, to be written: with all that a file can keep."""
         pairs = zip(self.fields, rows.T, strict=True)
-        return pa.table({str(field.name): _of_arrow(field, column) for field, column in pairs})
+        return pa.table([_of_arrow(field, column) for field, column in pairs], [str(f.name) for f in self.fields])
 
     def to_facts(self) -> dict[str, Any]:
         """Return all that there is to know of the columns, in JSON's types."""
@@ -185,12 +187,18 @@ class Columns:
 
 def _numbers(field: Field, series: nw.Series) -> np.ndarray:
     if field.unit:
+        zone = getattr(series.dtype, "time_zone", None) or ""
+        if bool(zone) != bool(field.zone):
+            said = [f"zone {one}" if one else "no zone" for one in (field.zone, zone)]
+            raise DataError(
+                f"Expected times of {said[0]} in column {field.name!r}, got {said[1]}; try a table like the first."
+            )
         if holds_dates(series) or series.dtype in (nw.String, nw.Object):
             return as_numbers(series, field.unit)
     elif field.levels:
         place = {level: i for i, level in enumerate(field.levels)}
         return np.array([place.get(cell, -1) for cell in series.to_list()], np.float64)
-    elif series.dtype.is_numeric() or series.dtype == nw.Boolean:
+    elif holds_numbers(series) or series.dtype == nw.Boolean:
         return numbers_of(series)
     kind = "dates" if field.unit else "numbers"
     raise DataError(f"Expected {kind} in column {field.name!r}, got {series.dtype}; try a table like the first.")
@@ -200,7 +208,7 @@ def _series(field: Field, column: np.ndarray, backend: nw.Implementation) -> nw.
     series = nw.new_series(field.name, _out_of(field, column), backend=cast(Any, backend))
     if field.zone:
         series = series.dt.replace_time_zone("UTC").dt.convert_time_zone(field.zone)
-    is_as_it_was = series.dtype == field.dtype or not _is_solved(column)
+    is_as_it_was = series.dtype == field.dtype or not _is_solved(column) or _is_dictionary(field)
     return series if is_as_it_was else series.cast(field.dtype)
 
 
@@ -212,7 +220,13 @@ def _of_pandas(library: Any, field: Field, column: np.ndarray) -> Any:
     series = library.Series(cells)
     if field.zone:
         series = series.dt.tz_localize("UTC").dt.tz_convert(field.zone)
-    return series.astype(field.dtype) if _is_solved(column) else series
+    return series if _is_dictionary(field) or not _is_solved(column) else series.astype(field.dtype)
+
+
+def _is_dictionary(field: Field) -> bool:
+    """Return True for an Arrow dictionary that no cast makes: its cells come back as they are."""
+    is_of_numbers = field.dtype == nw.Categorical and not any(isinstance(level, str) for level in field.levels)
+    return str(field.dtype).startswith("dictionary") or is_of_numbers
 
 
 def _of_arrow(field: Field, column: np.ndarray) -> pa.Array:
