@@ -98,3 +98,14 @@ def test_text_among_numbers_is_refused_and_numbers_among_text_are_text(tmp_path,
     else:
         with pytest.raises(DataError, match=words):
             read_table(tmp_path / "t.csv")
+
+
+def test_codes_of_digits_are_read_as_text_where_the_user_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    codes = np.random.default_rng(0).choice(["00501", "A2138", "10001"], 60)
+    pd.DataFrame({"zip": codes}).to_csv("t.csv", index=False)
+    assert "--column name=category" in run("fit", "t.csv", "-o", "m", *SETTINGS, code=1).stderr
+    run("fit", "t.csv", "-o", "m", *SETTINGS, "--column", "zip=category")
+    assert FlowDensity.load("m").columns_.fields[0].levels == ("00501", "10001", "A2138")
+    run("sample", "m", "-n", "5", "-o", "s.csv")
+    assert set(pd.read_csv("s.csv", dtype=str)["zip"]) <= set(codes)

@@ -92,7 +92,7 @@ def run_fit(
         if kind is Kind.image:
             fit_pictures(estimator, data, skip_bad, log)
         else:
-            texts = [name for name, form in (given["columns"] or {}).items() if form == "category"]
+            texts = [name for name, form in map(parse_kind, kinds or []) if form == "category"]
             estimator.fit(read_table(table_file(data), **chosen, texts=texts).frame())
     except KeyboardInterrupt:
         keep(estimator, output, checkpoint)
