@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,22 @@ def pytest_configure(config):
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     for name, value in {**ENVIRONMENT, "JAX_COMPILATION_CACHE_DIR": folder}.items():
         os.environ.setdefault(name, value)
+
+
+# Of the 65,530 pieces of memory that Linux lets a process have, a compiled program takes some.
+MOST_PIECES = 30_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs():
+    """Forget compiled programs when they have become many: a process that runs out of pieces of memory is killed."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_PIECES:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -132,11 +132,14 @@ def test_codes_sum_to_one_and_each_sees_those_before_it():
 
 @pytest.mark.parametrize("scale", [0.8, 5.0, 2e4])
 def test_the_mass_of_a_cell_is_that_of_the_normal_where_nothing_is_learned(scale):
-    """Cells wide and narrow beside the spread, far in both tails; the lowest reaches to minus infinity."""
+    """Cells wide and narrow beside the spread, far in both tails, where distances count as their logarithms.
+
+    The lowest reaches to minus infinity.
+    """
     expected, grid = Expected([10 * scale], [scale]), Grid([round(6 * scale)], [np.inf])
     cells = Cells(expected, grid, told=1, width=8, depth=1, key=jax.random.key(0))
     n = np.unique(np.round(np.linspace(6 * scale, 16 * scale, 41)))
-    edges = (n[:, None] + [-0.5, 0.5] - 10 * scale) / scale
+    edges = 4 * np.arcsinh((n[:, None] + [-0.5, 0.5] - 10 * scale) / scale / 4)
     upper = edges[:, 0] > 0
     mass = np.where(
         upper, stats.norm.sf(edges[:, 0]) - stats.norm.sf(edges[:, 1]), np.diff(stats.norm.cdf(edges))[:, 0]
@@ -258,7 +261,7 @@ FOUND = {
         Column("continuous", atoms=(0.0,), **POSITIVE),
     ),
     "few zeros": (np.r_[0.0, np.exp(NORMAL)], Column("continuous", atoms=(0.0,), **POSITIVE)),
-    "a cap": (np.minimum(NORMAL, 1.5), Column("continuous", atoms=(1.5,))),
+    "a cap": (np.minimum(NORMAL, 1.5), Column("continuous", atoms=(1.5,), edges=(-np.inf, 1.5))),
     "zeros among counts": (
         np.where(NORMAL > 0, 5 + RNG.poisson(30, 4000), 0),
         Column("whole", atoms=(0.0,), lowest=0.0),
