@@ -78,7 +78,7 @@ def real_table(output: Path, seed: int) -> list[Path]:
     report(f"breast cancer: {len(train)} rows x {len(names)} columns", estimator, held_out)
     typer.echo(table_of([likelihood("flow", log_prob), *baselines], len(names)))
     figures = {
-        "corner": plots.plot_corner(estimator, train),
+        "corner": plots.plot_corner(estimator, named(train, names)),
         "training": plots.plot_training(estimator.history_),
     }
     return save_all(figures, output, "breast_cancer")
@@ -88,15 +88,19 @@ def fit_and_score(
     train: "np.ndarray", test: "np.ndarray", names: list[str] | None, seed: int
 ) -> tuple["FlowDensity", "np.ndarray", "list[Likelihood]"]:
     """Return a fitted density, its log-densities of the test rows in nats, and the baselines' likelihoods."""
-    import pyarrow as pa
-
     from ..estimators import FlowDensity
     from ..metrics import evaluate_baselines
 
-    named = lambda rows: rows if names is None else pa.table(dict(zip(names, rows.T, strict=True)))
-    estimator = FlowDensity(random_state=seed, verbose=1).fit(named(train))
-    log_prob = estimator.score_samples(named(test))
+    estimator = FlowDensity(random_state=seed, verbose=1).fit(named(train, names))
+    log_prob = estimator.score_samples(named(test, names))
     return estimator, log_prob, evaluate_baselines(train, test, seed)
+
+
+def named(rows: "np.ndarray", names: list[str] | None) -> Any:
+    """Return rows as a frame whose columns have names, where there are some."""
+    import pyarrow as pa
+
+    return rows if names is None else pa.table(dict(zip(names, rows.T, strict=True)))
 
 
 def report(title: str, estimator: "FlowDensity", num_test: int) -> None:
