@@ -14,7 +14,7 @@ from ._types import Key, Rows
 from .dequantization import UniformDequantization
 from .flows import FramedFlow, MixedSpec
 from .frames import AbstractFrame, Frame, fit_pictures, fit_table
-from .mixed import Column, edges_of, fit_mixed
+from .mixed import Column, are_densities, edges_of, fit_mixed
 
 Build: TypeAlias = Callable[[Key], Any]
 # On fewer rows nothing can be held out, and a flow would learn the rows by heart.
@@ -47,7 +47,7 @@ class Split:
 
     def fit_frame(self, preprocess: str, plan: Any, seed: int) -> tuple[AbstractFrame, TrainingData, Build]:
         """Fit the frame of a kind; return it, what is trained on in its coordinates, and what builds the core."""
-        if _are_densities(self.columns):
+        if are_densities(self.columns):
             frame, points = fit_table(preprocess, self.rows, self.weight, edges_of(self.columns))
             return frame, TrainingData.pad(points, self.weight), plan.flow
         frame, points = fit_mixed(preprocess, self.rows, self.weight, self.columns)
@@ -83,11 +83,6 @@ class PictureSplit:
         return frame, StreamedData(self.pixels, train, self.weight[train], **stream), build
 
 
-def _are_densities(columns: tuple[Column, ...]) -> bool:
-    """Return True where no column has masses."""
-    return all(column.is_density for column in columns)
-
-
 def split_rows(
     rows: Rows,
     weight: np.ndarray,
@@ -109,7 +104,7 @@ def split_rows(
     else:
         train, chosen = order[num:], order[:num]
         # How near rows are says nothing where columns hold few values.
-        if _are_densities(columns):
+        if are_densities(columns):
             warn_of_near_copies(rows[train], rows[chosen])
     scaled = lambda index: weight[index] / weight[index].mean()
     return Split(rows[train], scaled(train), rows[chosen], scaled(chosen), columns)

@@ -10,6 +10,7 @@ from ._find import find_columns as find_columns
 from ._frame import Column as Column
 from ._frame import MixedFrame as MixedFrame
 from ._frame import any_mixed_frame as any_mixed_frame
+from ._frame import are_densities as are_densities
 from ._frame import edges_of as edges_of
 from ._frame import fit_mixed as fit_mixed
 from ._mixed import FactoredObjective as FactoredObjective

@@ -206,7 +206,6 @@ def said_of(field: Field) -> str:
     atoms = f" with atoms at {', '.join(f'{atom:g}' for atom in column.atoms[:5])}" if column.atoms else ""
     if column.kind == "whole":
         return f"whole numbers in steps of {column.step:g}{atoms} ({field.why}); counting measure"
-    low, high = column.edges
-    edges = "" if (low, high) == (-math.inf, math.inf) else f" from {low:g} to {high:g}"
+    edges = " from {:g} to {:g}".format(*column.edges) if column.is_bounded else ""
     measure = "Lebesgue measure, counting measure on the atoms" if atoms else "Lebesgue measure"
     return f"continuous{edges}{atoms} ({field.why}); {measure}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -96,14 +97,24 @@ class Column:
 
     def ends(self) -> tuple[float, float]:
         """Return the lowest and the highest whole number that is no atom, as they are counted."""
-        low, high = np.round(np.array([self.lowest, self.highest]) / self.step)
+        low, high = self.ends_in_steps
         low, high = self.counted(low), high - self.origin - np.searchsorted(self._atoms_in_steps, high, side="right")
         # Where floats do not tell neighbours, an end is one to the host alone: there is next to nothing beyond.
         return (-math.inf if low < -_TOLD_APART else float(low)), (math.inf if high > _TOLD_APART else float(high))
 
     @property
+    def ends_in_steps(self) -> np.ndarray:
+        """The lowest and the highest whole number, in steps."""
+        return np.round(np.array([self.lowest, self.highest]) / self.step)
+
+    @property
     def _atoms_in_steps(self) -> np.ndarray:
         return np.sort(np.round(np.asarray(self.atoms, np.float64) / self.step))
+
+
+def are_densities(columns: Sequence[Column]) -> bool:
+    """Return True where no column has masses: all are continuous, without atoms."""
+    return all(column.is_density for column in columns)
 
 
 class MixedFrame(AbstractFrame):
@@ -140,7 +151,7 @@ class MixedFrame(AbstractFrame):
     @property
     def has_masses(self) -> bool:
         """Return True where some column is not continuous, or has atoms."""
-        return not all(column.is_density for column in self.columns)
+        return not are_densities(self.columns)
 
     @property
     def core_shape(self) -> tuple[int, ...]:
@@ -199,7 +210,7 @@ class MixedFrame(AbstractFrame):
             if column.kind == "whole":
                 found, more = whole_numbers(values, column)
             elif column.kind == "continuous":
-                found, more = _inwards(next(margins), values, column, is_on)
+                found, more = _inwards(next(margins), values, is_on)
             parts[column.kind].append(np.where(is_on, found, 0.0))
             change = change + np.where(is_on, more, 0.0)
         points: Any = np.stack(parts["continuous"], -1) if parts["continuous"] else np.zeros((*x.shape[:-1], 0))
@@ -237,10 +248,10 @@ class MixedFrame(AbstractFrame):
 
 def whole_numbers(values: np.ndarray, column: Column) -> tuple[np.ndarray, np.ndarray]:
     """Return values as they are counted on their grid, and 0; -inf for those that lie between."""
-    steps = values / column.step
+    steps, (low, high) = values / column.step, column.ends_in_steps
     found = np.round(steps)
     is_there = np.abs(steps - found) <= np.minimum(1e-6 * np.maximum(1.0, np.abs(steps)), 1e-3)
-    is_there &= (found >= np.round(column.lowest / column.step)) & (found <= np.round(column.highest / column.step))
+    is_there &= (found >= low) & (found <= high)
     # So far out that all is one.
     counted = np.clip(column.counted(found), -_FARTHEST, _FARTHEST)
     return np.where(is_there, counted, 0.0), np.where(is_there, 0.0, -np.inf)
@@ -248,23 +259,20 @@ def whole_numbers(values: np.ndarray, column: Column) -> tuple[np.ndarray, np.nd
 
 def _from_counted(numbers: np.ndarray, column: Column) -> np.ndarray:
     """Return the values of whole numbers, as they are counted; what lies beyond the ends is in the last cells."""
-    low, high = np.round(np.array([column.lowest, column.highest]) / column.step)
-    return np.clip(column.uncounted(numbers), low, high) * column.step
+    return np.clip(column.uncounted(numbers), *column.ends_in_steps) * column.step
 
 
 def _inwards(
-    links: tuple[AbstractBijection, ...], values: np.ndarray, column: Column, is_on: np.ndarray
+    links: tuple[AbstractBijection, ...], values: np.ndarray, is_on: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return numbers on the scale of the core and their log-determinants; -inf beyond the edges."""
-    low, high = column.edges
-    inside = (values > low) & (values < high) & is_on
-    # What is not there, or cannot be, stands in the middle: its numbers are not used.
-    z: Any = np.where(inside, values, _outwards(links, np.zeros(())))[..., None]
+    """Return numbers on the scale of the core and their log-determinants; -inf beyond the edges (`Bounded`)."""
+    # What is not there stands in the middle: its numbers are not used.
+    z: Any = np.where(is_on, values, _outwards(links, np.zeros(())))[..., None]
     change = np.zeros(values.shape)
     for link in links:
         z, log_det = link.inverse_and_log_det(z)
         change = change + log_det
-    return z[..., 0], np.where(inside, change, -np.inf)
+    return z[..., 0], change
 
 
 def _outwards(links: tuple[AbstractBijection, ...], z: np.ndarray) -> np.ndarray:

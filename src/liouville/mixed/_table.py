@@ -15,7 +15,7 @@ from .._errors import DataError, did_you_mean
 from .._types import Rows
 from ._dates import DATE, as_cells, as_numbers, holds_dates
 from ._field import Field, field_of, holds_numbers, numbers_of, said_of
-from ._frame import Column
+from ._frame import Column, are_densities
 
 # Where so many of the rows have levels of their own, there is little to learn.
 _MANY_LEVELS = 0.5
@@ -94,7 +94,7 @@ class Columns:
     @property
     def is_mixed(self) -> bool:
         """Return True where some column has masses: not all are continuous, without atoms."""
-        return not all(column.is_density for column in self.columns)
+        return not are_densities(self.columns)
 
     @property
     def has_levels(self) -> bool:
@@ -153,8 +153,8 @@ class Columns:
         """Return rows of numbers as a table of the kind, with the types and levels, of the one it was made by."""
         pairs = zip(self.fields, rows.T, strict=True)
         if self.backend is None:
-            cells = [_out_of(field, column) for field, column in pairs]
-            return np.stack([np.asarray(column, None if _is_solved(rows) else float) for column in cells], axis=1)
+            dtype = None if _is_solved(rows) else float
+            return np.stack([np.asarray(_out_of(field, column), dtype) for field, column in pairs], axis=1)
         if self.backend.is_pandas_like():
             library = self.backend.to_native_namespace()
             return library.DataFrame({field.name: _of_pandas(library, field, column) for field, column in pairs})
