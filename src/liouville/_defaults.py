@@ -15,7 +15,7 @@ from .divergences import AbstractDivergence, Exact, Hutchinson
 from .flows import CONVOLUTIONAL, DIVERGENCES, VECTOR_FIELDS, FlowSpec
 from .frames import PREPROCESSORS, candidates
 from .integrate import SOLVERS
-from .mixed import Columns, FactoredObjective, conditioners
+from .mixed import Columns, FactoredObjective, SubsetsObjective, conditioners
 from .objectives import AbstractObjective, FlowMatching, MaximumLikelihood, TrainedWith
 from .recipes import RECIPES, Recipe, matching
 from .selection import Plan
@@ -31,6 +31,7 @@ CHOICES = {
     "divergence": (None, *DIVERGENCES),
     "solver": (None, *SOLVERS),
     "preprocess": ("auto", *PREPROCESSORS),
+    "missing": ("error", "ignore", "model"),
 }
 POSITIVE = ("width", "batch_size", "max_iter", "max_seconds", "learning_rate", "rtol", "atol")
 AT_LEAST_ZERO = ("depth", "weight_decay")
@@ -53,6 +54,8 @@ def check_parameters(estimator: Any) -> None:
     columns = params["columns"]
     if columns != "auto" and not isinstance(columns, Mapping):
         raise ValueError(f"Expected columns as 'auto' or a dictionary of kinds by name, got {columns!r}; try 'auto'.")
+    if not isinstance(params["conditionals"], bool | np.bool_):
+        raise ValueError(f"Expected conditionals as True or False, got {params['conditionals']!r}; try True.")
     fraction = params["validation_fraction"]
     if not isinstance(fraction, numbers.Real) or not 0 <= float(fraction) < 1:
         raise ValueError(f"Expected validation_fraction in [0, 1), got {fraction!r}; try validation_fraction=0.1.")
@@ -140,8 +143,8 @@ def resolve_mixed(estimator: Any, rows: int, table: Columns) -> Plan:
     named = RECIPES[estimator.recipe]
     if named.layer is not None or estimator.base != "standard":
         raise ValueError(
-            f"Expected a recipe with a vector field and base='standard' for columns that are not all continuous, got "
-            f"{estimator.recipe!r} and {estimator.base!r}; try recipe='flow_matching'."
+            f"Expected a recipe with a vector field and base='standard' for gaps, conditionals and columns that are not "
+            f"all continuous, got {estimator.recipe!r} and {estimator.base!r}; try recipe='flow_matching'."
         )
     continuous = [column for column in table.columns if column.kind == "continuous"]
     plan = resolve(estimator, rows, max(len(continuous), 1))
@@ -156,6 +159,27 @@ def resolve_mixed(estimator: Any, rows: int, table: Columns) -> Plan:
         options=mixed_options(estimator, named, plan.options, rows),
         # Steps of many parts are dear, too.
         longest=None,
+    )
+
+
+def resolve_subsets(estimator: Any, rows: int, table: Columns, has_joint: bool) -> Plan:
+    """Return how any columns of a table given any others are learned.
+
+    Where the joint density is learned by itself, questions for all columns are left to it.
+    """
+    plan = resolve_mixed(estimator, rows, table)
+    size = max(plan.flow.shape[0], 1)
+    alone = resolve(estimator, rows, size)
+    objective = SubsetsObjective(alone.objective, 0.0) if has_joint else SubsetsObjective(alone.objective)
+    is_auto = estimator.preprocess == "auto"
+    return dataclasses.replace(
+        plan,
+        # Column by column: what mixes them cannot leave one out.
+        preprocess=["standardize", "gaussian_margins"] if is_auto and plan.flow.shape[0] else plan.preprocess[:1],
+        objective=objective,
+        options=plan.options if table.is_mixed else alone.options,
+        longest=None if table.is_mixed else alone.longest,
+        of_subsets=True,
     )
 
 

@@ -40,7 +40,7 @@ def fixed_columns(rows: Rows, columns: tuple[Column, ...]) -> dict[int, tuple[in
     for j, column in enumerate(columns):
         if column.kind != "continuous":
             continue
-        known = rows[~column.on_atoms(rows[:, j]).any(-1)] if column.atoms else rows
+        known = rows[~column.on_atoms(rows[:, j]).any(-1)] if column.is_switched else rows
         few = known[:: 1 + len(known) // _FEW_ROWS]
         others = [k for k in range(len(columns)) if k != j and found.get(k) != (j,)]
         # What fixes it from behind would be named twice: a pair names its later column.
@@ -54,6 +54,8 @@ def fixed_columns(rows: Rows, columns: tuple[Column, ...]) -> dict[int, tuple[in
 
 def _is_fixed_by(values: np.ndarray, by: np.ndarray) -> bool:
     """Return True where values rise with others or fall with them throughout, or are the same where those are."""
+    is_there = ~(np.isnan(values) | np.isnan(by))
+    values, by = values[is_there], by[is_there]
     if len(values) < _FEWEST_ROWS:
         return False
     order = np.lexsort((values, by))
@@ -70,7 +72,8 @@ def _is_fixed_by(values: np.ndarray, by: np.ndarray) -> bool:
 def _combined(rows: Rows, columns: tuple[Column, ...], known: dict[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
     """Return continuous columns that are combinations of other numbers, of themselves or of their logarithms."""
     numbers = [j for j, column in enumerate(columns) if column.kind != "code" and j not in known]
-    is_off = np.all([~columns[j].on_atoms(rows[:, j]).any(-1) for j in numbers if columns[j].atoms], axis=0)
+    is_off = np.all([~columns[j].on_atoms(rows[:, j]).any(-1) for j in numbers if columns[j].is_switched], axis=0)
+    is_off = is_off & ~np.isnan(rows[:, numbers]).any(axis=1)
     known_rows, found = rows if np.all(is_off) else rows[is_off], {}
     while True:
         numbers = [j for j in numbers if j not in found]

@@ -29,6 +29,8 @@ from .mixed import Columns
 from .selection import Candidate, Plan, Race, prepare
 from .training import Budget
 
+# Shares of the time that are over when each training of a fit should end, by how many there are.
+_SHARES = {1: (1.0,), 2: (0.6, 1.0)}
 # Steps are fitted to paths of as many rows, drawn anew.
 _NUM_CONDITIONS = 640
 
@@ -160,29 +162,54 @@ class AbstractFlowEstimator(
         self._check_parameters()
         warn_of_target(y)
         given, seed = self._check_fit(X, sample_weight), seed_of(self.random_state)
-        plan = self._plan(given.rows.shape, given.columns.get("columns_"))
+        plans = self._plans(given.rows.shape, given.columns.get("columns_"))
+        files = []
+        for place, (name, plan) in enumerate(plans.items()):
+            deadline = None if self.max_seconds is None else started + self.max_seconds * _SHARES[len(plans)][place]
+            files.append(self._learn(name, plan, given, seed, started, deadline, None if place else callback))
+        for file in files:
+            file.discard()
+        return self
+
+    def _learn(
+        self, name: str, plan: Plan, given: Given, seed: int, started: float, deadline: float | None, callback: Any
+    ) -> TrainingFile:
+        """Train one of the densities of a fit, keep it, and return the file that its training has written."""
         split = self._split(given, plan, seed)
-        budget = Budget(plan.max_iter, None if self.max_seconds is None else started + self.max_seconds)
         identity = {"parameters": portable_params(self), "rows": len(given.arrays[0]), "seed": seed}
-        file = TrainingFile(self.checkpoint, identity, *given.arrays)
+        is_first = name == "flow_"
+        path = self.checkpoint if is_first or self.checkpoint is None else f"{self.checkpoint}.{name.strip('_')}"
+        file = TrainingFile(path, identity, *given.arrays)
 
         def take(candidate: Candidate) -> None:
-            self._keep(candidate, plan, given, seed, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            (self._keep if is_first else self._keep_more)(candidate, plan, given, seed, seconds)
 
-        with progress_bar(self.verbose) as bar:
-            watch = self._shown(bar, given)
-            prepared = lambda name: watched(prepare(name, split, plan, budget, seed), watch, callback)
+        with progress_bar(self.verbose, "" if is_first else name.strip("_")) as bar:
+            watch, budget = self._shown(bar, given), Budget(plan.max_iter, deadline)
+            prepared = lambda kind: watched(prepare(kind, split, plan, budget, seed), watch, callback)
             # By heart is all that a flow could learn of so few rows.
             race = Race(plan.preprocess[:1] if split.is_small else plan.preprocess, prepared)
             goals = (lambda trainer: ()) if split.is_small else validation_goals
             run_fit(race, goals, file, take, plan.longest)
+        # What comes behind it may be interrupted: this need not be learned again.
+        file.write(race, is_over=True)
         warn_of_few_steps(race, self.max_seconds, started)
-        return self
+        return file
+
+    def _plans(self, shape: tuple[int, ...], columns: Columns | None) -> dict[str, Plan]:
+        """Return how each of the densities of a fit is learned, by the names of the attributes that hold them."""
+        return {"flow_": self._plan(shape, columns)}
+
+    def _keep_more(self, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
+        """Take up what a training behind the first one has learned."""
+        raise NotImplementedError
 
     def _keep(self, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
         """Take up what a training has learned: until then nothing of the estimator changes."""
         trainer = candidate.trainer
-        vars(self).pop("feature_names_in_", None)
+        for name in ("feature_names_in_", "subsets_"):
+            vars(self).pop(name, None)
         vars(self).update(given.columns)
         self.flow_, self._steps_by_error = candidate.density(trainer.best_params), {}
         self.history_, self.n_iter_ = dict(trainer.history), int(trainer.state.step)

@@ -61,10 +61,10 @@ class TrainingFile:
             )
         return arrays, facts["race"]
 
-    def write(self, race: Race) -> None:
-        """Write down where a race is, unless that was done a moment ago."""
+    def write(self, race: Race, *, is_over: bool = False) -> None:
+        """Write down where a race is, unless that was done a moment ago and it is not over."""
         before = time.perf_counter()
-        if self.path is None or before < self.next_time:
+        if self.path is None or (before < self.next_time and not is_over):
             return
         checkpoint.write(self.path, "training", race.arrays(), {**self.identity, "race": race.facts()})
         after = time.perf_counter()
@@ -131,7 +131,6 @@ def run_fit(
             )
         raise
     take(candidate)
-    file.discard()
 
 
 def warn_of_few_steps(race: Race, max_seconds: float | None, started: float) -> None:

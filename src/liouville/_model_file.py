@@ -17,6 +17,8 @@ from .flows import FlowSpec, FramedFlow, MixedSpec, NoiseSpec
 from .frames import any_frame
 from .mixed import Column, Columns, Expected, Grid, any_mixed_frame, as_tuple, edges_of
 
+_SUBSETS = "subsets."
+
 
 class SavedMixin:
     """What estimators that are kept in files have in common."""
@@ -60,7 +62,13 @@ def write_model(estimator: Any, path: str | os.PathLike) -> None:
         "history": estimator.history_,
         "table": None if getattr(estimator, "columns_", None) is None else estimator.columns_.to_facts(),
     }
-    checkpoint.write(path, "model", estimator.flow_, facts)
+    checkpoint.write(path, "model", arrays_of(estimator), facts)
+
+
+def arrays_of(estimator: Any) -> Any:
+    """Return the densities of an estimator under the names of their arrays in a file."""
+    flow, subsets = estimator.flow_, getattr(estimator, "subsets_", None)
+    return flow if subsets is None else {"core": flow.core, "frame": flow.frame, "subsets": subsets}
 
 
 def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
@@ -78,6 +86,10 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
     table = _columns_of(facts)
     density = built_by(chosen, () if table is None else table.columns)
     arrays = _renamed(arrays, density) if is_old else _with_expected(arrays)
+    if "subsets" in chosen:
+        own = {name: arrays.pop(name) for name in list(arrays) if name.startswith(_SUBSETS)}
+        own = {name.removeprefix(_SUBSETS): array for name, array in own.items()}
+        estimator.subsets_ = checkpoint.fill(built_by(chosen["subsets"], table.columns), own)
     estimator.flow_, estimator._steps_by_error = checkpoint.fill(density, arrays), {}
     estimator.history_, estimator.facts_, estimator.n_iter_ = facts["history"], chosen, chosen["steps"]
     if "columns" in chosen:
@@ -132,7 +144,7 @@ def _mixed_by(flow: FlowSpec, chosen: dict[str, Any], columns: tuple[Column, ...
     if "loc" in facts:
         facts["means"] = facts.pop("loc")
     spec = MixedSpec(flow, **facts)
-    frame = any_mixed_frame(chosen["preprocess"], columns)
+    frame = any_mixed_frame(chosen["preprocess"], columns, by_column=spec.columns is not None)
     return Density(eqx.filter_eval_shape(spec, jax.random.key(0)), frame)
 
 

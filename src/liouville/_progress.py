@@ -18,13 +18,16 @@ Callback: TypeAlias = Callable[[int, float, "FlowHandle"], object]
 
 
 @contextlib.contextmanager
-def progress_bar(verbose: int) -> Iterator[Watch]:
-    """Yield a `watch` for `Trainer`: it draws a bar with NLL and evaluations where `verbose` is 1 or more."""
+def progress_bar(verbose: int, what: str = "") -> Iterator[Watch]:
+    """Yield a `watch` for `Trainer`: it draws a bar with NLL and evaluations where `verbose` is 1 or more.
+
+    `what` stands before it.
+    """
     if not verbose:
         yield lambda trainer, numbers: None
         return
     shape = "{l_bar}{bar}| {elapsed}{postfix}"
-    with tqdm(total=100, bar_format=shape, dynamic_ncols=True) as bar:
+    with tqdm(total=100, bar_format=shape, dynamic_ncols=True, desc=what or None) as bar:
 
         def watch(trainer: Trainer, numbers: dict[str, float]) -> None:
             # In a race several trainers start over: the bar never runs backwards.

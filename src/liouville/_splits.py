@@ -47,11 +47,11 @@ class Split:
 
     def fit_frame(self, preprocess: str, plan: Any, seed: int) -> tuple[AbstractFrame, TrainingData, Build]:
         """Fit the frame of a kind; return it, what is trained on in its coordinates, and what builds the core."""
-        if are_densities(self.columns):
+        if are_densities(self.columns) and not plan.of_subsets:
             frame, points = fit_table(preprocess, self.rows, self.weight, edges_of(self.columns))
             return frame, TrainingData.pad(points, self.weight), plan.flow
-        frame, points = fit_mixed(preprocess, self.rows, self.weight, self.columns)
-        build = MixedSpec.fit(plan.flow, frame, points, self.weight)
+        frame, points = fit_mixed(preprocess, self.rows, self.weight, self.columns, by_column=plan.of_subsets)
+        build = MixedSpec.fit(plan.flow, frame, points, self.weight, plan.of_subsets)
         return frame, TrainingData.pad(points, self.weight), build
 
 
@@ -103,8 +103,8 @@ def split_rows(
         train, chosen = order, order[:most]
     else:
         train, chosen = order[num:], order[:num]
-        # How near rows are says nothing where columns hold few values.
-        if are_densities(columns):
+        # How near rows are says nothing where columns hold few values, or none.
+        if are_densities(columns) and not np.isnan(rows).any():
             warn_of_near_copies(rows[train], rows[chosen])
     scaled = lambda index: weight[index] / weight[index].mean()
     return Split(rows[train], scaled(train), rows[chosen], scaled(chosen), columns)

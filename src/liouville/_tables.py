@@ -1,7 +1,7 @@
 """Checks at the public boundary: tables in, float arrays out, and errors that name row and column."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import narwhals as nw
@@ -41,10 +41,10 @@ class Fault(NamedTuple):
         return f"{self.what} in row {self.row}, column {self.column}{more}"
 
 
-def check_frame(X, estimator, *, reset: bool) -> Rows:
+def check_frame(X, estimator, *, reset: bool, gaps: bool = False) -> Rows:
     """Return a table as floats; check its columns against those of the fit, or take note of them."""
     X = unmasked(X)
-    _check_numbers(X)
+    _check_numbers(X, gaps=gaps)
     rows: Any = validate_data(
         estimator,
         X,
@@ -53,40 +53,90 @@ def check_frame(X, estimator, *, reset: bool) -> Rows:
         ensure_all_finite=False,
         ensure_min_samples=2 if reset else 1,
     )
-    _check_finite(rows, getattr(estimator, "feature_names_in_", None))
+    _check_finite(rows, getattr(estimator, "feature_names_in_", None), gaps)
     return rows
 
 
-def check_table(X, estimator, declared: Any) -> tuple[Rows, Columns]:
-    """Return a table as numbers, and what its columns are."""
-    X = unmasked(X)
+def check_table(X, estimator, declared: Any, missing: str = "error") -> tuple[Rows, Columns]:
+    """Return a table as numbers, NaN for missing cells that may be, and what its columns are."""
+    gaps = missing != "error"
+    X = _with_nan(unmasked(X)) if gaps else unmasked(X)
     if categorical := categorical_columns(X):
-        _check_numbers(X, categorical)
+        _check_numbers(X, categorical, gaps)
         _check_rows(X)
-        table = Columns(X, declared)
+        table = Columns(X, declared, missing)
         rows = table.rows(X)
         estimator.n_features_in_ = rows.shape[1]
         estimator.feature_names_in_ = np.array([field.name for field in table.fields], dtype=object)
         return rows, table
-    rows = check_frame(X, estimator, reset=True)
+    rows = check_frame(X, estimator, reset=True, gaps=gaps)
     X = _table_of(X, rows)
-    table = Columns(X, declared)
+    table = Columns(X, declared, missing)
     return table.rows(X) if table.is_mixed else rows, table
 
 
-def check_rows(X, estimator) -> Rows:
-    """Return a table as numbers, by the columns of the fit."""
-    X, table = unmasked(X), estimator.columns_
-    if not table.is_mixed:
-        return check_frame(X, estimator, reset=False)
+def check_rows(X, estimator, needed: Sequence[int] | None = None) -> Rows:
+    """Return a table as numbers, by the columns of the fit.
+
+    Parameters
+    ----------
+    X
+        The table.
+    estimator
+        What is fitted.
+    needed
+        Numbers of the columns that are used: others may be absent, and may have gaps. None is all, which have gaps
+        where those of the fit might.
+    """
+    table = estimator.columns_
+    gaps = needed is not None or table.missing != "error"
+    X = _with_nan(unmasked(X)) if gaps else unmasked(X)
+    if not table.is_mixed and (needed is None or table.backend is None):
+        return check_frame(X, estimator, reset=False, gaps=gaps)
     _check_names(X)
-    if table.has_levels or categorical_columns(X):
+    is_absent = needed is not None and table.backend is not None
+    if is_absent or table.has_levels or categorical_columns(X):
         X = _table_of(X, None)
         if table.backend is not None:
             X = _chosen(X, [field.name for field in table.fields])
-        _check_numbers(X, categorical_columns(X))
-        return table.rows(X)
-    return table.rows(_table_of(X, check_frame(X, estimator, reset=False)))
+        _check_numbers(X, categorical_columns(X), gaps)
+        return table.rows(X, needed, gaps)
+    return table.rows(_table_of(X, check_frame(X, estimator, reset=False, gaps=gaps)), needed, gaps)
+
+
+def check_present(rows: Rows, table: Columns, columns: Sequence[int]) -> None:
+    """Raise where cells of some columns are missing that may not be, by what the fit was told."""
+    if table.missing != "error":
+        return
+    found = [
+        Fault("a missing value (NaN)", int(gaps[0]), repr(table.fields[j].name), len(gaps))
+        for j in columns
+        for gaps in [np.flatnonzero(np.isnan(rows[:, j]))]
+        if gaps.size
+    ]
+    _raise(found)
+
+
+def _with_nan(X: Any) -> Any:
+    """Return a table whose things that are numbers, or gaps, are floats: of these None and NA are NaN."""
+    as_float = lambda cells: [np.nan if _is_gap(cell) else float(cell) for cell in cells]
+    is_number = lambda cell: _is_gap(cell) or (isinstance(cell, int | float | np.number) and not isinstance(cell, bool))
+    if isinstance(X, list) or (isinstance(X, np.ndarray) and X.dtype.kind == "O" and X.ndim == 2):
+        try:
+            return np.array([as_float(row) for row in X], np.float64)
+        except (TypeError, ValueError):
+            # What is wrong is said where it is looked for.
+            return X
+    try:
+        frame = nw.from_native(X, eager_only=True)
+    except (TypeError, nw.exceptions.DuplicateError):
+        return X
+    things = [frame.get_column(name) for name, dtype in frame.schema.items() if dtype == nw.Object]
+    things = [series for series in things if all(map(is_number, series.to_list()))]
+    if not things or not len(frame):
+        return X
+    # Columns of things are pandas' alone.
+    return X.assign(**{series.name: as_float(series.to_list()) for series in things})
 
 
 def _chosen(X: Any, names: list) -> Any:
@@ -106,6 +156,11 @@ def _check_rows(X: Any) -> None:
 def has_flow(estimator: Any) -> bool:
     """Return True, or raise ``AttributeError`` where rows are no images of points of a base, naming the columns."""
     table = getattr(estimator, "columns_", None)
+    if table is not None and table.missing == "ignore":
+        raise AttributeError(
+            "Expected a fit of rows without gaps, got missing='ignore': rows with gaps are no images of points of a "
+            "base; try missing='error' with conditionals=True, score_samples or sample."
+        )
     others = [] if table is None else [field.name for field in table.fields if not field.column.is_density]
     if others:
         raise AttributeError(
@@ -157,13 +212,13 @@ def _check_names(X: Any) -> None:
         raise DataError(f"Expected columns of different names, got {repeated!r} twice; try renaming one.") from None
 
 
-def _check_numbers(X, categorical: list[str] | None = None) -> None:
-    """Raise where a table holds other things than numbers, but for categorical columns, or no rows and columns.
+def _check_numbers(X, categorical: list[str] | None = None, gaps: bool = False) -> None:
+    """Raise where a table holds other things than numbers, but for categorical columns and gaps that may be there.
 
     scikit-learn would find all this, too: but its messages do not say where, or show the whole table.
     """
     if isinstance(X, np.ndarray):
-        _check_array(X)
+        _check_array(X, gaps)
         return
     _check_names(X)
     frame = nw.from_native(X, pass_through=True)
@@ -174,20 +229,21 @@ def _check_numbers(X, categorical: list[str] | None = None) -> None:
     for name, dtype in schema.items():
         if name in (categorical or []):
             missing = np.flatnonzero([_is_gap(cell) for cell in frame.get_column(name).to_list()])
-            found += [Fault("a missing value (NaN)", int(missing[0]), repr(name), len(missing))] if missing.size else []
+            is_fault = missing.size and not gaps
+            found += [Fault("a missing value (NaN)", int(missing[0]), repr(name), len(missing))] if is_fault else []
         elif dtype.is_numeric() or dtype == nw.Boolean:
             numbers.append(name)
         else:
             cells = enumerate(frame.get_column(name).to_list())
-            found += _faults_of_cells(cells, repr(name), parse=dtype == nw.Object)
+            found += _faults_of_cells(cells, repr(name), parse=dtype == nw.Object, gaps=gaps)
     if found or categorical:
         # Gaps elsewhere are said in the same breath.
         for name in numbers:
-            found += _faults_of_numbers(np.asarray(frame.get_column(name).to_numpy(), float), repr(name))
+            found += _faults_of_numbers(np.asarray(frame.get_column(name).to_numpy(), float), repr(name), gaps)
         _raise(found)
 
 
-def _check_array(X: np.ndarray) -> None:
+def _check_array(X: np.ndarray, gaps: bool) -> None:
     if X.ndim == 1:
         raise DataError(
             f"Expected a 2D array, got one of shape {X.shape}. Reshape your data: try X.reshape(-1, 1) for one "
@@ -198,24 +254,25 @@ def _check_array(X: np.ndarray) -> None:
         raise DataError(f"Complex data not supported: expected real numbers, got {X.dtype}; try X.real.")
     if X.ndim == 2 and kind in "OUT":
         columns = [enumerate(column.tolist()) for column in X.T]
-        _raise([fault for j, cells in enumerate(columns) for fault in _faults_of_cells(cells, str(j), parse=True)])
+        of_column = lambda j: _faults_of_cells(columns[j], str(j), parse=True, gaps=gaps)
+        _raise([fault for j in range(len(columns)) for fault in of_column(j)])
     if kind in "USTMm":
         raise DataError(f"Expected numbers, got an array of {X.dtype}; try X.astype(float).")
 
 
-def _faults_of_cells(cells: Iterable[tuple[int, Any]], column: str, parse: bool) -> list[Fault]:
-    """Return what is wrong with a column of things: gaps, and what is no number, nor, to be parsed, a number's text."""
-    gaps, others, kind = [], [], DataError
+def _faults_of_cells(cells: Iterable[tuple[int, Any]], column: str, parse: bool, gaps: bool) -> list[Fault]:
+    """Return what is wrong with a column of things: what is no number, nor, to be parsed, a number's text, and gaps."""
+    missing, others, kind = [], [], DataError
     for row, cell in cells:
         error = _error_of(cell, parse)
         if _is_gap(cell):
-            gaps.append(row)
+            missing.append(row)
         elif error is not None:
             # A thing that no float can be made of is a TypeError to scikit-learn.
             is_thing = isinstance(error, TypeError)
             others.append((row, _short(cell) + (f" ({error})" if is_thing else "")))
             kind = TypeError if is_thing else kind
-    found = [Fault("a missing value (NaN)", gaps[0], column, len(gaps))] if gaps else []
+    found = [Fault("a missing value (NaN)", missing[0], column, len(missing))] if missing and not gaps else []
     return found + ([Fault(others[0][1], others[0][0], column, len(others), kind)] if others else [])
 
 
@@ -241,11 +298,11 @@ def _error_of(cell: Any, parse: bool) -> Exception | None:
     return None
 
 
-def _faults_of_numbers(column: np.ndarray, name: str) -> list[Fault]:
-    """Return where a column has gaps, and where it is infinite."""
-    gaps = np.isnan(column)
+def _faults_of_numbers(column: np.ndarray, name: str, gaps: bool) -> list[Fault]:
+    """Return where a column has gaps that may not be there, and where it is infinite."""
+    missing, infinite = np.isnan(column), np.isinf(column)
     found = []
-    for what, bad in (("NaN", gaps), ("infinity", ~(gaps | np.isfinite(column)))):
+    for what, bad in (("NaN", missing & (not gaps)), ("infinity", infinite)):
         rows = np.flatnonzero(bad)
         if rows.size:
             found.append(Fault(what, int(rows[0]), name, len(rows)))
@@ -260,7 +317,7 @@ def _raise(faults: list[Fault]) -> None:
     kind = next((fault.kind for fault in faults if fault.kind is not DataError), DataError)
     raise kind(
         f"Expected finite numbers, got {'; '.join(map(str, faults[:MOST_NAMED]))}{more}; try leaving out or encoding "
-        "what is no number, and dropping or imputing rows with gaps."
+        "what is no number, and dropping rows with gaps, or, of a density of tables, missing='ignore'."
     )
 
 
@@ -334,7 +391,10 @@ def check_varied(X: Rows, weight: np.ndarray, names, table: Columns) -> None:
     _check_constant(X, weight, names)
     _check_scale(X, np.flatnonzero(kept), name)
     # Columns of a frame may be fixed by others: `warn_of_fixed` names them.
-    involved = collinear(X, weight) if table.backend is None else np.empty(0, int)
+    complete = ~np.isnan(X).any(axis=1)
+    is_told = table.backend is None and complete.sum() > columns
+    full, of_full = (X, weight) if complete.all() else (X[complete], weight[complete])
+    involved = collinear(full, of_full) if is_told else np.empty(0, int)
     if involved.size:
         listed = ", ".join(name(j) for j in involved[:8])
         raise DataError(
@@ -360,8 +420,12 @@ def warn_of_fixed(rows: Rows, weight: np.ndarray, table: Columns) -> None:
 
 
 def _check_constant(X: Rows, weight: np.ndarray, names) -> None:
-    loc = np.average(X, axis=0, weights=weight)
-    spread = np.max(np.abs(X - loc), axis=0)
+    if np.isnan(X).any():
+        known = [~np.isnan(column) for column in X.T]
+        loc = np.array([np.average(c[of], weights=weight[of]) for c, of in zip(X.T, known, strict=True)])
+    else:
+        loc = np.average(X, axis=0, weights=weight)
+    spread = np.nanmax(np.abs(X - loc), axis=0)
     flat = np.flatnonzero(spread <= 8 * np.finfo(X.dtype).eps * np.abs(loc))
     if flat.size:
         listed = ", ".join(f"{j}" if names is None else f"{j} ({names[j]!r})" for j in flat[:MOST_NAMED])
@@ -410,6 +474,8 @@ def _listed_far(X: Rows, far: dict[int, list[int]], numbers: np.ndarray, name) -
 
 def far_cells(column: np.ndarray, least: float = FAR) -> np.ndarray:
     """Return the rows, less than half of all, beside which the others are one point; mostly there are none."""
+    if (known := ~np.isnan(column)).sum() < len(column):
+        return np.flatnonzero(known)[far_cells(column[known], least)] if known.any() else np.empty(0, int)
     # In units of the largest number, so that no difference overflows.
     column = np.asarray(column, np.float64) / max(np.abs(column).max(), np.finfo(np.float64).tiny)
     few = column[:: 1 + len(column) // FEW_ROWS]
@@ -428,10 +494,10 @@ def far_cells(column: np.ndarray, least: float = FAR) -> np.ndarray:
     return order[: int(np.argmax(gaps)) + 1] if most and gaps.max() > least else np.empty(0, int)
 
 
-def _check_finite(X: Rows, names) -> None:
+def _check_finite(X: Rows, names, gaps: bool = False) -> None:
     # One pass without a mask of the whole table: a sum is finite unless an entry is not (or overflows).
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(X.sum(dtype=np.float64)):
+        if np.isfinite(np.nansum(X, dtype=np.float64) if gaps else X.sum(dtype=np.float64)):
             return
     name = lambda j: f"{j}" if names is None else f"{names[j]!r}"
-    _raise([fault for j, column in enumerate(X.T) for fault in _faults_of_numbers(column, name(j))])
+    _raise([fault for j, column in enumerate(X.T) for fault in _faults_of_numbers(column, name(j), gaps)])

@@ -88,6 +88,11 @@ class Density(AbstractDistribution):
         """Return a density as it is, and a flow as one of data that are points already."""
         return flow if isinstance(flow, Density) else Density(flow, Frame(flow.shape))
 
+    @property
+    def needs_condition(self) -> bool:
+        """Return True where the core has no density without a condition."""
+        return self.core.needs_condition
+
     def log_prob_bound(self, x: Point, condition: Condition = None, *, key: Key, num_draws: int = 1) -> Scalar:
         """Return a stochastic lower bound of the log-probability of one point of whole numbers, in nats.
 

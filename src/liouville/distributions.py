@@ -122,9 +122,16 @@ class AbstractDistribution(eqx.Module):
                 f"{leading}; try one condition for each point."
             ) from None
 
+    @property
+    def needs_condition(self) -> bool:
+        """Return True where there is no density without a condition."""
+        return self.cond_shape is not None
+
     def check_condition(self, condition) -> None:
         """Refuse conditions that are missing, too much or of another shape; nothing is copied."""
         shape, found = self.cond_shape, np.shape(condition)
+        if condition is None and not self.needs_condition:
+            return
         if shape is None and condition is not None:
             raise ValueError(f"Expected no condition, got one of shape {found}; try a flow of a field with cond_shape.")
         if shape is not None and condition is None:

@@ -7,13 +7,16 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ._copies import merge_copies
-from ._defaults import check_parameters, resolve, resolve_mixed
+from ._conditionals import columns_of, drawn_given, log_prob_of
+from ._defaults import check_parameters, check_count, resolve, resolve_mixed, resolve_subsets, seed_of
 from ._estimator import AbstractFlowEstimator, Given
 from ._splits import Split, split_rows
-from ._tables import check_points, check_rows, check_table, check_varied, check_weight, warn_of_fixed
+from ._tables import check_points, check_present, check_rows, check_table, check_varied, check_weight, warn_of_fixed
+from ._model_file import build_facts
+from .density import Density
 from .metrics import Likelihood, evaluate_baselines, evaluate_independent, likelihood, table_of
 from .mixed import Columns
-from .selection import Plan
+from .selection import Candidate, Plan
 
 # Of a printed density so many columns are told.
 _MOST_SHOWN = 40
@@ -70,6 +73,17 @@ class FlowDensity(AbstractFlowEstimator):
         ``"continuous"``, ``"positive"``, ``("bounded", a, b)``, ``"category"``, ``"integer"``, ``("grid", step)``. Of
         columns that are not all continuous the log-probability of a row is one of masses and densities
         (`liouville.mixed`).
+    missing
+        What missing cells are, NaN, None and NA: ``"error"`` refuses them, naming columns and counts. ``"ignore"``
+        learns from what is there: the log-probability of a row is the marginal one of what was observed. That is right
+        where whether a cell is missing depends at most on what was observed (missing at random), and rows with other
+        gaps are densities of other dimensions, whose log-probabilities do not compare. ``"model"`` takes a gap for a
+        value like others: the log-probability of a row is one of its gaps and of what is there, and draws have gaps as
+        the table has.
+    conditionals
+        True also learns any columns given any others, for `log_prob` of some columns, ``sample(given=...)`` and
+        `impute`, in a training of its own behind that of the density. With ``missing="ignore"`` one training is both,
+        whatever this says.
 
     Attributes
     ----------
@@ -82,6 +96,8 @@ class FlowDensity(AbstractFlowEstimator):
         divergence was estimated, by one Hutchinson probe a row.
     columns_ : Columns
         What the columns are, and why, and by which measure a log-probability is one: ``print(density)`` says it.
+    subsets_ : Density
+        Any columns given any others, where they were learned by themselves (`liouville.mixed.Subsets`).
     n_iter_ : int
         Number of training steps done.
     n_features_in_ : int
@@ -101,6 +117,7 @@ class FlowDensity(AbstractFlowEstimator):
 
     n_features_in_: int
     columns_: Columns
+    subsets_: Density
     feature_names_in_: np.ndarray
 
     def __init__(
@@ -127,6 +144,8 @@ class FlowDensity(AbstractFlowEstimator):
         verbose: int = 0,
         checkpoint: str | None = None,
         columns: str | Mapping[Any, Any] = "auto",
+        missing: str = "error",
+        conditionals: bool = False,
     ):
         self.recipe = recipe
         self.objective = objective
@@ -149,6 +168,8 @@ class FlowDensity(AbstractFlowEstimator):
         self.verbose = verbose
         self.checkpoint = checkpoint
         self.columns = columns
+        self.missing = missing
+        self.conditionals = conditionals
 
     def __str__(self) -> str:
         """Return what the estimator is, and of a fitted one what its columns are, by a measure each."""
@@ -158,6 +179,135 @@ class FlowDensity(AbstractFlowEstimator):
         lines = str(table).splitlines()
         more = [f"and {len(lines) - _MOST_SHOWN} more, in columns_"] if len(lines) > _MOST_SHOWN else []
         return "\n".join([repr(self), f"fitted to {self.facts_['rows']} rows of", *lines[:_MOST_SHOWN], *more])
+
+    def log_prob(
+        self, X, *, target=None, given=(), consistent: bool = False, num_draws: int = 32, random_state: Any = 0
+    ):
+        """Return the log-probability of some columns of each row given others, what is in neither integrated out.
+
+        It is a mass or a density in nats, in the data's own units, as `score_samples` returns it of whole rows, and
+        sums and integrates to 1 over the target for whatever is given. A category given all else makes a classifier:
+        its levels' probabilities sum to 1.
+
+        Parameters
+        ----------
+        X
+            Rows, as `fit` takes them; a frame may lack columns that are not asked for. With ``missing="ignore"`` a
+            target that is missing is integrated out, and what is given and missing is not given; with ``"model"`` a gap
+            is a value.
+        target
+            Names (of an array, numbers) of the columns whose probability is asked for; None is all that are not given.
+        given
+            Names of the columns that it is conditioned on.
+        consistent
+            False returns what one solve says: exact for what the network has learned, but answers to different
+            questions need not agree with each other, or with `score_samples`. True corrects them to what follows from
+            `score_samples`, by importance sampling: columns in neither are drawn, and the joint density says how likely
+            the row is with them. It is the logarithm of an unbiased estimate, and comes with a standard error.
+        num_draws
+            Draws for each row of `consistent`.
+        random_state
+            Seed of the draws.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Nats; NaN, with a warning, where a solve failed.
+        ndarray of shape (n,)
+            Only with `consistent`: standard errors, 0 where nothing had to be drawn. Where they are more than 0.5 or so
+            the draws miss what counts, and the value is too low.
+
+        Raises
+        ------
+        DataError
+            Where what is given cannot be, as a level that the fit has not seen.
+        ValueError
+            Where the fit has not learned conditionals, or columns are asked for that it does not have.
+        """
+        check_is_fitted(self)
+        asked = columns_of(self, target, given)
+        rows = check_rows(X, self, sorted({*asked.target, *asked.given}))
+        check_present(rows, self.columns_, [*asked.target, *asked.given])
+        check_count("num_draws", num_draws, least=2)
+        return log_prob_of(self, rows, asked, num_draws if consistent else None, seed_of(random_state))
+
+    def sample(self, n: int = 1, random_state=None, *, error: float | None = None, given=None) -> Any:
+        """Draw rows, or what is missing of rows.
+
+        Parameters
+        ----------
+        n
+            How many.
+        random_state
+            Seed; the same seed draws the same ones, and fewer are the first of many.
+        error
+            Mean error of a drawn coordinate, in standard deviations, that is good enough, for example 1e-3: many rows
+            are then drawn several times as fast, as `score_samples` says.
+        given
+            Rows, as `fit` takes them: what is missing in them (NaN, None, NA) is drawn given the rest, once for each
+            row, and the rest stays as it is. Where gaps are values of the fit (``missing="model"``), what is drawn may
+            be a gap.
+
+        Returns
+        -------
+        table
+            Of the kind of the table of the fit: ``(n, d)``, or as many rows as were given. NaN where a solve failed,
+            with a warning.
+
+        Raises
+        ------
+        DataError
+            Where what is given cannot be, as a level that the fit has not seen.
+        ValueError
+            Where rows are given and the fit has not learned conditionals.
+        """
+        if given is None:
+            return super().sample(n, random_state, error=error)
+        if n != 1 or error is not None:
+            raise ValueError(
+                f"Expected no n and no error with given rows, each of which is drawn once, got n={n} and "
+                f"error={error!r}; try impute(given, num_draws=n)."
+            )
+        return self._as_given(drawn_given(self, self._check_given(given), 1, seed_of(random_state))[0])
+
+    def impute(self, X, num_draws: int = 1, random_state=None) -> Any:
+        """Return rows whose missing cells are drawn given what was observed: draws of the model, and no means.
+
+        Parameters
+        ----------
+        X
+            Rows, as `fit` takes them.
+        num_draws
+            How many tables; fewer are the first of many. What is said of one draw is wrong by its luck: do what is to
+            be done with each, and look at how results differ (multiple imputation).
+        random_state
+            Seed.
+
+        Returns
+        -------
+        table, or tables
+            A table without gaps, of the kind of the table of the fit; of more draws an array of shape
+            ``(num_draws, n, d)``, of frames a list of them.
+
+        Raises
+        ------
+        DataError
+            Where what was observed cannot be, as a level that the fit has not seen.
+        ValueError
+            Where the fit has not learned conditionals.
+        """
+        check_count("num_draws", num_draws)
+        rows = self._check_given(X)
+        drawn = drawn_given(self, rows, num_draws, seed_of(random_state), has_gaps=False)
+        if num_draws == 1:
+            return self._as_given(drawn[0])
+        tables = [self._as_given(rows) for rows in drawn]
+        return np.stack(tables) if self.columns_.backend is None else tables
+
+    def _check_given(self, X) -> np.ndarray:
+        """Return rows of which some cells are missing, whatever the fit says of these."""
+        check_is_fitted(self)
+        return check_rows(X, self, ())
 
     def evaluate(self, X, *, train=None, random_state: int = 0) -> list[Likelihood]:
         """Return the likelihood of rows, beside that of a Gaussian, a Gaussian mixture and a kernel density.
@@ -182,7 +332,7 @@ class FlowDensity(AbstractFlowEstimator):
         flow = likelihood("flow", self.score_samples(X))
         if train is None:
             return [flow]
-        if self.columns_.is_mixed:
+        if self.columns_.is_mixed or self.columns_.missing != "error":
             return [flow, evaluate_independent(self.columns_.columns, self._check(train), rows)]
         return [flow, *evaluate_baselines(self._check(train), rows, random_state)]
 
@@ -192,12 +342,13 @@ class FlowDensity(AbstractFlowEstimator):
     def _check_fit(self, X, sample_weight) -> Given:
         # Attributes change when the fit has ended: until then another one takes note of the columns.
         other = type(self)()
-        rows, table = check_table(X, other, None if self.columns == "auto" else self.columns)
+        rows, table = check_table(X, other, None if self.columns == "auto" else self.columns, self.missing)
         weight = check_weight(sample_weight, rows)
         check_varied(rows, weight, getattr(other, "feature_names_in_", None), table)
         warn_of_fixed(rows, weight, table)
         noted = {name: value for name, value in vars(other).items() if name.endswith("_in_")}
-        merged = merge_copies(rows, weight, table.are_masses(rows) if table.is_mixed else None)
+        has_masses = table.is_mixed or bool(np.isnan(rows).any())
+        merged = merge_copies(rows, weight, table.are_masses(rows) if has_masses else None)
         return Given(*merged, (rows, weight), {**noted, "columns_": table})
 
     def _check(self, X) -> np.ndarray:
@@ -214,6 +365,25 @@ class FlowDensity(AbstractFlowEstimator):
         if columns is None or not columns.is_mixed:
             return resolve(self, *shape)
         return resolve_mixed(self, shape[0], columns)
+
+    def _plans(self, shape: tuple[int, ...], columns: Columns | None) -> dict[str, Plan]:
+        if columns is not None and columns.missing == "ignore":
+            return {"flow_": resolve_subsets(self, shape[0], columns, has_joint=False)}
+        plans = {"flow_": self._plan(shape, columns)}
+        if columns is not None and self.conditionals:
+            plans["subsets_"] = resolve_subsets(self, shape[0], columns, has_joint=True)
+        return plans
+
+    def _keep_more(self, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
+        self.subsets_ = candidate.density(candidate.trainer.best_params)
+        self.facts_["subsets"] = {
+            "preprocess": candidate.preprocess,
+            **build_facts(candidate.build),
+            "steps": int(candidate.trainer.state.step),
+            "best_step": candidate.trainer.best_step,
+            "validation_nll": candidate.trainer.best_nll,
+        }
+        self.facts_["seconds"] = round(seconds, 3)
 
     def _split(self, given: Given, plan: Plan, seed: int) -> Split:
         columns = given.columns["columns_"].columns

@@ -19,7 +19,7 @@ from .distributions import Normal, Transformed, cnf_of
 from .divergences import AbstractDivergence, Exact, Hutchinson
 from .frames import Frame
 from .integrate import CONSTANT_STEP_SOLVERS, SOLVERS, Integrator
-from .mixed import Cells, Codes, Expected, Grid, MaskedNormal, Mixed, MixedFrame, as_tuple
+from .mixed import Cells, Codes, Expected, Grid, MaskedNormal, Mixed, MixedFrame, Subsets, as_tuple, told_size
 from .papers import Galerkin, Hypernetwork, Planar, PlanarField, Potential, Radial, Residual
 from .vector_fields import MLP, AbstractVectorField, BesidePicture, ConcatSquash, ConvNet, Masked, Preconditioned, UNet
 
@@ -156,6 +156,8 @@ class MixedSpec(eqx.Module):
         Where its cells are (`liouville.mixed.Grid`).
     switches
         As of `Mixed`.
+    columns
+        As of `liouville.mixed.Subsets`, which is then built; None builds a `Mixed`.
 
     Examples
     --------
@@ -179,47 +181,61 @@ class MixedSpec(eqx.Module):
     seen: tuple[tuple[float, ...], ...] | None = eqx.field(default=None, static=True)
     unseen: tuple[float, ...] | None = eqx.field(default=None, static=True)
     switches: tuple[int | None, ...] = eqx.field(default=(), static=True)
+    columns: tuple[int, ...] | None = eqx.field(default=None, static=True)
 
     @staticmethod
-    def fit(flow: FlowSpec, frame: MixedFrame, points: np.ndarray, weight: np.ndarray) -> "MixedSpec":
+    def fit(
+        flow: FlowSpec, frame: MixedFrame, points: np.ndarray, weight: np.ndarray, of_subsets: bool = False
+    ) -> "MixedSpec":
         """Return the specification of a table's distribution, given its rows as `fit_mixed` returns them.
 
         A level's share has half a row more than there are, so that one that is known to exist is never impossible.
         """
         num, total = len(frame.levels), weight.sum()
-        count = lambda j, levels: np.bincount(points[:, j].astype(int), weight * len(weight) / total, minlength=levels)
+        is_there, points = ~np.isnan(points), np.nan_to_num(points)
+        of_row = weight * len(weight) / total
+        count = lambda j, levels: np.bincount(points[:, j].astype(int), of_row * is_there[:, j], minlength=levels)
         counts = [count(j, levels) + 0.5 for j, levels in enumerate(frame.levels)]
         shares = tuple(tuple(map(float, column / column.sum())) for column in counts)
         whole = [column for column in frame.columns if column.kind == "whole"]
+        columns = frame.owners if of_subsets else None
         if not whole:
-            return MixedSpec(flow, shares, switches=frame.switches)
+            return MixedSpec(flow, shares, switches=frame.switches, columns=columns)
         numbers = points[:, num : num + len(whole)]
         switches = frame.switches[: len(whole)]
         mask = np.stack([np.ones(len(points)) if j is None else points[:, j] == 0 for j in switches], axis=1)
-        grid = Grid.of(whole)
-        expected = Expected.fit(numbers, mask.astype(float), weight, grid, points[:, :num], frame.levels)
+        mask, grid = mask * is_there[:, num : num + len(whole)], Grid.of(whole)
+        if of_subsets:
+            # Which numbers are known changes from row to row: each is counted from its mean.
+            expected = Expected.of_means(numbers, mask, weight, grid)
+        else:
+            expected = Expected.fit(numbers, mask.astype(float), weight, grid, points[:, :num], frame.levels)
         facts: dict[str, Any] = {name: _as_tuples(value) for name, value in vars(expected).items()}
         facts |= {"lowest": _as_tuples(grid.lowest), "highest": _as_tuples(grid.highest)}
         facts |= {"seen": tuple(c.seen for c in whole), "unseen": tuple(c.unseen for c in whole)}
-        return MixedSpec(flow, shares, **facts, switches=frame.switches)
+        return MixedSpec(flow, shares, **facts, switches=frame.switches, columns=columns)
 
-    def __call__(self, key: Key) -> Mixed:
+    def __call__(self, key: Key) -> Mixed | Subsets:
         """Build the distribution, with weights drawn from `key`."""
         flow, width, (size,) = self.flow, self.flow.width, self.flow.shape
+        told = width if self.columns is None else told_size(len(self.means), size, width)
         code_key, cell_key, core_key, key = jax.random.split(key, 4)
         integrator, core = integrator_of(flow.solver, flow.rtol, flow.atol), None
-        codes = Codes(self.shares, width=width, key=code_key) if self.shares else None
+        is_told = self.columns is not None
+        codes = Codes(self.shares, width=width, is_told=is_told, key=code_key) if self.shares else None
         cells = None
         if self.means:
             sizes: dict[str, Any] = {"width": width, "depth": flow.depth, "integrator": integrator}
             lines = (self.slopes, self.effects, self.shift, self.spread, self.bend)
             expected = Expected(self.means, self.scale, *lines)
             grid = Grid(self.lowest, self.highest, self.seen, self.unseen)
-            cells = Cells(expected, grid, told=width, **sizes, key=cell_key)
+            cells = Cells(expected, grid, told=told, **sizes, key=cell_key)
         if size:
-            told = (size + width,)
-            field = dataclasses.replace(flow, cond_shape=told).make_field(flow.shape, core_key)
-            core = Transformed(MaskedNormal(flow.shape, told), CNF(Masked(field), Exact(), integrator))
+            cond_shape = (size + told,)
+            field = dataclasses.replace(flow, cond_shape=cond_shape).make_field(flow.shape, core_key)
+            core = Transformed(MaskedNormal(flow.shape, cond_shape), CNF(Masked(field), Exact(), integrator))
+        if self.columns is not None:
+            return Subsets(codes, cells, core, self.switches, self.columns, width=width, key=key)
         return Mixed(codes, cells, core, self.switches, width=width, key=key)
 
 

@@ -132,9 +132,11 @@ def evaluate_independent(columns: tuple[Column, ...], train: Rows, test: Rows) -
         Rows to fit on, and rows to score, as numbers.
     """
     weight = np.ones(len(train))
-    frame, points = fit_mixed("standardize", train, weight, columns)
+    frame, points = fit_mixed("standardize", train, weight, columns, by_column=True)
     size = sum(column.kind == "continuous" for column in columns)
-    untrained = MixedSpec.fit(FlowSpec(size, width=1, depth=0), frame, points, weight)(jax.random.key(0))
+    has_gaps = bool(np.isnan(points).any() or np.isnan(frame.encode(test)[0]).any())
+    spec = MixedSpec.fit(FlowSpec(size, width=1, depth=0), frame, points, weight, of_subsets=has_gaps)
+    untrained = spec(jax.random.key(0))
     return likelihood("independent columns", evaluation.score(Density(untrained, frame), test)[0])
 
 

@@ -52,6 +52,8 @@ class Plan:
         How many rows choices are made by, at most, and by which divergence their log-density is known.
     fewest_validated
         With a deadline the time left may allow of fewer rows, down to so many; None keeps to all.
+    of_subsets
+        True learns any columns given any others (`liouville.mixed.Subsets`).
     """
 
     preprocess: list[str]
@@ -64,6 +66,7 @@ class Plan:
     noise: NoiseSpec | None = None
     longest: int | None = None
     fewest_validated: int | None = None
+    of_subsets: bool = False
 
 
 @dataclasses.dataclass

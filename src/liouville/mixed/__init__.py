@@ -17,5 +17,10 @@ from ._mixed import FactoredObjective as FactoredObjective
 from ._mixed import MaskedNormal as MaskedNormal
 from ._mixed import Mixed as Mixed
 from ._mixed import conditioners as conditioners
+from ._subsets import Question as Question
+from ._subsets import Subsets as Subsets
+from ._subsets import SubsetsObjective as SubsetsObjective
+from ._subsets import draw_questions as draw_questions
+from ._subsets import told_size as told_size
 from ._table import Columns as Columns
 from ._table import as_tuple as as_tuple

@@ -177,6 +177,16 @@ class Expected(FixedMixin, eqx.Module):
             means, np.maximum(scale, _LEAST_SPREAD), slopes, parts, shift, np.maximum(spread, _LEAST_SPREAD)
         )
 
+    @staticmethod
+    def of_means(numbers: np.ndarray, mask: np.ndarray, weight: np.ndarray, grid: Grid) -> "Expected":
+        """Return what is expected where nothing is known of other numbers: the means."""
+        columns = range(numbers.shape[1])
+        means = [_moments(numbers[:, j], mask[:, j] * weight)[0] for j in columns]
+        off = grid.places(numbers) - grid.places(np.asarray(means))
+        shift, scale = np.transpose([_moments(off[:, j], mask[:, j] * weight) for j in columns])
+        scale = np.maximum(scale, _LEAST_SPREAD)
+        return Expected(means, scale, shift=shift, spread=scale)
+
     def bent(self, off: Any) -> Any:
         """Return distances as a flow has them, in standard deviations: one far off is unlikely, not beyond measure."""
         return self.bend * namespace(off).arcsinh(off / self.bend)

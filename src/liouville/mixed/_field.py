@@ -57,15 +57,15 @@ class Field:
     zone: str = ""
 
 
-def field_of(series: nw.Series, declared: Any) -> Field:
-    """Return what a column is, as declared or found."""
+def field_of(series: nw.Series, declared: Any, places: np.ndarray) -> Field:
+    """Return what a column is, as declared or found, by its cells and by the rows in which they are."""
     dtype, name = series.dtype, series.name
     is_pandas = series.implementation.is_pandas_like()
     # Decimals are floats in what is learned, and so in what is drawn.
     native = str(series.to_native().dtype) if is_pandas else nw.Float64() if dtype == nw.Decimal else dtype
     native = "double[pyarrow]" if is_pandas and dtype == nw.Decimal else native
     if declared is not None:
-        return _declared(series, declared, native)
+        return _declared(series, declared, native, places)
     writing = writing_of(series)
     if holds_dates(series) or writing is not None:
         unit = unit_of(series, writing)
@@ -80,7 +80,7 @@ def field_of(series: nw.Series, declared: Any) -> Field:
     if dtype.is_integer() and np.max(np.abs(values), initial=0.0) > _MOST_DIGITS:
         row = int(np.argmax(np.abs(values)))
         raise DataError(
-            f"Expected whole numbers up to 2**53 in column {name!r}, got {series[row]} in row {row}, whose last digits "
+            f"Expected whole numbers up to 2**53 in column {name!r}, got {series[row]} in row {places[row]}, whose last digits "
             f"no float keeps; try columns={{{name!r}: 'category'}}, or leaving it out."
         )
     if len(series) > 1 and np.ptp(values) == 0:
@@ -141,7 +141,7 @@ def _category(series: nw.Series, why: str, native: Any) -> Field:
     return Field(series.name, Column("code", len(order)), why, tuple(order), native, categories)
 
 
-def _declared(series: nw.Series, kind: Any, native: Any) -> Field:
+def _declared(series: nw.Series, kind: Any, native: Any, places: np.ndarray) -> Field:
     """Return a column that is what the user says, or raise where it cannot be."""
     name, why = series.name, "as declared"
     if kind == "category":
@@ -167,7 +167,7 @@ def _declared(series: nw.Series, kind: Any, native: Any) -> Field:
             f"{kind!r}; try 'auto'."
         )
     if form in ("integer", "grid"):
-        column = _on_grid(values, ends[0] if form == "grid" else 1.0, name)
+        column = _on_grid(values, ends[0] if form == "grid" else 1.0, name, places)
         return Field(name, _within(column, series.dtype), why, dtype=native)
     low, high = {"positive": (0.0, math.inf), "continuous": (-math.inf, math.inf)}.get(form) or ends
     atoms = find_column(values).atoms
@@ -181,16 +181,16 @@ def _declared(series: nw.Series, kind: Any, native: Any) -> Field:
     if beyond.size:
         raise DataError(
             f"Expected numbers from {low:g} to {high:g} in column {name!r}, got {values[beyond[0]]:g} in row "
-            f"{beyond[0]}; try other bounds."
+            f"{places[beyond[0]]}; try other bounds."
         )
     return Field(name, Column("continuous", atoms=edge, edges=(low, high)), why, dtype=native)
 
 
-def _on_grid(values: np.ndarray, step: float, name: str) -> Column:
+def _on_grid(values: np.ndarray, step: float, name: str, places: np.ndarray) -> Column:
     off = np.flatnonzero(np.isinf(whole_numbers(values, Column("whole", step=step))[1]))
     if off.size:
         raise DataError(
-            f"Expected multiples of {step:g} in column {name!r}, got {values[off[0]]:g} in row {off[0]}; try "
+            f"Expected multiples of {step:g} in column {name!r}, got {values[off[0]]:g} in row {places[off[0]]}; try "
             "'continuous'."
         )
     column = find_column(np.round(values / step), is_whole=True)
@@ -201,9 +201,11 @@ def _on_grid(values: np.ndarray, step: float, name: str) -> Column:
 def said_of(field: Field) -> str:
     """Return what a column is, and by which measure its log-probability is one, in words."""
     column = field.column
+    gaps = ", one of them for gaps" if column.gaps else ""
     if column.kind == "code":
-        return f"category of {column.levels} levels ({field.why}); counting measure"
-    atoms = f" with atoms at {', '.join(f'{atom:g}' for atom in column.atoms[:5])}" if column.atoms else ""
+        return f"category of {column.levels} levels{gaps} ({field.why}); counting measure"
+    listed = [*(f"{atom:g}" for atom in column.atoms[:5]), *(["gaps"] if column.gaps else [])]
+    atoms = f" with atoms at {', '.join(listed)}" if listed else ""
     if column.kind == "whole":
         return f"whole numbers in steps of {column.step:g}{atoms} ({field.why}); counting measure"
     edges = " from {:g} to {:g}".format(*column.edges) if column.is_bounded else ""

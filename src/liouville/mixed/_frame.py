@@ -43,6 +43,8 @@ class Column:
         between them is beside theirs; none, and 1, where all are alike.
     edges
         Bounds of continuous numbers.
+    gaps
+        True where a missing cell is a value like others: of a code the last level, of numbers one more atom.
     """
 
     kind: str
@@ -55,6 +57,7 @@ class Column:
     seen: tuple[float, ...] = ()
     unseen: float = 1.0
     edges: tuple[float, float] = (-math.inf, math.inf)
+    gaps: bool = False
 
     def __post_init__(self):
         if self.kind not in ("code", "whole", "continuous") or (self.kind == "code") != (self.levels > 0):
@@ -72,14 +75,29 @@ class Column:
     @property
     def is_density(self) -> bool:
         """Return True where each row has a density in this column, and no mass."""
-        return self.kind == "continuous" and not self.atoms
+        return self.kind == "continuous" and not self.is_switched
+
+    @property
+    def is_switched(self) -> bool:
+        """Return True where a code says which numbers are none of the others: atoms, and gaps that are values."""
+        return self.kind != "code" and bool(self.atoms or self.gaps)
+
+    @property
+    def num_levels(self) -> int:
+        """Number of levels of the column's code; 0 where it has none."""
+        return self.levels or (1 + len(self.atoms) + self.gaps if self.is_switched else 0)
 
     def on_atoms(self, values: np.ndarray) -> np.ndarray:
-        """Return of each value which atom it is, one axis more; equal but for rounding is equal."""
+        """Return of each value which atom it is, one axis more; equal but for rounding is equal.
+
+        A gap that is a value is the last of them.
+        """
         atoms = np.asarray(self.atoms, np.float64)
         if self.kind == "whole":
-            return np.round(values / self.step)[..., None] == np.round(atoms / self.step)
-        return np.abs(values[..., None] - atoms) <= 1e-9 * np.abs(atoms)
+            found = np.round(values / self.step)[..., None] == np.round(atoms / self.step)
+        else:
+            found = np.abs(values[..., None] - atoms) <= 1e-9 * np.abs(atoms)
+        return np.concatenate([found, np.isnan(values)[..., None]], -1) if self.gaps else found
 
     def counted(self, numbers: np.ndarray) -> np.ndarray:
         """Return whole numbers, in steps, as they are counted: from the origin, leaving out those that are atoms.
@@ -156,7 +174,7 @@ class MixedFrame(AbstractFrame):
     @property
     def core_shape(self) -> tuple[int, ...]:
         """Shape of a row of the `Mixed`."""
-        return (len(self.columns) + sum(bool(column.atoms) for column in self.columns),)
+        return (len(self.columns) + sum(column.is_switched for column in self.columns),)
 
     @property
     def always(self) -> list[int]:
@@ -167,7 +185,20 @@ class MixedFrame(AbstractFrame):
     @property
     def levels(self) -> tuple[int, ...]:
         """Number of levels of each code; that of a column with atoms is 0 for what is no atom."""
-        return tuple(c.levels or 1 + len(c.atoms) for c in self.columns if c.kind == "code" or c.atoms)
+        return tuple(column.num_levels for column in self.columns if column.num_levels)
+
+    @property
+    def gaps(self) -> tuple[int, ...]:
+        """Numbers of the codes whose last level stands for a gap."""
+        coded = [column for column in self.columns if column.num_levels]
+        return tuple(j for j, column in enumerate(coded) if column.gaps)
+
+    @property
+    def owners(self) -> tuple[int, ...]:
+        """Number of the column that each number of a row of the `Mixed` belongs to."""
+        kinds = ("whole", "continuous")
+        of_codes = [j for j, column in enumerate(self.columns) if column.num_levels]
+        return (*of_codes, *(j for kind in kinds for j, column in enumerate(self.columns) if column.kind == kind))
 
     @property
     def switches(self) -> tuple[int | None, ...]:
@@ -176,8 +207,8 @@ class MixedFrame(AbstractFrame):
         code = 0
         for column in self.columns:
             if column.kind != "code":
-                found[column.kind].append(code if column.atoms else None)
-            code += column.kind == "code" or bool(column.atoms)
+                found[column.kind].append(code if column.is_switched else None)
+            code += column.num_levels > 0
         return (*found["whole"], *found["continuous"])
 
     def encode(self, x: Any, drawn: Any = None) -> tuple[Any, Any]:
@@ -186,14 +217,15 @@ class MixedFrame(AbstractFrame):
         Parameters
         ----------
         x
-            NumPy's array of shape ``(..., columns)``.
+            NumPy's array of shape ``(..., columns)``; a cell that is missing is NaN.
         drawn
             Nothing: there is no noise.
 
         Returns
         -------
         rows
-            Codes, whole numbers, continuous numbers; of shape ``(..., *core_shape)``.
+            Codes, whole numbers, continuous numbers; of shape ``(..., *core_shape)``. What belongs to a missing cell is
+            NaN.
         change
             What is to be added to the log-probability, in nats: the log-determinant over the numbers that there are,
             and -inf for a value that cannot be: beyond its column's edges, or between whole numbers.
@@ -202,23 +234,32 @@ class MixedFrame(AbstractFrame):
         change, margins = np.zeros(x.shape[:-1]), iter(self.margins)
         for column, values in zip(self.columns, np.moveaxis(np.asarray(x, np.float64), -1, 0), strict=True):
             is_on: Any = np.ones(values.shape, bool)
-            if column.atoms:
+            is_gap = np.isnan(values) & (not column.gaps)
+            if column.is_switched:
                 atom = column.on_atoms(values)
                 is_on = ~atom.any(-1)
-                parts["code"].append(np.where(is_on, 0, 1 + atom.argmax(-1)))
+                parts["code"].append(np.where(is_gap, np.nan, np.where(is_on, 0, 1 + atom.argmax(-1))))
+            is_there = is_on & ~is_gap
             found, more = values, 0.0
             if column.kind == "whole":
-                found, more = whole_numbers(values, column)
+                found, more = whole_numbers(np.where(is_there, values, 0.0), column)
             elif column.kind == "continuous":
-                found, more = _inwards(next(margins), values, is_on)
-            parts[column.kind].append(np.where(is_on, found, 0.0))
-            change = change + np.where(is_on, more, 0.0)
+                found, more = _inwards(next(margins), values, is_there)
+            parts[column.kind].append(np.where(is_gap, np.nan, np.where(is_on, found, 0.0)))
+            change = change + np.where(is_there, more, 0.0)
         points: Any = np.stack(parts["continuous"], -1) if parts["continuous"] else np.zeros((*x.shape[:-1], 0))
         for link in self.joint:
             points[..., self.always], log_det = link.inverse_and_log_det(points[..., self.always])
             change = change + log_det
         columns = [part[..., None] for part in (*parts["code"], *parts["whole"])]
         return np.concatenate([*columns, points], -1), change
+
+    def encode_some(self, x: Rows, columns: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Map some columns of rows of the table, and leave the others out: they are NaN, and change nothing."""
+        is_chosen = np.isin(np.arange(len(self.columns)), columns)
+        points, change = self.encode(np.where(is_chosen, x, np.nan))
+        points[..., ~is_chosen[list(self.owners)]] = np.nan
+        return points, change
 
     def decode(self, points: Any) -> Any:
         """Map rows of the `Mixed` to rows of the table, on any leading axes."""
@@ -230,13 +271,13 @@ class MixedFrame(AbstractFrame):
             inner[..., self.always] = link.transform_and_log_det(inner[..., self.always])[0]
         rest, margins, rows = iter(np.moveaxis(inner, -1, 0)), iter(self.margins), []
         for column in self.columns:
-            atom = next(codes).astype(int) if column.atoms or column.kind == "code" else None
+            atom = next(codes).astype(int) if column.num_levels else None
             if column.kind == "code":
                 rows.append(atom)
                 continue
             is_whole = column.kind == "whole"
             values = _from_counted(next(whole), column) if is_whole else _outwards(next(margins), next(rest))
-            of_atoms = np.asarray([0.0, *column.atoms])
+            of_atoms = np.asarray([0.0, *column.atoms, *([np.nan] if column.gaps else [])])
             rows.append(values if atom is None else np.where(atom == 0, values, of_atoms[atom]))
         return np.stack(rows, -1)
 
@@ -282,11 +323,11 @@ def _outwards(links: tuple[AbstractBijection, ...], z: np.ndarray) -> np.ndarray
     return x[..., 0]
 
 
-def any_mixed_frame(preprocess: str, columns: tuple[Column, ...]) -> MixedFrame:
+def any_mixed_frame(preprocess: str, columns: tuple[Column, ...], by_column: bool = False) -> MixedFrame:
     """Return a frame that is fitted to any data: the numbers of one from a file take the place of its own."""
     rows = any_rows(*np.array([column.edges for column in columns]).T)
     rows[:, [column.kind != "continuous" for column in columns]] = 0.0
-    return fit_mixed(preprocess, rows, np.ones(len(rows)), columns)[0]
+    return fit_mixed(preprocess, rows, np.ones(len(rows)), columns, by_column)[0]
 
 
 def edges_of(columns: tuple[Column, ...]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -298,7 +339,7 @@ def edges_of(columns: tuple[Column, ...]) -> tuple[np.ndarray, np.ndarray] | Non
 
 
 def fit_mixed(
-    preprocess: str, rows: Rows, weight: np.ndarray, columns: tuple[Column, ...]
+    preprocess: str, rows: Rows, weight: np.ndarray, columns: tuple[Column, ...], by_column: bool = False
 ) -> tuple[MixedFrame, np.ndarray]:
     """Fit the frame of a table of several kinds of columns.
 
@@ -310,6 +351,8 @@ def fit_mixed(
         The table, its codes as numbers, and the weight of its rows.
     columns
         What its columns are.
+    by_column
+        True leaves closed forms out that mix columns.
 
     Returns
     -------
@@ -323,7 +366,7 @@ def fit_mixed(
     alone = [kind for kind in kinds if kind in _BY_COLUMN]
     margins: list[tuple[AbstractBijection, ...]] = []
     for j, column in continuous:
-        is_on = ~column.on_atoms(rows[:, j]).any(-1)
+        is_on = ~column.on_atoms(rows[:, j]).any(-1) & ~np.isnan(rows[:, j])
         values: Any = rows[is_on, j, None]
         of_rows = weight[is_on]
         links: list[AbstractBijection] = [Bounded([column.edges[0]], [column.edges[1]])] if column.is_bounded else []
@@ -339,9 +382,9 @@ def fit_mixed(
         margins.append(tuple(links))
     frame = MixedFrame(columns, tuple(margins))
     points, joint = frame.encode(rows)[0], []
-    start = len(columns) + len([c for c in columns if c.atoms]) - len(continuous)
+    start = frame.core_shape[0] - len(continuous)
     always = [start + j for j in frame.always]
-    for kind in kinds[len(alone) :] if len(always) > 1 else []:
+    for kind in kinds[len(alone) :] if len(always) > 1 and not by_column else []:
         link = kind.fit(points[:, always], weight)
         points[:, always] = link.inverse_and_log_det(points[:, always])[0]
         joint.append(link)

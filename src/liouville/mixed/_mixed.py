@@ -1,7 +1,7 @@
 """A row of codes, whole numbers and continuous numbers: one normalized log-probability."""
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -129,6 +129,12 @@ class Mixed(AbstractDistribution):
         is_on = jnp.stack(is_on) if is_on else jnp.zeros(0, codes.dtype)
         return is_on[: self._num_cells], is_on[self._num_cells :]
 
+    def tellers(self) -> list:
+        """Return what tells parts of a row of others."""
+        return [
+            self.codes, self.of_codes, self.of_all, self.encoder, None if self.cells is None else self.cells.encoder
+        ]  # fmt: skip
+
     @property
     def _num_cells(self) -> int:
         return 0 if self.cells is None else self.cells.shape[0]
@@ -199,10 +205,9 @@ class Mixed(AbstractDistribution):
         return x, self._log_prob(x, condition, None)
 
 
-def conditioners(flow: Mixed) -> Mixed:
+def conditioners(flow: Any) -> Any:
     """Return, in the place of each weight, True for those that tell parts of a row of others, else False."""
-    told = lambda m: [m.codes, m.of_codes, m.of_all, m.encoder, None if m.cells is None else m.cells.encoder]
-    chosen = lambda m: [part for part in told(m) if part is not None]
+    chosen = lambda mixed: [part for part in mixed.tellers() if part is not None]
     trues = [jax.tree.map(lambda _: True, part) for part in chosen(flow)]
     return eqx.tree_at(chosen, jax.tree.map(lambda _: False, flow), trues)
 
@@ -234,15 +239,20 @@ class FactoredObjective(AbstractObjective):
             total = total - jnp.mean(flow.codes.log_prob(codes))
         if (cells := flow.cells) is not None:
             mask, told = jax.vmap(flow.masks)(codes)[0], jax.vmap(flow.told)(codes)
-            contexts = jax.vmap(cells.contexts)(numbers, told, mask)
-            # Noise fills the cells in training alone: the score asks for the mass of a cell.
-            noise = cells.noise(numbers, key=noise_key)
-            off = cells.expected.bent(jax.vmap(cells.distances)(numbers, told, mask) + noise)
-            rows = Batch(off.reshape(-1, 1), contexts.reshape(-1, contexts.shape[-1]))
-            errors = FlowMatching().errors(cells.flow, rows, key=cell_key).reshape(mask.shape)
-            total = total + jnp.sum(mask * errors**2) / jnp.maximum(jnp.sum(mask), 1.0)
+            total = total + loss_of_cells(cells, numbers, told, mask, noise_key, cell_key)
         if flow.core is not None:
             told = jax.vmap(flow.context)(codes, numbers)
             loss, watched = self.objective(flow.core, Batch(points, told), key=key)
             total = total + loss
         return total, watched
+
+
+def loss_of_cells(cells: Cells, numbers: Array, told: Array, mask: Array, noise_key: Key, key: Key) -> Scalar:
+    """Return flow matching's loss of whole numbers, of shape ``(rows, columns)``, where the mask is 1."""
+    contexts = jax.vmap(cells.contexts)(numbers, told, mask)
+    # Noise fills the cells in training alone: the score asks for the mass of a cell.
+    noise = cells.noise(numbers, key=noise_key)
+    off = cells.expected.bent(jax.vmap(cells.distances)(numbers, told, mask) + noise)
+    rows = Batch(off.reshape(-1, 1), contexts.reshape(-1, contexts.shape[-1]))
+    errors = FlowMatching().errors(cells.flow, rows, key=key).reshape(mask.shape)
+    return jnp.sum(mask * errors**2) / jnp.maximum(jnp.sum(mask), 1.0)

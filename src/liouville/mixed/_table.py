@@ -1,10 +1,11 @@
 """Tables as people have them: categories, counts, dates and amounts in a frame, as numbers and back."""
 
+import copy
 import dataclasses
 import decimal
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import narwhals as nw
@@ -37,11 +38,13 @@ class Columns:
     declared
         What columns are, by name, instead: ``"continuous"``, ``"positive"``, ``("bounded", a, b)``, ``"category"``,
         ``"integer"`` or ``("grid", step)``.
+    missing
+        What missing cells are: ``"error"`` refuses them, ``"ignore"`` leaves them out, ``"model"`` takes them for values.
 
     Raises
     ------
     DataError
-        Where cells are missing, a column holds things of several kinds, or one that is said to be continuous has
+        Where cells are missing that should not, a column holds things of several kinds, or one that is said to be continuous has
         values that many rows share.
     ValueError
         Where what is declared has no meaning.
@@ -55,9 +58,15 @@ class Columns:
     [[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]] True
     """
 
-    def __init__(self, X: Any, declared: Mapping[str, Any] | None = None):
+    def __init__(self, X: Any, declared: Mapping[str, Any] | None = None, missing: str = "error"):
         frame, declared = _framed(X), {str(name): kind for name, kind in (declared or {}).items()}
-        _check_gaps(frame, frame.columns)
+        gaps = {name: gaps_of(frame.get_column(name)) for name in frame.columns}
+        _check_cells(frame, gaps, missing != "error")
+        if empty := [name for name, bad in gaps.items() if len(frame) and bad.all()]:
+            raise DataError(
+                f"Expected values in each column, got none in {', '.join(map(repr, empty[:_MOST_NAMED]))}; try leaving "
+                "it out."
+            )
         known = list(map(str, frame.columns))
         if repeated := next((name for name in known if known.count(name) > 1), None):
             raise DataError(f"Expected columns of different names, got {repeated!r} twice; try renaming one.")
@@ -69,7 +78,10 @@ class Columns:
                 )
         # None is an array, whose columns have numbers for names.
         self.backend = None if isinstance(X, np.ndarray) else frame.implementation
-        self.fields = tuple(field_of(frame.get_column(name), declared.get(str(name))) for name in frame.columns)
+        self.missing = missing
+        found = [_found_field(frame.get_column(name), declared.get(str(name)), gaps[name]) for name in frame.columns]
+        have_gaps = [missing == "model" and bool(gaps[name].any()) for name in frame.columns]
+        self.fields = tuple(_with_gaps(field) if has else field for field, has in zip(found, have_gaps, strict=True))
         if self.backend is not None:
             _warn_of_levels(self.fields, len(frame))
         elif not declared and not self.is_mixed:
@@ -84,6 +96,7 @@ class Columns:
         names = [str(j) for j in range(size)] if names is None else names
         self = Columns.__new__(Columns)
         self.backend, self.fields = None, tuple(Field(name, Column("continuous"), "numbers") for name in names)
+        self.missing = "error"
         return self
 
     @property
@@ -106,13 +119,31 @@ class Columns:
         """Names of the columns whose levels are text, which may look like numbers in a file."""
         return [str(field.name) for field in self.fields if any(isinstance(level, str) for level in field.levels)]
 
-    def rows(self, X: Any) -> Rows:
+    def rows(self, X: Any, needed: Sequence[int] | None = None, gaps: bool | None = None) -> Rows:
         """Return a frame of these columns as numbers, of shape ``(n, columns)``.
 
-        A level that was not there before is -1, which has no probability; a warning names the first.
+        A level that was not there before is -1, which has no probability; a warning names the first. A missing cell is
+        NaN, or the value that it is.
+
+        Parameters
+        ----------
+        X
+            The frame.
+        needed
+            Numbers of the columns that it must have; others are missing cells where they are not there. None is all.
+        gaps
+            Whether cells may be missing; None is as in the table that the columns were made by.
         """
+        gaps = self.missing != "error" if gaps is None else gaps
         frame = _framed(X)
         names = [field.name for field in self.fields]
+        if needed is not None and self.backend is not None and not isinstance(X, np.ndarray):
+            absent = [j for j, name in enumerate(names) if j not in needed and name not in frame.columns]
+            if absent:
+                kept = [j for j in range(len(names)) if j not in absent]
+                rows = np.full((len(frame), len(names)), np.nan)
+                rows[:, kept] = self._some(kept).rows(X, gaps=gaps)
+                return rows
         if self.backend is None or isinstance(X, np.ndarray):
             # Without names columns are those of the fit by their order.
             if len(frame.columns) != len(names):
@@ -124,8 +155,8 @@ class Columns:
             raise DataError("Expected a row or more, got none; try another table.")
         if missing := [name for name in names_in if name not in frame.columns]:
             raise DataError(f"Expected columns {names}, got none called {missing[0]!r}; try a table like the first.")
-        _check_gaps(frame, names_in)
         series = [frame.get_column(name) for name in names_in]
+        _check_cells(frame, {name: gaps_of(one) for name, one in zip(names_in, series, strict=True)}, gaps)
         rows = np.stack([_numbers(*pair) for pair in zip(self.fields, series, strict=True)], axis=1)
         unknown = [
             f"{series[j].to_list()[row]!r} in row {row}, column {field.name!r}"
@@ -141,12 +172,18 @@ class Columns:
             )
         return rows
 
+    def _some(self, places: Sequence[int]) -> "Columns":
+        """Return some of the columns."""
+        some = copy.copy(self)
+        some.fields = tuple(self.fields[j] for j in places)
+        return some
+
     def are_masses(self, rows: Rows) -> np.ndarray:
         """Return which rows, as numbers, have no density in any column: their log-probability is that of a mass."""
         found = np.ones(len(rows), bool)
         for column, values in zip(self.columns, rows.T, strict=True):
             if column.kind == "continuous":
-                found &= column.on_atoms(values).any(-1)
+                found &= column.on_atoms(values).any(-1) | np.isnan(values)
         return found
 
     def frame(self, rows: Rows) -> Any:
@@ -169,13 +206,15 @@ class Columns:
     def to_facts(self) -> dict[str, Any]:
         """Return all that there is to know of the columns, in JSON's types."""
         fields = [{**dataclasses.asdict(field), "dtype": str(field.dtype)} for field in self.fields]
-        return {"backend": None if self.backend is None else self.backend.value, "fields": fields}
+        backend = None if self.backend is None else self.backend.value
+        return {"backend": backend, "missing": self.missing, "fields": fields}
 
     @staticmethod
     def of_facts(facts: dict[str, Any]) -> "Columns":
         """Return the columns that facts describe."""
         self = Columns.__new__(Columns)
         self.backend = None if facts["backend"] is None else nw.Implementation.from_backend(facts["backend"])
+        self.missing = facts.get("missing", "error")
         self.fields = tuple(_field_of(fact, self.backend) for fact in facts["fields"])
         return self
 
@@ -185,7 +224,31 @@ class Columns:
         return "\n".join(f"{field.name!s:{width}}  {said_of(field)}" for field in self.fields)
 
 
+def _found_field(series: nw.Series, declared: Any, gaps: np.ndarray) -> Field:
+    """Return what a column is, by the cells that there are."""
+    places = np.flatnonzero(~gaps)
+    return field_of(series.filter((~gaps).tolist()) if gaps.any() else series, declared, places)
+
+
+def _with_gaps(field: Field) -> Field:
+    """Return a column in which a missing cell is a value: a level, or an atom."""
+    column = dataclasses.replace(field.column, gaps=True, levels=field.column.levels + (field.column.kind == "code"))
+    return dataclasses.replace(field, column=column, levels=(*field.levels, None) if field.levels else ())
+
+
 def _numbers(field: Field, series: nw.Series) -> np.ndarray:
+    """Return the cells of a column as numbers: NaN for one that is missing, or the level that it is."""
+    gaps = gaps_of(series)
+    if not gaps.any():
+        return _known_numbers(field, series)
+    is_level = field.levels and field.levels[-1] is None
+    found = np.full(len(series), len(field.levels) - 1.0 if is_level else np.nan)
+    if not gaps.all():
+        found[~gaps] = _known_numbers(field, series.filter((~gaps).tolist()))
+    return found
+
+
+def _known_numbers(field: Field, series: nw.Series) -> np.ndarray:
     if field.unit:
         zone = getattr(series.dtype, "time_zone", None) or ""
         if bool(zone) != bool(field.zone):
@@ -208,7 +271,8 @@ def _series(field: Field, column: np.ndarray, backend: nw.Implementation) -> nw.
     series = nw.new_series(field.name, _out_of(field, column), backend=cast(Any, backend))
     if field.zone:
         series = series.dt.replace_time_zone("UTC").dt.convert_time_zone(field.zone)
-    is_as_it_was = series.dtype == field.dtype or not _is_solved(column) or _is_dictionary(field)
+    is_whole = _is_solved(column) or field.column.gaps
+    is_as_it_was = series.dtype == field.dtype or not is_whole or _is_dictionary(field)
     return series if is_as_it_was else series.cast(field.dtype)
 
 
@@ -220,7 +284,8 @@ def _of_pandas(library: Any, field: Field, column: np.ndarray) -> Any:
     series = library.Series(cells)
     if field.zone:
         series = series.dt.tz_localize("UTC").dt.tz_convert(field.zone)
-    return series if _is_dictionary(field) or not _is_solved(column) else series.astype(field.dtype)
+    is_whole = _is_solved(column) or field.column.gaps
+    return series.astype(field.dtype) if is_whole and not _is_dictionary(field) else series
 
 
 def _is_dictionary(field: Field) -> bool:
@@ -246,7 +311,7 @@ def _is_solved(column: np.ndarray) -> bool:
 
 def _out_of(field: Field, column: np.ndarray) -> Any:
     """Return numbers as the cells that they stand for; None, or NaN of a number, for one that was not solved."""
-    if not _is_solved(column) and (field.levels or field.unit):
+    if not _is_solved(column) and (field.levels or field.unit or field.column.gaps):
         solved = np.isfinite(column)
         cells = iter(_out_of(field, column[solved]))
         return [next(cells) if is_there else None for is_there in solved]
@@ -310,18 +375,27 @@ def as_tuple(value: Any) -> Any:
     return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
 
-def _check_gaps(frame: nw.DataFrame, names: list) -> None:
-    """Raise where cells are missing or infinite, naming the first of each column."""
+def gaps_of(series: nw.Series) -> np.ndarray:
+    """Return which cells of a column are missing: None, NaN, NA and NaT."""
+    gaps = np.asarray(series.is_null().to_numpy(), bool)
+    return gaps | np.isnan(np.asarray(series.to_numpy(), np.float64)) if series.dtype.is_float() else gaps
+
+
+def _check_cells(frame: nw.DataFrame, gaps: dict[Any, np.ndarray], may_be_missing: bool) -> None:
+    """Raise where cells are infinite, or missing where they should not, naming the first of each column."""
     found = []
-    for name in names:
+    for name, bad in gaps.items():
         series = frame.get_column(name)
-        dtype = series.dtype
-        bad = np.asarray(series.is_null().to_numpy(), bool)
-        if dtype.is_float():
-            bad = bad | ~np.isfinite(np.asarray(series.to_numpy(), np.float64))
+        if series.dtype.is_float():
+            infinite = np.isinf(np.asarray(series.to_numpy(), np.float64))
+            bad = infinite if may_be_missing else infinite | bad
+        elif may_be_missing:
+            continue
         if bad.any():
             found.append(f"{bad.sum()} in column {name!r}, the first in row {int(bad.argmax())}")
     if found:
         more = f"; and {len(found) - _MOST_NAMED} more columns" if len(found) > _MOST_NAMED else ""
         listed = "; ".join(found[:_MOST_NAMED])
-        raise DataError(f"Expected no missing or infinite cells, got {listed}{more}; try dropping these rows.")
+        what = "infinite" if may_be_missing else "missing or infinite"
+        advice = "dropping these rows" if may_be_missing else "missing='ignore', or dropping these rows"
+        raise DataError(f"Expected no {what} cells, got {listed}{more}; try {advice}.")

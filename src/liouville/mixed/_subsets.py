@@ -1,0 +1,324 @@
+"""Any columns of a row given any others, what is in neither integrated out: one network answers all such questions."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from .._types import Condition, Key, Point, Scalar
+from ..bijections import Moved
+from ..distributions import AbstractDistribution, Transformed
+from ..integrate import Integrator, SolveInfo
+from ..objectives import AbstractObjective, Batch
+from ..vector_fields import Perceptron, RowFeatures
+from ._cells import Cells
+from ._codes import Codes
+from ._mixed import loss_of_cells, nothing_solved
+
+# Of the questions in training, so many ask for all that a row has; of the others so many leave nothing out, and so many
+# give nothing: marginals are the hardest to learn.
+_ALL, _NOTHING_OUT, _NOTHING_GIVEN = 1 / 3, 0.4, 0.3
+
+
+class Question(NamedTuple):
+    """A row, zeros where it has no number, and which of its numbers are asked for, and which are given."""
+
+    row: Point
+    asked: Bool[Array, " numbers"]
+    given: Bool[Array, " numbers"]
+
+
+class _Known(eqx.Module):
+    """A network on what is known of a row: zeros, and flags that say so, stand for the rest."""
+
+    features: RowFeatures
+    encoder: Perceptron
+
+    def __init__(self, levels: list[int], numbers: int, width: int, *, key: Key):
+        features_key, key = jax.random.split(key)
+        self.features = RowFeatures(levels, numbers, width, key=features_key)
+        self.encoder = Perceptron([width, width, width], "silu", key=key)
+
+    def __call__(self, codes: Point, are_known: Array, numbers: Point) -> Float[Array, " width"]:
+        embedded = jnp.sum(are_known[:, None] * self.features.of_codes(codes), axis=0)
+        return jax.nn.silu(self.encoder(jax.nn.silu(embedded + self.features.linear(numbers))))
+
+
+class Subsets(AbstractDistribution):
+    """``log p(a | b)`` of any numbers `a` of a row given any others `b`, what is in neither integrated out.
+
+    A row is one of a `Mixed`. A point has NaN for each number that is not asked for, a condition NaN for each that is
+    not given; what both have is given. ``log p(a | b) = log P(codes of a | b) + log P(whole numbers of a | those, b) +
+    log p(continuous of a | those, b)``, each by one network that is told which numbers there are (Strauss and Oliva,
+    Arbitrary conditional distributions with energy, 2021; here the continuous part is a flow, which moves what is asked
+    for alone). For each `b` it is normalized over `a`. Answers to different questions need not agree with each other:
+    ``log p(a, b) - log p(b)`` is not ``log p(a | b)`` to the last digit.
+
+    Parameters
+    ----------
+    codes, cells, core
+        As of `Mixed`, all of them under conditions: codes of a mask and `width` numbers, whole numbers and continuous
+        ones of what `told_sizes` says.
+    switches
+        As of `Mixed`.
+    columns
+        Which column of the table each number of a row belongs to: those of one column are asked for together.
+    width
+        Units of what the parts are told of each other.
+    key
+        Key for the initial weights.
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    cond_shape: tuple[int, ...] | None = eqx.field(static=True)
+    switches: tuple[int | None, ...] = eqx.field(static=True)
+    columns: tuple[int, ...] = eqx.field(static=True)
+    codes: Codes | None
+    cells: Cells | None
+    core: Transformed | None
+    of_given: _Known
+    of_codes: _Known
+    of_all: _Known
+
+    def __init__(
+        self,
+        codes: Codes | None,
+        cells: Cells | None,
+        core: Transformed | None,
+        switches: tuple[int | None, ...],
+        columns: tuple[int, ...],
+        *,
+        width: int = 64,
+        key: Key,
+    ):
+        sizes = [0 if part is None else part.shape[0] for part in (codes, cells, core)]
+        self.shape = self.cond_shape = (sum(sizes),)
+        self.codes, self.cells, self.core, self.columns = codes, cells, core, tuple(columns)
+        self.switches = tuple(switches)
+        levels = [] if codes is None else list(codes.levels)
+        numbers = 3 * (sizes[1] + sizes[2])
+        made = [_Known(levels, numbers, width, key=k) for k in jax.random.split(key, 3)]
+        self.of_given, self.of_codes, self.of_all = made
+
+    @property
+    def needs_condition(self) -> bool:
+        """Return False: without a condition nothing is given."""
+        return False
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        """How many codes, and how many whole numbers a row begins with."""
+        return tuple(0 if part is None else part.shape[0] for part in (self.codes, self.cells))  # pyright: ignore[reportReturnType]
+
+    def question(self, x: Point, condition: Condition) -> Question:
+        """Return what a point and a condition ask for."""
+        condition = jnp.full(x.shape, jnp.nan, x.dtype) if condition is None else jnp.asarray(condition, x.dtype)
+        given = ~jnp.isnan(condition)
+        asked = ~jnp.isnan(x) & ~given
+        return Question(jnp.where(given, condition, jnp.where(asked, x, 0.0)), asked, given)
+
+    def parts(self, row: Array) -> tuple[Array, Array, Array]:
+        """Return what belongs to codes, to whole numbers and to continuous numbers of a row."""
+        num, more = self._sizes
+        return row[:num], row[num : num + more], row[num + more :]
+
+    def _are_on(self, row: Point) -> Bool[Array, " numbers"]:
+        """Return which numbers there are: all but those that a code switches off, where it is known."""
+        num = self._sizes[0]
+        is_on = [jnp.ones((), bool)] * num + [jnp.ones((), bool) if j is None else row[j] == 0 for j in self.switches]
+        return jnp.stack(is_on) if is_on else jnp.ones(0, bool)
+
+    def _told(self, network: _Known, row: Point, known: Array, asked: Array) -> Float[Array, " told"]:
+        """Return what a part is told: the numbers that are known, which these are, and what a network makes of them."""
+        codes, numbers, points = self.parts(row)
+        are_known, among, mask = self.parts(known)
+        among, mask = (flags.astype(row.dtype) for flags in (among, mask))
+        counted = numbers if self.cells is None else self.cells.known(numbers, among)
+        values = jnp.concatenate([counted, mask * points, among, mask])
+        which = jnp.concatenate(self.parts(asked)[1:]).astype(row.dtype)
+        hidden = network(codes, are_known.astype(row.dtype), jnp.concatenate([values, which]))
+        return jnp.concatenate([values, hidden])
+
+    def of_codes_condition(self, q: Question) -> Float[Array, " told"]:
+        """Return the condition of the codes: which are asked for, and what is given."""
+        known = q.given & self._are_on(q.row)
+        hidden = self._told(self.of_given, q.row, known, q.asked)[-self.of_given.features.table.shape[1] :]
+        return jnp.concatenate([self.parts(q.asked)[0].astype(q.row.dtype), hidden])
+
+    def of_cells_condition(self, q: Question) -> tuple[Point, Float[Array, " told"]]:
+        """Return which whole numbers are asked for, and their condition: what is given, and the codes."""
+        is_on, num = self._are_on(q.row), self._sizes[0]
+        asked = q.asked & is_on
+        known = (q.given | (q.asked & (jnp.arange(q.row.size) < num))) & is_on
+        told = self._told(self.of_codes, q.row, known, asked)
+        mask = self.parts(asked)[1].astype(q.row.dtype)
+        return mask, jnp.concatenate([jnp.zeros(mask.shape, told.dtype), told])
+
+    def of_core_condition(self, q: Question) -> Float[Array, " told"]:
+        """Return the condition of the continuous numbers: which are asked for, and all else that is known."""
+        is_on, num = self._are_on(q.row), sum(self._sizes)
+        asked = q.asked & is_on
+        known = (q.given | (q.asked & (jnp.arange(q.row.size) < num))) & is_on
+        told = self._told(self.of_all, q.row, known, asked)
+        return jnp.concatenate([self.parts(asked)[2].astype(q.row.dtype), told])
+
+    def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
+        return self._log_prob_and_report(x, condition, key)[0]
+
+    def _log_prob_and_report(self, x: Point, condition: Condition, key: Key | None) -> tuple[Scalar, Moved]:
+        q = self.question(x, condition)
+        codes, numbers, points = self.parts(q.row)
+        total, info = jnp.zeros((), x.dtype), nothing_solved()
+        if self.codes is not None:
+            total = total + self.codes._log_prob(codes, self.of_codes_condition(q), None)
+        if self.cells is not None:
+            mask, told = self.of_cells_condition(q)
+            log_prob, found = self.cells._log_prob_and_info(numbers, told, mask)
+            total, info = total + log_prob, info + found
+        moved = Moved(points, jnp.zeros((), x.dtype), info=info)
+        if self.core is not None:
+            told = self.of_core_condition(q)
+            mask = told[: len(points)]
+            log_prob, found = self.core._log_prob_and_report(mask * points, told, key)
+            # Where nothing moves, what is left is the solver's rounding.
+            total, moved = total + jnp.where(jnp.any(mask > 0), log_prob, 0.0), moved.then(found)
+        return total, moved
+
+    def _likelihood_of(self, x: Point, condition: Condition, log_prob: Scalar, report: Moved) -> Scalar:
+        """Return how likely the continuous numbers are, given the others."""
+        if self.core is None:
+            return log_prob
+        q = self.question(x, condition)
+        return self.core._likelihood_of(self.parts(q.row)[2], self.of_core_condition(q), log_prob, report)
+
+    def _sample(self, key: Key, condition: Condition) -> Point:
+        return self._sample_and_report(key, condition)[0]
+
+    def _sample_and_report(self, key: Key, condition: Condition) -> tuple[Point, SolveInfo, Scalar]:
+        """Draw all that is not given, and leave the rest as it is."""
+        code_key, cell_key, key = jax.random.split(key, 3)
+        nothing = jnp.zeros(self.shape)
+        q = self.question(nothing, condition)
+        (num, more), info, base_log_prob = self._sizes, nothing_solved(), jnp.zeros(())
+        if self.codes is not None:
+            drawn = self.codes._sample(code_key, self.of_codes_condition(q))
+            q = self._taken(q, drawn, 0)
+        if self.cells is not None:
+            mask, told = self.of_cells_condition(q)
+            drawn, found = self.cells._sample_and_info(cell_key, told, mask)
+            q, info = self._taken(q, drawn, num), info + found
+        if self.core is not None:
+            drawn, found, base_log_prob = self.core._sample_and_report(key, self.of_core_condition(q))
+            q, info = self._taken(q, drawn, num + more), info + found
+        return q.row, info, base_log_prob
+
+    def _taken(self, q: Question, drawn: Point, start: int) -> Question:
+        """Return a question with what was drawn, from a place of the row on, where it was asked for."""
+        row = jax.lax.dynamic_update_slice(q.row, drawn.astype(q.row.dtype), (start,))
+        return q._replace(row=jnp.where(q.asked, row, q.row))
+
+    def _sample_and_log_prob(self, key: Key, condition: Condition) -> tuple[Point, Scalar]:
+        x = self._sample(key, condition)
+        return x, self._log_prob(x, condition, None)
+
+    def without_gaps(self, gaps: Sequence[int]) -> "Subsets":
+        """Return the distribution in which these codes are never at their last level, which stands for a gap."""
+        if self.codes is None or not gaps:
+            return self
+        logs = list(self.codes.shares.logs)
+        for j in gaps:
+            logs[j] = np.where(np.arange(len(logs[j])) == len(logs[j]) - 1, -np.inf, logs[j])
+        return eqx.tree_at(lambda subsets: subsets.codes.shares.logs, self, tuple(logs))
+
+    def tellers(self) -> list:
+        """Return what tells parts of a row of others."""
+        of_cells = None if self.cells is None else self.cells.encoder
+        return [self.codes, self.of_given, self.of_codes, self.of_all, of_cells]
+
+    def solved_by(self, integrator: Integrator) -> "Subsets":
+        """Return the distribution with another integrator of the continuous numbers; whole numbers keep theirs."""
+        if self.core is None:
+            return self
+        return eqx.tree_at(lambda subsets: subsets.core, self, self.core.solved_by(integrator))
+
+    def solved_part(self, num: int, seed: int) -> tuple[Transformed | None, np.ndarray]:
+        """Return the flow of the continuous numbers, and so many of its conditions, as training draws them."""
+        key, sample_key = jax.random.split(jax.random.key(seed))
+        rows = self.sample(sample_key, (num,))
+        asked, given = draw_questions(key, jnp.ones(rows.shape, bool), self.columns, _ALL)
+        return self.core, np.asarray(jax.vmap(self.of_core_condition)(Question(rows, asked, given)))
+
+
+def draw_questions(
+    key: Key, known: Bool[Array, "rows numbers"], columns: tuple[int, ...], share: float
+) -> tuple[Bool[Array, "rows numbers"], Bool[Array, "rows numbers"]]:
+    """Draw which numbers of each row are asked for, and which are given, among those that it has.
+
+    Parameters
+    ----------
+    key
+        Key.
+    known
+        Which numbers each row has.
+    columns
+        The column of each number.
+    share
+        Share of the rows of which all is asked for.
+    """
+    num, keys = known.shape[0], jax.random.split(key, 5)
+    # Shares of the columns that are asked for, given and left out: any are as likely as others.
+    shares = jax.random.exponential(keys[0], (3, num))
+    gives = jax.random.uniform(keys[1], (num,)) >= _NOTHING_GIVEN
+    leaves_out = jax.random.uniform(keys[2], (num,)) >= _NOTHING_OUT
+    shares = shares * jnp.stack([jnp.ones(num), gives, leaves_out])
+    ends = jnp.cumsum(shares, axis=0) / jnp.sum(shares, axis=0)
+    draws = jax.random.uniform(keys[3], (num, max(columns, default=0) + 1))[:, np.asarray(columns, int)]
+    is_all = jax.random.uniform(keys[4], (num, 1)) < share
+    asked = is_all | (draws < ends[0][:, None])
+    given = ~asked & (draws < ends[1][:, None])
+    return asked & known, given & known
+
+
+class SubsetsObjective(AbstractObjective):
+    """An objective of `Subsets`: of each row another question, codes by likelihood, whole numbers by flow matching.
+
+    Numbers that a row lacks, NaN, are never asked for and never given: nothing is learned of them.
+
+    Parameters
+    ----------
+    objective
+        What is made small of the continuous numbers.
+    share
+        Share of the rows of which all that they have is asked for.
+    """
+
+    objective: AbstractObjective
+    share: float = eqx.field(default=_ALL, static=True)
+
+    def __call__(self, flow: Subsets, batch: Batch, *, key: Key) -> tuple[Scalar, dict[str, Scalar]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the sum of the losses, and what is worth watching of the last."""
+        mask_key, noise_key, cell_key, key = jax.random.split(key, 4)
+        known = ~jnp.isnan(batch.x)
+        asked, given = draw_questions(mask_key, known, flow.columns, self.share)
+        q = Question(jnp.where(known, batch.x, 0.0), asked, given)
+        codes, numbers, points = jax.vmap(flow.parts)(q.row)
+        total, watched = jnp.zeros(()), {"evaluations": jnp.ones(())}
+        if flow.codes is not None:
+            total = total - jnp.mean(flow.codes.log_prob(codes, jax.vmap(flow.of_codes_condition)(q)))
+        if flow.cells is not None:
+            mask, told = jax.vmap(flow.of_cells_condition)(q)
+            total = total + loss_of_cells(cast(Cells, flow.cells), numbers, told, mask, noise_key, cell_key)
+        if flow.core is not None:
+            told = jax.vmap(flow.of_core_condition)(q)
+            loss, watched = self.objective(flow.core, Batch(told[:, : points.shape[1]] * points, told), key=key)
+            total = total + loss
+        return total, watched
+
+
+def told_size(cells: int, continuous: int, width: int) -> int:
+    """Return of how many numbers whole and continuous numbers are told."""
+    return 2 * (cells + continuous) + width
