@@ -18,7 +18,7 @@ import liouville
 SOURCE = Path(liouville.__file__).parent
 # Each may import what is before it, never what is behind. Names on one line are one layer.
 LAYERS = (
-    ("_errors", "_files", "_types", "_activations", "_operations", "_copies", "_chunks", "_version"),
+    ("_errors", "_files", "_types", "_activations", "_operations", "_copies", "_chunks", "_gaps", "_version"),
     ("vector_fields",),
     ("divergences", "regularizers"),
     ("integrate",),
@@ -35,7 +35,7 @@ LAYERS = (
     ("papers",),
     ("flows", "_splits", "data", "metrics"),
     ("recipes", "selection"),
-    ("_defaults", "_image_defaults", "_progress", "_dependence", "_tables", "_fitting"),
+    ("_defaults", "_image_defaults", "_progress", "_dependence", "_tables", "_conditionals", "_fitting"),
     ("_model_file",),
     ("_estimator",),
     ("estimators", "image_density", "_axes", "_mixed_plots", "plots", "callbacks"),

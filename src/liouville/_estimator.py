@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import numbers
 import time
-from typing import Any, ClassVar, Literal, NamedTuple, Self, overload
+from typing import Any, ClassVar, Literal, Self, overload
 
 import jax
 import numpy as np
@@ -13,10 +13,10 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from . import evaluation, flows
-from ._defaults import check_count, check_time, rng_of, seed_of, validation_goals
-from ._fitting import TrainingFile, run_fit, warn_of_few_steps
+from ._defaults import check_count, check_time, rng_of, seed_of
+from ._fitting import Given, TrainingFile, run_fit, warn_of_few_steps
 from ._model_file import SavedMixin, build_facts, portable_params
-from ._progress import Watch, progress_bar, watched
+from ._progress import Watch, progress_bar
 from ._splits import PictureSplit, Split
 from ._tables import has_flow, warn_of_target
 from ._types import in_default_precision
@@ -26,32 +26,13 @@ from .density import Density
 from .distributions import AbstractDistribution
 from .divergences import Exact, Hutchinson
 from .mixed import Columns
-from .selection import Candidate, Plan, Race, prepare
+from .selection import Candidate, Plan, Race
 from .training import Budget
 
 # Shares of the time that are over when each training of a fit should end, by how many there are.
 _SHARES = {1: (1.0,), 2: (0.6, 1.0)}
 # Steps are fitted to paths of as many rows, drawn anew.
 _NUM_CONDITIONS = 640
-
-
-class Given(NamedTuple):
-    """Data of a fit, checked.
-
-    Attributes
-    ----------
-    rows, weight
-        What is learned from, and how much each counts.
-    arrays
-        What was given: data are told from others by its digest.
-    columns
-        What the estimator notes of them, by the names of its attributes.
-    """
-
-    rows: np.ndarray
-    weight: np.ndarray
-    arrays: tuple[np.ndarray, ...]
-    columns: dict[str, Any]
 
 
 class AbstractFlowEstimator(
@@ -163,18 +144,21 @@ class AbstractFlowEstimator(
         warn_of_target(y)
         given, seed = self._check_fit(X, sample_weight), seed_of(self.random_state)
         plans = self._plans(given.rows.shape, given.columns.get("columns_"))
-        files = []
+        done: list[tuple[TrainingFile, Race]] = []
         for place, (name, plan) in enumerate(plans.items()):
+            for file, race in done:
+                # What comes behind it may be interrupted: this need not be learned again.
+                file.write(race, is_over=True)
             deadline = None if self.max_seconds is None else started + self.max_seconds * _SHARES[len(plans)][place]
-            files.append(self._learn(name, plan, given, seed, started, deadline, None if place else callback))
-        for file in files:
+            done.append(self._learn(name, plan, given, seed, started, deadline, None if place else callback))
+        for file, _ in done:
             file.discard()
         return self
 
     def _learn(
         self, name: str, plan: Plan, given: Given, seed: int, started: float, deadline: float | None, callback: Any
-    ) -> TrainingFile:
-        """Train one of the densities of a fit, keep it, and return the file that its training has written."""
+    ) -> tuple[TrainingFile, Race]:
+        """Train one of the densities of a fit, and keep it; return the file that its training has written, and it."""
         split = self._split(given, plan, seed)
         identity = {"parameters": portable_params(self), "rows": len(given.arrays[0]), "seed": seed}
         is_first = name == "flow_"
@@ -185,17 +169,12 @@ class AbstractFlowEstimator(
             seconds = time.perf_counter() - started
             (self._keep if is_first else self._keep_more)(candidate, plan, given, seed, seconds)
 
+        budget = Budget(plan.max_iter, deadline)
         with progress_bar(self.verbose, "" if is_first else name.strip("_")) as bar:
-            watch, budget = self._shown(bar, given), Budget(plan.max_iter, deadline)
-            prepared = lambda kind: watched(prepare(kind, split, plan, budget, seed), watch, callback)
-            # By heart is all that a flow could learn of so few rows.
-            race = Race(plan.preprocess[:1] if split.is_small else plan.preprocess, prepared)
-            goals = (lambda trainer: ()) if split.is_small else validation_goals
-            run_fit(race, goals, file, take, plan.longest)
-        # What comes behind it may be interrupted: this need not be learned again.
-        file.write(race, is_over=True)
+            watch = self._shown(bar, given)
+            race = run_fit(split, plan, budget, seed, file=file, take=take, watch=watch, callback=callback)
         warn_of_few_steps(race, self.max_seconds, started)
-        return file
+        return file, race
 
     def _plans(self, shape: tuple[int, ...], columns: Columns | None) -> dict[str, Plan]:
         """Return how each of the densities of a fit is learned, by the names of the attributes that hold them."""

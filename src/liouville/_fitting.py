@@ -4,20 +4,42 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import checkpoint
+from ._defaults import validation_goals
 from ._files import check_writable
-from .selection import Candidate, Race
-from .training import WARMUP_STEPS, StopTraining, Trainer
+from ._progress import Callback, Watch, watched
+from ._splits import PictureSplit, Split
+from .selection import Candidate, Plan, Race, prepare
+from .training import WARMUP_STEPS, Budget, StopTraining
 
 # Writing takes at most this share of the time.
 SAVING_SHARE = 0.05
 BLOCK_BYTES = 2**24
+
+
+class Given(NamedTuple):
+    """Data of a fit, checked.
+
+    Attributes
+    ----------
+    rows, weight
+        What is learned from, and how much each counts.
+    arrays
+        What was given: data are told from others by its digest.
+    columns
+        What the estimator notes of them, by the names of its attributes.
+    """
+
+    rows: np.ndarray
+    weight: np.ndarray
+    arrays: tuple[np.ndarray, ...]
+    columns: dict[str, Any]
 
 
 class TrainingFile:
@@ -89,32 +111,42 @@ def digest(*arrays: np.ndarray) -> str:
 
 
 def run_fit(
-    race: Race,
-    goals: Callable[[Trainer], Iterable[float]],
+    split: Split | PictureSplit,
+    plan: Plan,
+    budget: Budget,
+    seed: int,
+    *,
     file: TrainingFile,
     take: Callable[[Candidate], None],
-    longest: int | None = None,
-) -> None:
-    """Run a race and train its winner to the end.
+    watch: Watch,
+    callback: Callback | None,
+) -> Race:
+    """Let kinds of preprocessing race, train the winner to the end, and return the race.
 
     Parameters
     ----------
-    race
-        The race, not begun.
-    goals
-        Function of the winner's trainer that returns when to validate.
+    split
+        What to learn from, and what to choose by.
+    plan, budget
+        How, and for how long.
+    seed
+        Seed of the weights and of the batches.
     file
         Where the training goes on from, and what it writes.
     take
         Called with the winner at the end; where the fit is interrupted, with the best so far, before the interrupt is
         passed on. Before the first step there is nothing to take.
-    longest
-        As in `Trainer.run`.
+    watch, callback
+        What looks in on training: a progress bar, and what the user has for it.
     """
+    prepared = lambda kind: watched(prepare(kind, split, plan, budget, seed), watch, callback)
+    # By heart is all that a flow could learn of so few rows.
+    race = Race(plan.preprocess[:1] if split.is_small else plan.preprocess, prepared)
+    goals = (lambda trainer: ()) if split.is_small else validation_goals
     try:
         file.resume(race)
         candidate = race.run()
-        candidate.trainer.run(goals(candidate.trainer), longest=longest)
+        candidate.trainer.run(goals(candidate.trainer), longest=plan.longest)
     except StopTraining:
         candidate = race.stop() or race.best()
     except KeyboardInterrupt:
@@ -127,10 +159,11 @@ def run_fit(
                 f"weights so far, those of step {trainer.best_step}, whose validation NLL is {trainer.best_nll:.4g} "
                 "nats.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         raise
     take(candidate)
+    return race
 
 
 def warn_of_few_steps(race: Race, max_seconds: float | None, started: float) -> None:

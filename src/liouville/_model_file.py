@@ -86,7 +86,7 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
     table = _columns_of(facts)
     density = built_by(chosen, () if table is None else table.columns)
     arrays = _renamed(arrays, density) if is_old else _with_expected(arrays)
-    if "subsets" in chosen:
+    if table is not None and "subsets" in chosen:
         own = {name: arrays.pop(name) for name in list(arrays) if name.startswith(_SUBSETS)}
         own = {name.removeprefix(_SUBSETS): array for name, array in own.items()}
         estimator.subsets_ = checkpoint.fill(built_by(chosen["subsets"], table.columns), own)

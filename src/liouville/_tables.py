@@ -10,6 +10,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from ._dependence import collinear, fixed_columns
 from ._errors import DataError
+from ._gaps import is_gap, with_nan
 from ._types import Rows
 from .mixed import Columns
 
@@ -60,7 +61,7 @@ def check_frame(X, estimator, *, reset: bool, gaps: bool = False) -> Rows:
 def check_table(X, estimator, declared: Any, missing: str = "error") -> tuple[Rows, Columns]:
     """Return a table as numbers, NaN for missing cells that may be, and what its columns are."""
     gaps = missing != "error"
-    X = _with_nan(unmasked(X)) if gaps else unmasked(X)
+    X = with_nan(unmasked(X)) if gaps else unmasked(X)
     if categorical := categorical_columns(X):
         _check_numbers(X, categorical, gaps)
         _check_rows(X)
@@ -90,7 +91,7 @@ def check_rows(X, estimator, needed: Sequence[int] | None = None) -> Rows:
     """
     table = estimator.columns_
     gaps = needed is not None or table.missing != "error"
-    X = _with_nan(unmasked(X)) if gaps else unmasked(X)
+    X = with_nan(unmasked(X)) if gaps else unmasked(X)
     if not table.is_mixed and (needed is None or table.backend is None):
         return check_frame(X, estimator, reset=False, gaps=gaps)
     _check_names(X)
@@ -115,28 +116,6 @@ def check_present(rows: Rows, table: Columns, columns: Sequence[int]) -> None:
         if gaps.size
     ]
     _raise(found)
-
-
-def _with_nan(X: Any) -> Any:
-    """Return a table whose things that are numbers, or gaps, are floats: of these None and NA are NaN."""
-    as_float = lambda cells: [np.nan if _is_gap(cell) else float(cell) for cell in cells]
-    is_number = lambda cell: _is_gap(cell) or (isinstance(cell, int | float | np.number) and not isinstance(cell, bool))
-    if isinstance(X, list) or (isinstance(X, np.ndarray) and X.dtype.kind == "O" and X.ndim == 2):
-        try:
-            return np.array([as_float(row) for row in X], np.float64)
-        except (TypeError, ValueError):
-            # What is wrong is said where it is looked for.
-            return X
-    try:
-        frame = nw.from_native(X, eager_only=True)
-    except (TypeError, nw.exceptions.DuplicateError):
-        return X
-    things = [frame.get_column(name) for name, dtype in frame.schema.items() if dtype == nw.Object]
-    things = [series for series in things if all(map(is_number, series.to_list()))]
-    if not things or not len(frame):
-        return X
-    # Columns of things are pandas' alone.
-    return X.assign(**{series.name: as_float(series.to_list()) for series in things})
 
 
 def _chosen(X: Any, names: list) -> Any:
@@ -190,7 +169,7 @@ def categorical_columns(X: Any) -> list[str]:
         return []
     kinds = (nw.String, nw.Categorical, nw.Enum, nw.Boolean, nw.Date, nw.Datetime)
     of_text = lambda name: all(
-        isinstance(cell, str | bool) or _is_gap(cell) for cell in frame.get_column(name).to_list()
+        isinstance(cell, str | bool) or is_gap(cell) for cell in frame.get_column(name).to_list()
     )
     return [n for n, dtype in frame.schema.items() if isinstance(dtype, kinds) or (dtype == nw.Object and of_text(n))]
 
@@ -228,7 +207,7 @@ def _check_numbers(X, categorical: list[str] | None = None, gaps: bool = False) 
     found, numbers = [], []
     for name, dtype in schema.items():
         if name in (categorical or []):
-            missing = np.flatnonzero([_is_gap(cell) for cell in frame.get_column(name).to_list()])
+            missing = np.flatnonzero([is_gap(cell) for cell in frame.get_column(name).to_list()])
             is_fault = missing.size and not gaps
             found += [Fault("a missing value (NaN)", int(missing[0]), repr(name), len(missing))] if is_fault else []
         elif dtype.is_numeric() or dtype == nw.Boolean:
@@ -265,7 +244,7 @@ def _faults_of_cells(cells: Iterable[tuple[int, Any]], column: str, parse: bool,
     missing, others, kind = [], [], DataError
     for row, cell in cells:
         error = _error_of(cell, parse)
-        if _is_gap(cell):
+        if is_gap(cell):
             missing.append(row)
         elif error is not None:
             # A thing that no float can be made of is a TypeError to scikit-learn.
@@ -279,11 +258,6 @@ def _faults_of_cells(cells: Iterable[tuple[int, Any]], column: str, parse: bool,
 def _short(cell: Any) -> str:
     text = repr(cell)
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
-
-
-def _is_gap(cell: Any) -> bool:
-    """Return True for None, NaN, and pandas' NA and NaT."""
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
 
 
 def _error_of(cell: Any, parse: bool) -> Exception | None:

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ._copies import merge_copies
 from ._conditionals import columns_of, drawn_given, log_prob_of
-from ._defaults import check_parameters, check_count, resolve, resolve_mixed, resolve_subsets, seed_of
-from ._estimator import AbstractFlowEstimator, Given
+from ._copies import merge_copies
+from ._defaults import check_count, check_parameters, resolve, resolve_mixed, resolve_subsets, seed_of
+from ._estimator import AbstractFlowEstimator
+from ._fitting import Given
+from ._model_file import build_facts
 from ._splits import Split, split_rows
 from ._tables import check_points, check_present, check_rows, check_table, check_varied, check_weight, warn_of_fixed
-from ._model_file import build_facts
 from .density import Density
 from .metrics import Likelihood, evaluate_baselines, evaluate_independent, likelihood, table_of
 from .mixed import Columns
@@ -268,7 +269,7 @@ class FlowDensity(AbstractFlowEstimator):
                 f"Expected no n and no error with given rows, each of which is drawn once, got n={n} and "
                 f"error={error!r}; try impute(given, num_draws=n)."
             )
-        return self._as_given(drawn_given(self, self._check_given(given), 1, seed_of(random_state))[0])
+        return self._as_given(self._draw_given(given, random_state)[0])
 
     def impute(self, X, num_draws: int = 1, random_state=None) -> Any:
         """Return rows whose missing cells are drawn given what was observed: draws of the model, and no means.
@@ -297,17 +298,16 @@ class FlowDensity(AbstractFlowEstimator):
             Where the fit has not learned conditionals.
         """
         check_count("num_draws", num_draws)
-        rows = self._check_given(X)
-        drawn = drawn_given(self, rows, num_draws, seed_of(random_state), has_gaps=False)
+        drawn = self._draw_given(X, random_state, num_draws, has_gaps=False)
         if num_draws == 1:
             return self._as_given(drawn[0])
         tables = [self._as_given(rows) for rows in drawn]
         return np.stack(tables) if self.columns_.backend is None else tables
 
-    def _check_given(self, X) -> np.ndarray:
-        """Return rows of which some cells are missing, whatever the fit says of these."""
+    def _draw_given(self, X, random_state: Any, num_draws: int = 1, has_gaps: bool = True) -> np.ndarray:
+        """Draw what rows lack, whatever the fit says of gaps, as numbers of shape ``(num_draws, n, d)``."""
         check_is_fitted(self)
-        return check_rows(X, self, ())
+        return drawn_given(self, check_rows(X, self, ()), num_draws, seed_of(random_state), has_gaps)
 
     def evaluate(self, X, *, train=None, random_state: int = 0) -> list[Likelihood]:
         """Return the likelihood of rows, beside that of a Gaussian, a Gaussian mixture and a kernel density.
@@ -396,11 +396,13 @@ class FlowDensity(AbstractFlowEstimator):
 
     # What reads files is imported where one is read: it takes a quarter of a second.
 
-    def _read(self, file, *, columns=None, drop_missing: bool = False) -> Any:
+    def _read(self, file, *, columns=None, drop_missing: bool = False, names=None, some: bool = False) -> Any:
+        """Return rows of a file: of all columns, of those of some names, or of `some`, those that it has."""
         from .data import column_names, read_rows
 
+        gaps = some or self.columns_.missing != "error"
         chosen: dict[str, Any] = {"columns": columns, "drop_missing": drop_missing, "texts": self.columns_.texts}
-        table = read_rows(file, column_names(self), **chosen)
+        table = read_rows(file, names or column_names(self), **chosen, gaps=gaps, some=some)
         return table.frame() if hasattr(self, "feature_names_in_") else table.values
 
     def _check_output(self, file) -> None:
@@ -408,10 +410,20 @@ class FlowDensity(AbstractFlowEstimator):
 
         check_output(file, self.columns_.arrow(np.zeros((1, self.n_features_in_))).schema)
 
-    def _write(self, file, drawn: np.ndarray) -> None:
+    def _write(self, file, drawn: np.ndarray, number: np.ndarray | None = None) -> None:
+        """Write rows of numbers to a file, behind the number of the draw of each where it is told."""
         from .data import column_names, write_table
 
-        write_table(file, self.columns_.arrow(drawn).rename_columns(column_names(self)))
+        table = self.columns_.arrow(drawn).rename_columns(column_names(self))
+        write_table(file, table if number is None else table.add_column(0, "draw", [number]))
+
+    def _named(self, names) -> list:
+        """Return names of columns, as a file has them, as the estimator does."""
+        from .data import column_names
+
+        known = column_names(self)
+        is_named = hasattr(self, "feature_names_in_")
+        return [known.index(name) if not is_named and name in known else name for name in names]
 
     def _lines(self, found: list[Likelihood]) -> str:
         return table_of(found, self.n_features_in_)

@@ -11,7 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._defaults import check_count
 from ._errors import DataError
-from ._estimator import AbstractFlowEstimator, Given
+from ._estimator import AbstractFlowEstimator
+from ._fitting import Given
 from ._image_defaults import check_parameters, resolve
 from ._progress import Watch
 from ._splits import PictureSplit, split_pictures

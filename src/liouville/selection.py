@@ -5,7 +5,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import PyTree
@@ -17,6 +17,7 @@ from .distributions import Transformed
 from .divergences import AbstractDivergence
 from .flows import FlowSpec, NoiseSpec, with_divergence
 from .frames import AbstractFrame
+from .mixed import MixedFrame, draw_validation
 from .objectives import AbstractObjective
 from .training import Budget, Options, Trainer, clearly_better
 
@@ -54,6 +55,8 @@ class Plan:
         With a deadline the time left may allow of fewer rows, down to so many; None keeps to all.
     of_subsets
         True learns any columns given any others (`liouville.mixed.Subsets`).
+    of_questions
+        True validates by such questions; False by the log-density of rows.
     """
 
     preprocess: list[str]
@@ -67,6 +70,7 @@ class Plan:
     longest: int | None = None
     fewest_validated: int | None = None
     of_subsets: bool = False
+    of_questions: bool = False
 
 
 @dataclasses.dataclass
@@ -91,10 +95,16 @@ def framed(flow: Any, frame: AbstractFrame) -> Density:
 def prepare(preprocess: str, split: Split | PictureSplit, plan: Plan, budget: Budget, seed: int) -> Candidate:
     """Fit the frame of a kind, and make its trainer."""
     frame, data, build = split.fit_frame(preprocess, plan, seed)
+    # What is never asked for all of a row at once is chosen by what it is asked for.
+    questions = draw_validation(cast(MixedFrame, frame), split.validation_rows, seed) if plan.of_questions else None
 
     def score(flow: Transformed | Density, num: int) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
         density = with_divergence(framed(flow, frame), plan.validation_divergence)
-        log_prob, info = evaluation.score(density, split.validation_rows[:num])
+        if questions is None:
+            log_prob, info = evaluation.score(density, split.validation_rows[:num])
+        else:
+            log_prob, info = evaluation.score(density.core, questions.points[:num], questions.condition[:num])
+            log_prob = log_prob + questions.change[:num]
         # A weighted mean as a plain one: rows carry their share of the weight, of those that are scored.
         weight = split.validation_weight[:num]
         return log_prob * (weight if num >= len(split.validation_rows) else weight / weight.mean()), info

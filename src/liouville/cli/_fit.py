@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from ..image_density import ImageDensity
 
 
+class Missing(enum.StrEnum):
+    """What missing values are."""
+
+    error = "error"
+    ignore = "ignore"
+    model = "model"
+
+
 class Kind(enum.StrEnum):
     """What the data are."""
 
@@ -63,6 +71,20 @@ def run_fit(
         list[str] | None, typer.Option(metavar="NAMES", help="Columns of the table to leave out, likewise.")
     ] = None,
     drop_missing: DropMissing = False,
+    missing: Annotated[
+        Missing | None,
+        typer.Option(
+            help="What missing values are: error refuses them, ignore learns from what is there, model takes a gap for "
+            "a value.",
+            show_default="error",
+        ),
+    ] = None,
+    conditionals: Annotated[
+        bool,
+        typer.Option(
+            "--conditionals", help="Learn any columns given any others, too: score --target, sample --given, impute."
+        ),
+    ] = False,
 ) -> None:
     """Learn the density of a table, or of pictures, and write it to a model file.
 
@@ -79,6 +101,8 @@ def run_fit(
         "max_seconds": max_seconds,
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "columns": dict(map(parse_kind, kinds)) if kinds else None,
+        "missing": None if missing is None else str(missing),
+        "conditionals": conditionals or None,
         **dict(parse_setting(setting, estimator_class) for setting in settings or []),
     }
     params = {name: value for name, value in given.items() if value is not None}
@@ -93,6 +117,7 @@ def run_fit(
             fit_pictures(estimator, data, skip_bad, log)
         else:
             texts = [name for name, form in map(parse_kind, kinds or []) if form == "category"]
+            chosen["gaps"] = estimator.get_params().get("missing", "error") != "error"
             estimator.fit(read_table(table_file(data), **chosen, texts=texts).frame())
     except KeyboardInterrupt:
         keep(estimator, output, checkpoint)

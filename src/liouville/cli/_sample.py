@@ -1,10 +1,11 @@
 """``liouville sample``: draw rows or pictures."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from ._common import Error, Model, Output, check_place, load
+from ._common import Error, Model, Output, check_place, load, table_file
 
 
 def run_sample(
@@ -16,16 +17,40 @@ def run_sample(
     output: Output = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed draws the same rows.")] = None,
     error: Error = None,
+    given: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE", help="Rows whose missing values, and columns that are not there, are drawn given the rest."
+        ),
+    ] = None,
 ) -> None:
     """Draw rows, under the names of the columns that the model was fitted on; or pictures.
 
-    Pictures go to a PNG file, side by side, or to NPY or NPZ as bytes.
+    With --given, as many rows as that table has, each with what it has there, of models fitted with --conditionals or
+    --missing ignore. Pictures go to a PNG file, side by side, or to NPY or NPZ as bytes.
     """
-    check_place(output, model)
+    check_place(output, model, given)
     estimator = load(model)
     try:
         estimator._check_output(output)
     except ValueError as fault:
         raise typer.BadParameter(str(fault)) from None
+    if given is not None:
+        if num is not None or error is not None:
+            raise typer.BadParameter("Expected no --num and --error with --given, each of whose rows is drawn once.")
+        write_given(estimator, given, output, seed)
+        return
     drawn = estimator._draw(num or estimator._num_drawn, seed, error)
     estimator._write(output, drawn)
+
+
+def write_given(estimator: Any, given: Path, output: Path | None, seed: int | None, **chosen: Any) -> None:
+    """Write rows of a table with what they lack drawn."""
+    if not hasattr(estimator, "impute"):
+        raise typer.BadParameter("Expected a model of a table, got one of pictures; try another.")
+    import numpy as np
+
+    rows = estimator._read(table_file(given), some=True)
+    drawn = estimator._draw_given(rows, seed, **chosen)
+    number = None if len(drawn) == 1 else np.repeat(np.arange(len(drawn)), drawn.shape[1])
+    estimator._write(output, drawn.reshape(-1, drawn.shape[2]), number)

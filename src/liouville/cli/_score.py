@@ -1,6 +1,9 @@
 """``liouville score``: the log-density of each row or picture."""
 
 import warnings
+from typing import Annotated, Any
+
+import typer
 
 from ._common import (
     MOST_NAMED,
@@ -18,11 +21,33 @@ from ._common import (
 )
 
 
-def run_score(model: Model, data: Data, output: Output = None, error: Error = None, columns: Columns = None) -> None:
+def run_score(
+    model: Model,
+    data: Data,
+    output: Output = None,
+    error: Error = None,
+    columns: Columns = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAMES", help="Columns whose probability is asked for, with commas between; repeatable."),
+    ] = None,
+    given: Annotated[
+        list[str] | None, typer.Option(metavar="NAMES", help="Columns that it is conditioned on, likewise.")
+    ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="With --target or --given: make answers consistent by so many draws a row; adds std_error."
+        ),
+    ] = None,
+) -> None:
     """Write the log-density of each row, in nats, under the header log_prob; of pictures, a bound of it.
 
     A table's columns are found by the names of the fit, or by --columns in the order of the fit; it may have others.
-    A missing value is an error, since each row has its score.
+    A missing value is an error, since each row has its score, but for models fitted with --missing.
+
+    With --target, --given or both, that of some columns given others, of models fitted with --conditionals or
+    --missing ignore.
 
     A row whose solve failed is nan, and named on standard error; the exit code is 0 all the same.
     """
@@ -33,6 +58,12 @@ def run_score(model: Model, data: Data, output: Output = None, error: Error = No
     check_output(output)
     check_place(output, model, data)
     estimator = load(model)
+    asked, chosen = names_in(target), names_in(given) or []
+    if asked or chosen:
+        write_table(output, conditional(estimator, data, asked, chosen, draws, error, columns))
+        return
+    if draws is not None:
+        raise typer.BadParameter("Expected --target or --given with --draws, got neither; try --target.")
     with warnings.catch_warnings():
         # The estimator names the first failed row; here all are.
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -40,6 +71,23 @@ def run_score(model: Model, data: Data, output: Output = None, error: Error = No
         log_prob, info = estimator.score_samples(rows, error=error, return_info=True)
     write_table(output, {"log_prob": log_prob})
     report_failures(np.flatnonzero(np.isnan(log_prob)), info.messages)
+
+
+def conditional(estimator: Any, data, target, given: list[str], draws: int | None, error, columns) -> dict[str, Any]:
+    """Return the columns to write of the probabilities of some columns given others."""
+    if not hasattr(estimator, "log_prob"):
+        raise typer.BadParameter("Expected no --target and --given for a model of pictures; try without.")
+    if error is not None or columns is not None:
+        raise typer.BadParameter("Expected no --error and --columns with --target and --given; try without.")
+    is_named = hasattr(estimator, "feature_names_in_")
+    # Others need not be in the file.
+    names = [*target, *given] if target and is_named else None
+    rows = estimator._read(table_file(data), names=names)
+    asked = {"target": estimator._named(target) if target else None, "given": estimator._named(given)}
+    if draws is None:
+        return {"log_prob": estimator.log_prob(rows, **asked)}
+    log_prob, std_error = estimator.log_prob(rows, **asked, consistent=True, num_draws=draws)
+    return {"log_prob": log_prob, "std_error": std_error}
 
 
 def report_failures(failed, messages: list[str]) -> None:

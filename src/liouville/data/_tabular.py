@@ -33,7 +33,7 @@ FIRST_BYTES = {
 # What to do about text, gaps and infinities: in Python, or on the command line.
 ADVICE = (
     "texts, --column name=category, drop or --drop for columns of text",
-    "leaving rows out by drop_missing or --drop-missing",
+    "keeping gaps by gaps=True or --missing, leaving rows out by drop_missing or --drop-missing",
     "dropping or imputing the row",
 )
 ROWS_ADVICE = ("another table", "filling in what is missing", "another row")
@@ -47,6 +47,7 @@ def read_table(
     drop: Sequence[str] = (),
     drop_missing: bool = False,
     texts: Collection[str] = (),
+    gaps: bool = False,
 ) -> Table:
     r"""Read a table from a file: numbers, text, dates, yes and no.
 
@@ -69,12 +70,14 @@ def read_table(
         True leaves out rows with a missing value in a column that is read, with a warning that says how many.
     texts
         Names of columns that hold text, though some of it, or all, may look like numbers.
+    gaps
+        True keeps missing values.
 
     Returns
     -------
     Table
-        The columns, without missing values and infinities. In a CSV file of one column a blank line is a missing value;
-        in one of several it is no row, nor are blank lines at a file's end.
+        The columns, without infinities, and without missing values but with `gaps`. In a CSV file of one column a
+        blank line is a missing value; in one of several it is no row, nor are blank lines at a file's end.
 
     Raises
     ------
@@ -97,7 +100,7 @@ def read_table(
     with _said(source):
         places = _chosen(source, columns, [drop] if isinstance(drop, str) else drop)
         of_text = [place for place in places if source.columns[place] in texts]
-        return _load(source, places, of_text, drop_missing, ADVICE)
+        return _load(source, places, of_text, drop_missing, ADVICE, gaps)
 
 
 def read_rows(
@@ -107,6 +110,8 @@ def read_rows(
     columns: Sequence[str] | None = None,
     drop_missing: bool = False,
     texts: Collection[str] = (),
+    gaps: bool = False,
+    some: bool = False,
 ) -> Table:
     """Read the columns of a model from a file, in the model's order, whatever else the file holds.
 
@@ -122,11 +127,15 @@ def read_rows(
         True leaves out rows with a missing value, with a warning that says how many.
     texts
         Those of the names whose columns hold text, though it may look like numbers.
+    gaps
+        True keeps missing values.
+    some
+        True reads those of the columns that the file has, at least one, where it names its columns.
 
     Returns
     -------
     Table
-        The columns under the model's names, without missing values and infinities.
+        The columns under the model's names, without infinities, and without missing values but with `gaps`.
 
     Raises
     ------
@@ -136,6 +145,8 @@ def read_rows(
         Where the file has not these columns, or some of what they hold is missing.
     """
     source = _open(path, columns or names)
+    if some and source.named and columns is None:
+        names = [name for name in names if name in source.columns] or names
     with _said(source):
         places = _chosen(source, columns, ()) if columns else _places_of(source, names)
         if len(places) != len(names):
@@ -144,7 +155,8 @@ def read_rows(
                 f"{listed([source.columns[j] for j in places])}) and no names by which to choose; try --columns."
             )
         of_text = [place for place, name in zip(places, names, strict=True) if name in texts]
-        return Table(_load(source, places, of_text, drop_missing, ROWS_ADVICE).frame().rename_columns(list(names)))
+        table = _load(source, places, of_text, drop_missing, ROWS_ADVICE, gaps)
+        return Table(table.frame().rename_columns(list(names)))
 
 
 def _places_of(source: Source, names: Sequence[str]) -> list[int]:
@@ -256,7 +268,12 @@ def _check_named(source: Source, places: list[int], drop: Sequence[str]) -> None
 
 
 def _load(
-    source: Source, places: list[int], texts: Collection[int], drop_missing: bool, advice: tuple[str, str, str]
+    source: Source,
+    places: list[int],
+    texts: Collection[int],
+    drop_missing: bool,
+    advice: tuple[str, str, str],
+    may_be_missing: bool,
 ) -> Table:
     """Read columns; name what is wrong in all of them at once."""
     names = [source.columns[j] for j in places]
@@ -269,7 +286,8 @@ def _load(
     # A column of text among numbers is refused as such, not for its gaps.
     missing = [np.zeros(rows, bool) if said else _gaps(column) for said, column in zip(odd, columns, strict=True)]
     kept = ~np.any(missing, axis=0) if drop_missing else np.ones(rows, bool)
-    gaps, infinite = [gap & kept for gap in missing], [_infinite(column) & kept for column in columns]
+    gaps = [gap & kept & (not may_be_missing) for gap in missing]
+    infinite = [_infinite(column) & kept for column in columns]
     found = [_fault(*faults) for faults in zip(names, odd, gaps, infinite, strict=True)]
     if any(found):
         kinds = (any(odd), np.any(gaps), np.any(infinite))

@@ -21,6 +21,7 @@ from ._subsets import Question as Question
 from ._subsets import Subsets as Subsets
 from ._subsets import SubsetsObjective as SubsetsObjective
 from ._subsets import draw_questions as draw_questions
+from ._subsets import draw_validation as draw_validation
 from ._subsets import told_size as told_size
 from ._table import Columns as Columns
 from ._table import as_tuple as as_tuple

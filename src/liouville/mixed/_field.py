@@ -80,8 +80,8 @@ def field_of(series: nw.Series, declared: Any, places: np.ndarray) -> Field:
     if dtype.is_integer() and np.max(np.abs(values), initial=0.0) > _MOST_DIGITS:
         row = int(np.argmax(np.abs(values)))
         raise DataError(
-            f"Expected whole numbers up to 2**53 in column {name!r}, got {series[row]} in row {places[row]}, whose last digits "
-            f"no float keeps; try columns={{{name!r}: 'category'}}, or leaving it out."
+            f"Expected whole numbers up to 2**53 in column {name!r}, got {series[row]} in row {places[row]}, whose "
+            f"last digits no float keeps; try columns={{{name!r}: 'category'}}, or leaving it out."
         )
     if len(series) > 1 and np.ptp(values) == 0:
         return _category(series, "one value", native)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._types import Condition, Key, Point, Scalar
+from .._types import Condition, Key, Point, Rows, Scalar
 from ..bijections import Moved
 from ..distributions import AbstractDistribution, Transformed
 from ..integrate import Integrator, SolveInfo
@@ -17,6 +17,7 @@ from ..objectives import AbstractObjective, Batch
 from ..vector_fields import Perceptron, RowFeatures
 from ._cells import Cells
 from ._codes import Codes
+from ._frame import MixedFrame
 from ._mixed import loss_of_cells, nothing_solved
 
 # Of the questions in training, so many ask for all that a row has; of the others so many leave nothing out, and so many
@@ -281,6 +282,24 @@ def draw_questions(
     asked = is_all | (draws < ends[0][:, None])
     given = ~asked & (draws < ends[1][:, None])
     return asked & known, given & known
+
+
+class Questions(NamedTuple):
+    """Points of rows, what each is conditioned on, and what their log-probabilities are changed by: of some columns."""
+
+    points: np.ndarray
+    condition: np.ndarray
+    change: np.ndarray
+
+
+def draw_validation(frame: MixedFrame, rows: Rows, seed: int) -> Questions:
+    """Draw a question for each row of a table, always the same ones."""
+    every = tuple(range(rows.shape[1]))
+    known = jnp.ones(rows.shape, bool)
+    asked, given = map(np.asarray, draw_questions(jax.random.key(seed), known, every, 0.0))
+    points, owners = frame.encode(rows)[0], list(frame.owners)
+    masked = lambda chosen: np.where(chosen[:, owners], points, np.nan)
+    return Questions(masked(asked), masked(given), frame.encode(np.where(asked, rows, np.nan))[1])
 
 
 class SubsetsObjective(AbstractObjective):

@@ -39,13 +39,14 @@ class Columns:
         What columns are, by name, instead: ``"continuous"``, ``"positive"``, ``("bounded", a, b)``, ``"category"``,
         ``"integer"`` or ``("grid", step)``.
     missing
-        What missing cells are: ``"error"`` refuses them, ``"ignore"`` leaves them out, ``"model"`` takes them for values.
+        What missing cells are: ``"error"`` refuses them, ``"ignore"`` leaves them out, ``"model"`` takes them for
+        values.
 
     Raises
     ------
     DataError
-        Where cells are missing that should not, a column holds things of several kinds, or one that is said to be continuous has
-        values that many rows share.
+        Where cells are missing that should not, a column holds things of several kinds, or one that is said to be
+        continuous has values that many rows share.
     ValueError
         Where what is declared has no meaning.
 
