@@ -23,12 +23,13 @@ from jaxtyping import Array
 from scipy import linalg
 
 from liouville import evaluation
+from liouville._types import partition
 from liouville.bijections import CNF, Chain, GaussianMargins, GaussianRadius, Invert, Standardize, Whiten
 from liouville.density import Density
 from liouville.distributions import Normal, Transformed
 from liouville.flows import FlowSpec, MixedSpec
 from liouville.integrate import Integrator
-from liouville.mixed import Column, Mixed, MixedFrame, fit_mixed
+from liouville.mixed import Column, Mixed, MixedFrame, Subsets, fit_mixed
 from liouville.papers import Galerkin, Hypernetwork, Planar, PlanarField, Potential, Radial, Residual, TrainedTime
 from liouville.vector_fields import MLP, AbstractVectorField, ConcatSquash, Preconditioned
 
@@ -317,3 +318,41 @@ def check_mixed(density: Density) -> None:
     told = jnp.zeros(alone.cond_shape)
     masses = np.exp(alone.log_prob(jnp.arange(40.0)[:, None], told))
     assert abs(masses.sum() - 1) < 3e-3, masses.sum()
+
+
+def subsets(change: Callable[[Subsets], Subsets] = lambda m: m) -> Subsets:
+    """Return any columns given any others of rows of a level, a count and two amounts, of random weights."""
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.choice(3, 400), rng.poisson(2, 400), *rng.normal(size=(2, 400))], axis=1)
+    columns = (Column("code", 3), Column("whole", lowest=0.0), Column("continuous"), Column("continuous"))
+    frame, points = fit_mixed("standardize", rows, np.ones(400), columns, by_column=True)
+    spec = MixedSpec.fit(FlowSpec(2, width=8, depth=1), frame, points, np.ones(400), of_subsets=True)
+    free, rest = partition(spec(jax.random.key(0)))
+    leaves, tree = jax.tree.flatten(free)
+    noise = [0.2 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)]
+    return change(eqx.combine(jax.tree.unflatten(tree, [a + b for a, b in zip(leaves, noise, strict=True)]), rest))
+
+
+# What is asked for, and what is given, of a level, a count and two amounts.
+QUESTIONS = (
+    ((0,), (2, 3)),
+    ((1,), (0, 3)),
+    ((2,), (0, 1, 3)),
+    ((3,), ()),
+    ((0, 1), (2,)),
+    ((2, 3), ()),
+    ((0, 3), (1,)),
+)
+
+
+def check_subsets(flow: Subsets) -> None:
+    """Raise where probabilities of some columns given others do not sum and integrate to 1."""
+    line = np.linspace(-12, 12, 161)
+    values, weights = (np.arange(3.0), np.arange(40.0), line, line), (1.0, 1.0, line[1] - line[0], line[1] - line[0])
+    row = np.array([2.0, 3.0, 0.7, -0.4])
+    for asked, given in QUESTIONS:
+        grid = np.stack(np.meshgrid(*(values[j] for j in asked), indexing="ij"), -1).reshape(-1, len(asked))
+        points, condition = np.full((len(grid), 4), np.nan), np.full((len(grid), 4), np.nan)
+        points[:, asked], condition[:, given] = grid, row[list(given)]
+        mass = np.exp(evaluation.score(flow, points, condition)[0]).sum() * np.prod([weights[j] for j in asked])
+        assert abs(mass - 1) < 2e-3, (asked, given, mass)

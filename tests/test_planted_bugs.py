@@ -17,13 +17,16 @@ from checks import (
     check_log_det,
     check_mass,
     check_mixed,
+    check_subsets,
     mixed_density,
     scaled_flow,
+    subsets,
 )
 from liouville.bijections import CNF, Moved, Standardize
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Hutchinson
-from liouville.mixed import Mixed, MixedFrame
+from liouville.mixed import Mixed, MixedFrame, Subsets
+from liouville.vector_fields import Masked, mask_of
 
 
 class FlippedSign(CNF):
@@ -135,6 +138,40 @@ def test_broken_masses_are_found(frame, change):
     check_mixed(mixed_density())
     with pytest.raises(AssertionError):
         check_mixed(mixed_density(frame, change))
+
+
+class UnmaskedDivergence(Masked):
+    """The mask does not reach the divergence."""
+
+    def value_and_divergence(self, t, x, condition, estimate):
+        local = self.field.value_and_divergence(t, mask_of(condition, self.shape) * x, condition, estimate)
+        return dataclasses.replace(local, value=mask_of(condition, self.shape) * local.value)
+
+
+class Leaking(Subsets):
+    """What is asked for is told as if it were given."""
+
+    def _told(self, network, row, known, asked):
+        return super()._told(network, row, known | asked, asked)
+
+
+def without_mask_in_divergence(flow: Subsets) -> Subsets:
+    field = flow.core.bijection.vector_field
+    return eqx.tree_at(lambda f: f.core.bijection.vector_field, flow, UnmaskedDivergence(field.field))
+
+
+def leaking(flow: Subsets) -> Subsets:
+    broken = object.__new__(Leaking)
+    for name, value in vars(flow).items():
+        object.__setattr__(broken, name, value)
+    return broken
+
+
+@pytest.mark.parametrize("broken", [without_mask_in_divergence, leaking])
+def test_a_broken_mask_is_found(broken):
+    check_subsets(subsets())
+    with pytest.raises(AssertionError):
+        check_subsets(subsets(broken))
 
 
 @pytest.mark.parametrize("broken", [FlippedSign, SwappedTimes, HalfSpan])

@@ -1,5 +1,6 @@
 """What an estimator is asked of some of its columns given others."""
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from . import evaluation
 from ._errors import DataError, did_you_mean
+from ._splits import Split
 from ._types import Rows
 from .density import Density
 from .mixed import MixedFrame, Subsets, said_of
@@ -207,3 +209,23 @@ def _points_of(estimator: Any, frame: MixedFrame, rows: Rows) -> np.ndarray:
     points = _given_points(estimator, rows, list(range(rows.shape[1])))
     points[np.isnan(rows)[:, list(frame.owners)]] = np.nan
     return points
+
+
+def filled(split: Split, density: Density, num: int, seed: int) -> Split:
+    """Return a split whose gaps are filled by draws of a density, so often in the rows to train on."""
+    fill = lambda rows, num: _filled(rows, density, num, seed)
+    return dataclasses.replace(
+        split,
+        rows=fill(split.rows, num),
+        weight=np.tile(split.weight, num),
+        validation_rows=fill(split.validation_rows, 1),
+    )
+
+
+def _filled(rows: Rows, density: Density, num: int, seed: int) -> Rows:
+    """Return rows whose gaps are filled, so many times, one table behind the other."""
+    frame = cast(MixedFrame, density.frame)
+    points = np.tile(frame.encode(rows)[0], (num, 1))
+    drawn = frame.decode(evaluation.sample(density.core, len(points), points, seed=seed)[0])
+    rows = np.tile(rows, (num, 1))
+    return np.where(np.isnan(rows), drawn, rows)

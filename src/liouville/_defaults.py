@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from ._chunks import chunk_rows
+from ._types import Rows
 from .divergences import AbstractDivergence, Exact, Hutchinson
 from .flows import CONVOLUTIONAL, DIVERGENCES, VECTOR_FIELDS, FlowSpec
 from .frames import PREPROCESSORS, candidates
@@ -42,6 +43,8 @@ _FEW_ROWS, _MOST_DECAY = 3000, 10.0
 SOLVE_EVALUATIONS = 50
 # How many times as many steps any columns given any others take.
 _STEPS, _MIXED_STEPS = 3, 2
+# Gaps are filled as often as makes so many rows, a few times at most.
+_FILLED_ROWS, _MOST_FILLS = 40_000, 5
 # Training that still gains half way goes on for this many times as long, up to so many steps.
 STRETCH, LONGEST = 5, 20_000
 # Shares of the schedule at which training is validated; late ones are the likeliest to be the best.
@@ -188,6 +191,11 @@ def resolve_subsets(estimator: Any, rows: int, table: Columns, has_joint: bool) 
         of_subsets=True,
         of_questions=has_joint,
     )
+
+
+def filling(plan: Plan, rows: Rows) -> Plan:
+    """Return how training goes on where the gaps of rows have been filled by draws of what it has learned."""
+    return dataclasses.replace(plan, num_fills=int(np.clip(_FILLED_ROWS // len(rows), 1, _MOST_FILLS)))
 
 
 def mixed_options(estimator: Any, named: Recipe, options: Options, rows: int) -> Options:

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import numbers
 import time
-from typing import Any, ClassVar, Literal, Self, overload
+from typing import Any, ClassVar, Literal, Self, cast, overload
 
 import jax
 import numpy as np
@@ -13,13 +13,14 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from . import evaluation, flows
+from ._conditionals import filled
 from ._defaults import check_count, check_time, rng_of, seed_of
-from ._fitting import Given, TrainingFile, run_fit, warn_of_few_steps
+from ._fitting import Given, Stage, TrainingFile, run_fit, warn_of_few_steps
 from ._model_file import SavedMixin, build_facts, portable_params
 from ._progress import Watch, progress_bar
 from ._splits import PictureSplit, Split
 from ._tables import has_flow, warn_of_target
-from ._types import in_default_precision
+from ._types import in_default_precision, parameters
 from .bespoke import FittedSteps, fit_steps
 from .bijections import CNF, map_integrators
 from .density import Density
@@ -30,7 +31,7 @@ from .selection import Candidate, Plan, Race
 from .training import Budget
 
 # Shares of the time that are over when each training of a fit should end, by how many there are.
-_SHARES = {1: (1.0,), 2: (0.6, 1.0)}
+_SHARES = {1: (1.0,), 2: (0.5, 1.0)}
 # Steps are fitted to paths of as many rows, drawn anew.
 _NUM_CONDITIONS = 640
 
@@ -143,42 +144,43 @@ class AbstractFlowEstimator(
         self._check_parameters()
         warn_of_target(y)
         given, seed = self._check_fit(X, sample_weight), seed_of(self.random_state)
-        plans = self._plans(given.rows.shape, given.columns.get("columns_"))
+        stages = self._stages(given)
         done: list[tuple[TrainingFile, Race]] = []
-        for place, (name, plan) in enumerate(plans.items()):
+        for place, stage in enumerate(stages):
             for file, race in done:
                 # What comes behind it may be interrupted: this need not be learned again.
                 file.write(race, is_over=True)
-            deadline = None if self.max_seconds is None else started + self.max_seconds * _SHARES[len(plans)][place]
-            done.append(self._learn(name, plan, given, seed, started, deadline, None if place else callback))
+            deadline = None if self.max_seconds is None else started + self.max_seconds * _SHARES[len(stages)][place]
+            done.append(self._learn(place, stage, given, seed, started, deadline, None if place else callback))
         for file, _ in done:
             file.discard()
         return self
 
     def _learn(
-        self, name: str, plan: Plan, given: Given, seed: int, started: float, deadline: float | None, callback: Any
+        self, place: int, stage: Stage, given: Given, seed: int, started: float, deadline: float | None, callback: Any
     ) -> tuple[TrainingFile, Race]:
         """Train one of the densities of a fit, and keep it; return the file that its training has written, and it."""
-        split = self._split(given, plan, seed)
+        plan, split = stage.plan, self._split(given, stage.plan, seed)
+        start = None
+        if plan.num_fills:
+            # What the stage before has learned draws what is missing, and is where this one goes on.
+            split, start = filled(cast(Split, split), self.flow_, plan.num_fills, seed), parameters(self.flow_.core)
+            plan = dataclasses.replace(plan, preprocess=[self.facts_["preprocess"]])
         identity = {"parameters": portable_params(self), "rows": len(given.arrays[0]), "seed": seed}
-        is_first = name == "flow_"
-        path = self.checkpoint if is_first or self.checkpoint is None else f"{self.checkpoint}.{name.strip('_')}"
+        path = self.checkpoint if place == 0 or self.checkpoint is None else f"{self.checkpoint}.{place}"
         file = TrainingFile(path, identity, *given.arrays)
-
-        def take(candidate: Candidate) -> None:
-            seconds = time.perf_counter() - started
-            (self._keep if is_first else self._keep_more)(candidate, plan, given, seed, seconds)
-
+        keep = self._keep if stage.name == "flow_" else self._keep_more
+        take = lambda candidate: keep(candidate, plan, given, seed, time.perf_counter() - started)
         budget = Budget(plan.max_iter, deadline)
-        with progress_bar(self.verbose, "" if is_first else name.strip("_")) as bar:
-            watch = self._shown(bar, given)
-            race = run_fit(split, plan, budget, seed, file=file, take=take, watch=watch, callback=callback)
+        with progress_bar(self.verbose, stage.what) as bar:
+            look: dict[str, Any] = {"watch": self._shown(bar, given), "callback": callback}
+            race = run_fit(split, plan, budget, seed, file=file, take=take, **look, start=start)
         warn_of_few_steps(race, self.max_seconds, started)
         return file, race
 
-    def _plans(self, shape: tuple[int, ...], columns: Columns | None) -> dict[str, Plan]:
-        """Return how each of the densities of a fit is learned, by the names of the attributes that hold them."""
-        return {"flow_": self._plan(shape, columns)}
+    def _stages(self, given: Given) -> list[Stage]:
+        """Return how each of the densities of a fit is learned, one after the other."""
+        return [Stage("flow_", self._plan(given.rows.shape))]
 
     def _keep_more(self, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
         """Take up what a training behind the first one has learned."""

@@ -42,6 +42,24 @@ class Given(NamedTuple):
     columns: dict[str, Any]
 
 
+class Stage(NamedTuple):
+    """One of the trainings of a fit.
+
+    Attributes
+    ----------
+    name
+        The attribute that holds what it learns.
+    plan
+        How it is done.
+    what
+        What stands before its progress bar.
+    """
+
+    name: str
+    plan: Plan
+    what: str = ""
+
+
 class TrainingFile:
     """A file that a training writes as it goes, and from which another one goes on.
 
@@ -120,6 +138,7 @@ def run_fit(
     take: Callable[[Candidate], None],
     watch: Watch,
     callback: Callback | None,
+    start: Any = None,
 ) -> Race:
     """Let kinds of preprocessing race, train the winner to the end, and return the race.
 
@@ -138,8 +157,10 @@ def run_fit(
         passed on. Before the first step there is nothing to take.
     watch, callback
         What looks in on training: a progress bar, and what the user has for it.
+    start
+        Weights to go on from; None draws them.
     """
-    prepared = lambda kind: watched(prepare(kind, split, plan, budget, seed), watch, callback)
+    prepared = lambda kind: watched(prepare(kind, split, plan, budget, seed, start), watch, callback)
     # By heart is all that a flow could learn of so few rows.
     race = Race(plan.preprocess[:1] if split.is_small else plan.preprocess, prepared)
     goals = (lambda trainer: ()) if split.is_small else validation_goals

@@ -1,16 +1,16 @@
 """The friendly layer: density estimation as a scikit-learn estimator."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ._conditionals import columns_of, drawn_given, log_prob_of
 from ._copies import merge_copies
-from ._defaults import check_count, check_parameters, resolve, resolve_mixed, resolve_subsets, seed_of
+from ._defaults import check_count, check_parameters, filling, resolve, resolve_mixed, resolve_subsets, seed_of
 from ._estimator import AbstractFlowEstimator
-from ._fitting import Given
+from ._fitting import Given, Stage
 from ._model_file import build_facts
 from ._splits import Split, split_rows
 from ._tables import check_points, check_present, check_rows, check_table, check_varied, check_weight, warn_of_fixed
@@ -366,13 +366,19 @@ class FlowDensity(AbstractFlowEstimator):
             return resolve(self, *shape)
         return resolve_mixed(self, shape[0], columns)
 
-    def _plans(self, shape: tuple[int, ...], columns: Columns | None) -> dict[str, Plan]:
-        if columns is not None and columns.missing == "ignore":
-            return {"flow_": resolve_subsets(self, shape[0], columns, has_joint=False)}
-        plans = {"flow_": self._plan(shape, columns)}
-        if columns is not None and self.conditionals:
-            plans["subsets_"] = resolve_subsets(self, shape[0], columns, has_joint=True)
-        return plans
+    def _stages(self, given: Given) -> list[Stage]:
+        rows, columns = given.rows, cast(Columns, given.columns["columns_"])
+        if columns.missing == "ignore":
+            plan = resolve_subsets(self, len(rows), columns, has_joint=False)
+            # Of rows as they are, a question is learned from those that can answer it alone: which these are may depend
+            # on what they hold. Rows whose gaps are filled by what was learned so can answer all.
+            stages = [plan, filling(plan, rows)] if np.isnan(rows).any() else [plan]
+            return [Stage("flow_", plan, "gaps filled" if plan.num_fills else "") for plan in stages]
+        stages = [Stage("flow_", self._plan(rows.shape, columns))]
+        if self.conditionals:
+            plan = resolve_subsets(self, len(rows), columns, has_joint=True)
+            stages.append(Stage("subsets_", plan, "conditionals"))
+        return stages
 
     def _keep_more(self, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
         self.subsets_ = candidate.density(candidate.trainer.best_params)

@@ -55,6 +55,9 @@ class Plan:
         With a deadline the time left may allow of fewer rows, down to so many; None keeps to all.
     of_subsets
         True learns any columns given any others (`liouville.mixed.Subsets`).
+    num_fills
+        So many times the gaps of a row are filled by draws of what the training before it has learned, from whose
+        weights this one goes on; 0 learns from rows as they are.
     of_questions
         True validates by such questions; False by the log-density of rows.
     """
@@ -71,6 +74,7 @@ class Plan:
     fewest_validated: int | None = None
     of_subsets: bool = False
     of_questions: bool = False
+    num_fills: int = 0
 
 
 @dataclasses.dataclass
@@ -92,8 +96,10 @@ def framed(flow: Any, frame: AbstractFrame) -> Density:
     return flow if isinstance(flow, Density) else Density(flow, frame)
 
 
-def prepare(preprocess: str, split: Split | PictureSplit, plan: Plan, budget: Budget, seed: int) -> Candidate:
-    """Fit the frame of a kind, and make its trainer."""
+def prepare(
+    preprocess: str, split: Split | PictureSplit, plan: Plan, budget: Budget, seed: int, start: PyTree = None
+) -> Candidate:
+    """Fit the frame of a kind, and make its trainer; `start` are weights to go on from, None draws them."""
     frame, data, build = split.fit_frame(preprocess, plan, seed)
     # What is never asked for all of a row at once is chosen by what it is asked for.
     questions = draw_validation(cast(MixedFrame, frame), split.validation_rows, seed) if plan.of_questions else None
@@ -120,6 +126,8 @@ def prepare(preprocess: str, split: Split | PictureSplit, plan: Plan, budget: Bu
         budget=budget,
         seed=seed,
     )
+    if start is not None:
+        trainer.start_from(start)
     num = len(split.validation_rows)
     if budget.deadline is not None and plan.fewest_validated is not None:
         timed = partial(score, trainer.best_flow())

@@ -322,6 +322,11 @@ class Trainer:
         # Called where what has been learned could be written down; a training goes on from there, bit for bit.
         self.keep: Callable[[], None] = lambda: None
 
+    def start_from(self, params: PyTree) -> None:
+        """Take up weights before the first step."""
+        self.state = dataclasses.replace(self.state, params=params, average=params)
+        self.best_params = params
+
     def flow(self, params: PyTree) -> Any:
         """Return the flow with these parameters."""
         return eqx.combine(params, self.static)

@@ -275,7 +275,7 @@ def draw_questions(
     shares = jax.random.exponential(keys[0], (3, num))
     gives = jax.random.uniform(keys[1], (num,)) >= _NOTHING_GIVEN
     leaves_out = jax.random.uniform(keys[2], (num,)) >= _NOTHING_OUT
-    shares = shares * jnp.stack([jnp.ones(num), gives, leaves_out])
+    shares = shares * jnp.stack([jnp.ones(num, bool), gives, leaves_out]).astype(shares.dtype)
     ends = jnp.cumsum(shares, axis=0) / jnp.sum(shares, axis=0)
     draws = jax.random.uniform(keys[3], (num, max(columns, default=0) + 1))[:, np.asarray(columns, int)]
     is_all = jax.random.uniform(keys[4], (num, 1)) < share
