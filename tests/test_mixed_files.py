@@ -109,3 +109,47 @@ def test_codes_of_digits_are_read_as_text_where_the_user_says_so(tmp_path, monke
     assert FlowDensity.load("m").columns_.fields[0].levels == ("00501", "10001", "A2138")
     run("sample", "m", "-n", "5", "-o", "s.csv")
     assert set(pd.read_csv("s.csv", dtype=str)["zip"]) <= set(codes)
+
+
+def test_gaps_and_conditionals_from_file_to_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = table()[["kind", "count", "amount"]]
+    holes = frame.mask(np.random.default_rng(0).random(frame.shape) < 0.2)
+    holes["count"] = holes["count"].astype("Int64")
+    holes.to_csv("t.csv", index=False)
+    assert "--missing" in run("fit", "t.csv", "-o", "m.safetensors", "-q", *SETTINGS, code=1).stderr
+    run("fit", "t.csv", "-o", "m.safetensors", "-q", *SETTINGS, "--missing", "ignore")
+    density = FlowDensity.load("m.safetensors")
+    read = read_table("t.csv", gaps=True).frame()
+    run("score", "m.safetensors", "t.csv", "-o", "scores.csv")
+    scores = pd.read_csv("scores.csv")["log_prob"]
+    np.testing.assert_allclose(scores, density.score_samples(read), rtol=1e-12)
+    run("impute", "m.safetensors", "t.csv", "-o", "full.csv", "--seed", "0")
+    full = pd.read_csv("full.csv")
+    assert not full.isna().any(axis=None) and (full["count"] % 1 == 0).all()
+    for name in holes:
+        is_there = holes[name].notna()
+        assert full.loc[is_there, name].tolist() == holes.loc[is_there, name].tolist()
+    run("impute", "m.safetensors", "t.csv", "-o", "two.csv", "--seed", "0", "--draws", "2")
+    two = pd.read_csv("two.csv")
+    assert two.groupby("draw").size().tolist() == [300, 300]
+    pd.testing.assert_frame_equal(two[two["draw"] == 0].drop(columns="draw"), full)
+    # What a file does not have is drawn, too; what is not asked for need not be there.
+    frame[["amount"]].head(20).to_csv("some.csv", index=False)
+    run("sample", "m.safetensors", "--given", "some.csv", "-o", "drawn.csv")
+    drawn = pd.read_csv("drawn.csv")
+    assert list(drawn.columns) == list(frame.columns) and np.array_equal(drawn["amount"], frame["amount"].head(20))
+    frame[["kind", "amount"]].to_csv("pair.csv", index=False)
+    run("score", "m.safetensors", "pair.csv", "--target", "kind", "--given", "amount", "-o", "of_kind.csv")
+    expected = density.log_prob(read_table("pair.csv").frame(), target=["kind"], given=["amount"])
+    np.testing.assert_allclose(pd.read_csv("of_kind.csv")["log_prob"], expected, rtol=1e-12)
+    run("score", "m.safetensors", "some.csv", "--target", "amount", "--draws", "4", "-o", "marginal.csv")
+    assert (pd.read_csv("marginal.csv")["std_error"] > 0).all()
+    run("plot", "m.safetensors", "-o", "corner.png", "--data", "t.csv")
+    assert "independent columns" in run("evaluate", "m.safetensors", "t.csv").stdout
+    assert "--given" in run("sample", "m.safetensors", "--given", "some.csv", "-n", "3", code=2).stderr
+    run("fit", "pair.csv", "-o", "plain.safetensors", "-q", *SETTINGS)
+    assert "conditionals=True" in run("impute", "plain.safetensors", "pair.csv", code=1).stderr
+    run("fit", "t.csv", "-o", "gaps.safetensors", "-q", *SETTINGS, "--missing", "model")
+    run("sample", "gaps.safetensors", "-n", "200", "--seed", "0", "-o", "holes.csv")
+    assert pd.read_csv("holes.csv").isna().any().all()

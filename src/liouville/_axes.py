@@ -54,9 +54,8 @@ class Scale:
     def names(self) -> list[str]:
         """What stands at the places of a code."""
         named = [self.field.levels[code] for code in self.levels]
-        return [f"{level:g}" if isinstance(level, float) else str(level) for level in named] + [
-            _OTHER
-        ] * self.has_others
+        said = lambda level: "missing" if level is None else f"{level:g}" if isinstance(level, float) else str(level)
+        return [said(level) for level in named] + [_OTHER] * self.has_others
 
     def places(self, values: np.ndarray) -> np.ndarray:
         """Return where values stand: NaN for a code that has no place."""
@@ -64,7 +63,7 @@ class Scale:
             # The last is that of -1, a level that the fit has not seen.
             places = np.full(self.field.column.levels + 1, len(self.levels) if self.has_others else np.nan)
             places[list(self.levels)] = np.arange(len(self.levels))
-            return places[values.astype(int)]
+            return np.where(np.isnan(values), np.nan, places[np.nan_to_num(values).astype(int)])
         return _days(values, self.field.unit) if self.field.unit else values
 
     def scattered(self, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -116,13 +115,13 @@ def scale_of(field: Field, values: np.ndarray, most_levels: int, has_others: boo
     field
         The column.
     values
-        Its numbers.
+        Its numbers; NaN is none.
     most_levels
         A code has so many places at most, of the most frequent levels.
     has_others
         True gives one of them to all other levels.
     """
-    column = field.column
+    column, values = field.column, values[~np.isnan(values)]
     if column.kind == "code":
         return _scale_of_code(field, values, most_levels, has_others)
     low, high = range_of(values)

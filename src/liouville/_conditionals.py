@@ -109,20 +109,19 @@ def _one_solve(estimator: Any, rows: Rows, asked: Asked) -> np.ndarray:
 def _given_points(estimator: Any, rows: Rows, given: list[int]) -> np.ndarray:
     """Return what is given in the coordinates of the core, or raise where it cannot be."""
     frame = cast(MixedFrame, subsets_of(estimator).frame)
+    points, change = frame.encode_some(rows, given)
+    fields = estimator.columns_.fields
+    is_unknown = [bool(fields[j].levels) & (rows[:, j] == -1) for j in given]
+    if not np.isneginf(change).any() and not np.any(is_unknown):
+        return points
     impossible = []
-    for j in given:
-        field, values = estimator.columns_.fields[j], rows[:, j]
-        bad = np.isneginf(frame.encode_some(rows, [j])[1]) | (bool(field.levels) & (values == -1))
-        if bad.any():
-            impossible.append(
-                f"{bad.sum()} other cells in column {field.name!r} ({said_of(field)}), the first in row {bad.argmax()}"
-            )
-    if impossible:
-        raise DataError(
-            f"Expected given cells that the fit knows, got {'; '.join(impossible[:_MOST_NAMED])}; try leaving these "
-            "rows out."
-        )
-    return frame.encode_some(rows, given)[0]
+    for j, unknown in zip(given, is_unknown, strict=True):
+        bad = np.flatnonzero(np.isneginf(frame.encode_some(rows, [j])[1]) | unknown)
+        if bad.size:
+            said = f"column {fields[j].name!r} ({said_of(fields[j])})"
+            impossible.append(f"{len(bad)} other cells in {said}, the first in row {bad[0]}")
+    listed = "; ".join(impossible[:_MOST_NAMED])
+    raise DataError(f"Expected given cells that the fit knows, got {listed}; try leaving these rows out.")
 
 
 def _marginal(

@@ -193,9 +193,15 @@ def resolve_subsets(estimator: Any, rows: int, table: Columns, has_joint: bool) 
     )
 
 
-def filling(plan: Plan, rows: Rows) -> Plan:
-    """Return how training goes on where the gaps of rows have been filled by draws of what it has learned."""
-    return dataclasses.replace(plan, num_fills=int(np.clip(_FILLED_ROWS // len(rows), 1, _MOST_FILLS)))
+def in_two(plan: Plan, estimator: Any, rows: Rows) -> list[Plan]:
+    """Return how a table with gaps is learned: of rows as they are, then with gaps filled by draws of that.
+
+    Of rows as they are, a question is learned from those alone that can answer it; which these are may depend on what
+    they hold. Filled rows can answer all.
+    """
+    if estimator.max_iter is None and plan.max_iter is not None:
+        plan = dataclasses.replace(plan, max_iter=plan.max_iter // 2)
+    return [plan, dataclasses.replace(plan, num_fills=int(np.clip(_FILLED_ROWS // len(rows), 1, _MOST_FILLS)))]
 
 
 def mixed_options(estimator: Any, named: Recipe, options: Options, rows: int) -> Options:

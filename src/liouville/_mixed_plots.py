@@ -225,7 +225,7 @@ def _shares(scale: Scale, values: np.ndarray) -> np.ndarray:
 
 def _on(alone: np.ndarray, scale: Scale, values: np.ndarray) -> np.ndarray:
     """Return of each value which of those that are drawn alone it is, one axis more."""
-    return dataclasses.replace(scale.field.column, atoms=tuple(alone)).on_atoms(values)
+    return dataclasses.replace(scale.field.column, atoms=tuple(alone), gaps=False).on_atoms(values)
 
 
 def _off(alone: np.ndarray, scale: Scale, values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:

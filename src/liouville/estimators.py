@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._conditionals import columns_of, drawn_given, log_prob_of
 from ._copies import merge_copies
-from ._defaults import check_count, check_parameters, filling, resolve, resolve_mixed, resolve_subsets, seed_of
+from ._defaults import check_count, check_parameters, in_two, resolve, resolve_mixed, resolve_subsets, seed_of
 from ._estimator import AbstractFlowEstimator
 from ._fitting import Given, Stage
 from ._model_file import build_facts
@@ -56,7 +56,7 @@ class FlowDensity(AbstractFlowEstimator):
     batch_size, learning_rate, weight_decay
         Rows per training step, peak of its schedule, and decoupled weight decay (AdamW).
     max_iter
-        Number of training steps.
+        Number of training steps, of each training where a fit has two.
     max_seconds
         Time for fitting, compilation included; instead of `max_iter`, or with it, the first of the two.
         How many steps fit into it depends on the machine, so only `max_iter` repeats bit for bit.
@@ -171,6 +171,11 @@ class FlowDensity(AbstractFlowEstimator):
         self.columns = columns
         self.missing = missing
         self.conditionals = conditionals
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing != "error"
+        return tags
 
     def __str__(self) -> str:
         """Return what the estimator is, and of a fitted one what its columns are, by a measure each."""
@@ -370,10 +375,8 @@ class FlowDensity(AbstractFlowEstimator):
         rows, columns = given.rows, cast(Columns, given.columns["columns_"])
         if columns.missing == "ignore":
             plan = resolve_subsets(self, len(rows), columns, has_joint=False)
-            # Of rows as they are, a question is learned from those that can answer it alone: which these are may depend
-            # on what they hold. Rows whose gaps are filled by what was learned so can answer all.
-            stages = [plan, filling(plan, rows)] if np.isnan(rows).any() else [plan]
-            return [Stage("flow_", plan, "gaps filled" if plan.num_fills else "") for plan in stages]
+            plans = in_two(plan, self, rows) if np.isnan(rows).any() else [plan]
+            return [Stage("flow_", plan, "gaps filled" if plan.num_fills else "") for plan in plans]
         stages = [Stage("flow_", self._plan(rows.shape, columns))]
         if self.conditionals:
             plan = resolve_subsets(self, len(rows), columns, has_joint=True)

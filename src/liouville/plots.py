@@ -20,6 +20,7 @@ from ._files import check_writable, replacing
 from ._mixed_plots import Cloud, draw_column, draw_margin
 from ._tables import has_flow
 from .data._table import column_names
+from .mixed import Field
 
 if TYPE_CHECKING:
     from .estimators import FlowDensity
@@ -74,14 +75,15 @@ def _of_masses(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> F
         raise ValueError(f"Expected one column, or two that are continuous, got {said}; try a corner plot.")
     figure = Figure(figsize=(7, 4), layout="constrained")
     probability = lambda values: np.exp(_log_prob(estimator, values[:, None]))
-    draw_column(figure, fields[0], names[0], _clouds(estimator, data)[0], probability, num)
+    cloud = _of_column(_clouds(estimator, data)[0], fields[0], 0)
+    draw_column(figure, fields[0], names[0], cloud, probability, num)
     return figure
 
 
 def _curve(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    name, rows, colour = _clouds(estimator, data)[0]
+    name, rows, colour = _of_column(_clouds(estimator, data)[0], estimator.columns_.fields[0], 0)
     low, high = range_of(rows[:, 0])
     grid = np.linspace(low, high, 4 * num)
     axes.hist(
@@ -102,7 +104,7 @@ def _curve(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> Figur
 
 def _map(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> Figure:
     clouds, names = _clouds(estimator, data), column_names(estimator)
-    ranges = [range_of(column) for column in clouds[0][1].T]
+    ranges = [range_of(column[~np.isnan(column)]) for column in clouds[0][1].T]
     figure = Figure(figsize=(3.7 * (len(clouds) + 1) + 0.8, 3.9), layout="constrained")
     panels = figure.subplots(1, len(clouds) + 1, sharex=True, sharey=True)
     for axes, (name, rows, colour) in zip(panels, clouds, strict=False):
@@ -146,9 +148,10 @@ def plot_corner(
 ) -> Figure:
     """Draw samples against data: a histogram of each column, and each pair of columns.
 
-    Levels and a few whole numbers have bars side by side. Atoms are stems beside their histogram: a share of the
-    panel's height, the largest with its number. Off the diagonal levels and whole numbers are moved by up to 0.3 of a
-    step, lest they hide each other. Of more than 8 levels the least frequent are together.
+    Missing cells are left out, but where they are values of their own (``missing="model"``): then they count among the
+    rows of which shares are drawn. Levels and a few whole numbers have bars side by side. Atoms are stems beside their
+    histogram: a share of the panel's height, the largest with its number. Off the diagonal levels and whole numbers are
+    moved by up to 0.3 of a step, lest they hide each other. Of more than 8 levels the least frequent are together.
 
     Parameters
     ----------
@@ -219,6 +222,7 @@ def _scattered(clouds: list[Cloud], scales: list[Scale]) -> list[np.ndarray]:
 
 
 def _diagonal_panel(axes: Axes, scale: Scale, clouds: list[Cloud], i: int) -> None:
+    clouds = [_of_column(cloud, scale.field, i) for cloud in clouds]
     if not scale.field.column.is_density:
         draw_margin(axes, scale, clouds, i)
         return
@@ -458,8 +462,15 @@ def check_format(path: str | os.PathLike) -> None:
 
 def _clouds(estimator: "FlowDensity", data: np.ndarray | None) -> list[Cloud]:
     """Return what there is to draw, data first, each with its name and colour."""
-    samples = Cloud("samples", _finite(estimator._draw(_MOST_POINTS, 0)), SAMPLES)
+    drawn = estimator._draw(_MOST_POINTS, 0)
+    has_gaps = any(column.gaps for column in estimator.columns_.columns)
+    samples = Cloud("samples", drawn if has_gaps else _finite(drawn), SAMPLES)
     return [samples] if data is None else [Cloud("data", estimator._check(data), DATA), samples]
+
+
+def _of_column(cloud: Cloud, field: Field, place: int) -> Cloud:
+    """Return the rows that count in the picture of one column: a missing cell does where it is a value."""
+    return cloud if field.column.gaps else cloud._replace(rows=cloud.rows[~np.isnan(cloud.rows[:, place])])
 
 
 def _finite(rows: np.ndarray) -> np.ndarray:

@@ -189,8 +189,8 @@ def parse_setting(setting: str, estimator_class: type) -> tuple[str, Any]:
     if types.NoneType in kinds and text.lower() == "none":
         return name, None
     try:
-        return name, kinds[0](text)
-    except ValueError:
+        return name, {"true": True, "false": False}[text.lower()] if kinds[0] is bool else kinds[0](text)
+    except (ValueError, KeyError):
         raise typer.BadParameter(f"Expected a value of type {kinds[0].__name__} for {name}, got {text!r}.") from None
 
 

@@ -53,9 +53,9 @@ def run_plot(
     # The density of two columns is a map, of continuous ones alone.
     has_density = estimator.n_features_in_ <= (1 if is_mixed else 2)
     kind = kind or (Kind.density if has_density and not columns else Kind.corner)
-    if is_mixed and kind in (Kind.trajectories, Kind.field):
+    if (is_mixed or estimator.columns_.missing == "ignore") and kind in (Kind.trajectories, Kind.field):
         raise typer.BadParameter(
-            f"Expected --kind density or corner for columns of several kinds, got {kind}; try corner."
+            f"Expected --kind density or corner for columns of several kinds, or with gaps, got {kind}; try corner."
         )
     rows = None if data is None else estimator._read(table_file(data))
     draw = {
