@@ -202,5 +202,5 @@ def warn_of_few_steps(race: Race, max_seconds: float | None, started: float) -> 
         f"closed forms it starts from. Of {now - started:.1f} s, {until - started:.1f} s went before the end of the "
         "first step, most of it into compilation, which does not grow with the fit; try more seconds, or max_iter.",
         UserWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
