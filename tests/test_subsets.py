@@ -246,16 +246,22 @@ def test_an_interrupted_fit_goes_on_behind_the_density(tmp_path, monkeypatch):
     rows, path = gaussian(300, 0), tmp_path / "half"
     make = lambda checkpoint: FlowDensity(conditionals=True, max_iter=30, checkpoint=checkpoint, **SMALL)
     whole = make(None).fit(rows)
-    keep_more = FlowDensity._keep_more
-    monkeypatch.setattr(FlowDensity, "_keep_more", lambda *args: (_ for _ in ()).throw(RuntimeError("a crash")))
+    keep = FlowDensity._keep
+
+    def crash(self, name, *args):
+        keep(self, name, *args)
+        if name == "subsets_":
+            raise RuntimeError("a crash")
+
+    monkeypatch.setattr(FlowDensity, "_keep", crash)
     broken = make(str(path))
     with pytest.raises(RuntimeError, match="a crash"):
         broken.fit(rows)
-    assert path.exists() and np.array_equal(broken.score_samples(rows), whole.score_samples(rows))
-    monkeypatch.setattr(FlowDensity, "_keep_more", keep_more)
-    seen = []
-    resumed = make(str(path)).fit(rows, callback=lambda step, loss, flow: seen.append(step))
-    assert not seen and not list(tmp_path.iterdir())
+    assert path.exists() and not hasattr(broken, "flow_")
+    monkeypatch.setattr(FlowDensity, "_keep", keep)
+    # What was learned is not learned again.
+    resumed = make(str(path)).fit(rows, callback=lambda *args: pytest.fail("a step"))
+    assert not list(tmp_path.iterdir())
     ask = lambda density: density.log_prob(rows, target=[0], given=[1])
     assert np.array_equal(ask(resumed), ask(whole))
 
@@ -316,3 +322,44 @@ def test_questions_in_training_keep_to_what_a_row_has():
     is_all = (asked == known).all(1)
     left_out = (known & ~asked & ~given).any(1)
     assert 0.45 < is_all.mean() < 0.6 and left_out.mean() > 0.2
+
+
+def test_rows_that_are_filled_stand_for_the_rows_that_were_given():
+    frame = law(400, 3)
+    holes = frame.mask(np.random.default_rng(0).random(frame.shape) < 0.2).set_index(np.arange(1000, 1400))
+    density = FlowDensity(missing="ignore", max_iter=5, **SMALL).fit(holes)
+    full = density.impute(holes.iloc[100:104], random_state=0)
+    assert full.index.tolist() == [1100, 1101, 1102, 1103] and holes.iloc[100:104].fillna(full).equals(full)
+    # A level that is not known is no level, in a row without gaps, too.
+    odd = pd.DataFrame({"kind": ["a", "zz"], "count": [np.nan, 3.0], "amount": [1.0, 1.0]})
+    with pytest.raises(DataError, match="'kind'.*row 1"), pytest.warns(UserWarning, match="zz"):
+        density.impute(odd)
+    with pytest.warns(UserWarning, match="knid"):
+        density.sample(given=pd.DataFrame({"knid": ["a"], "amount": [1.0]}))
+    with pytest.raises(DataError, match="some of the columns"):
+        density.sample(given=pd.DataFrame({"knid": ["a"]}))
+    # What is impossible as a target is so with a standard error, too; what is not asked for may be anything.
+    value, error = density.log_prob(odd.assign(kind="a", count=[1.5, 3.0]), target=["count"], consistent=True)
+    assert value[0] == -np.inf and np.isfinite(value[1]) and error[0] == 0
+    assert np.isfinite(density.log_prob(odd.assign(amount=np.inf), target=["count"])).all()
+
+
+def test_names_of_frames_may_be_numbers():
+    frame = pd.DataFrame(gappy(gaussian(200, 0), 1))
+    density = FlowDensity(missing="ignore", max_iter=5, **SMALL).fit(frame)
+    assert not density.impute(frame).isna().any(axis=None)
+    assert np.isfinite(density.log_prob(frame, target=[0], given=[1])).all()
+    things = frame.astype({1: object})
+    assert density.score_samples(things).shape == (200,)
+
+
+def test_a_gap_that_the_fit_has_not_seen_is_no_value():
+    holes = law(300, 0).assign(amount=lambda rows: rows["amount"].mask(rows.index % 5 == 0))
+    density = FlowDensity(missing="model", max_iter=5, **SMALL).fit(holes)
+    for name in ("kind", "count"):
+        odd = holes.assign(**{name: holes[name].astype(object).mask(holes.index == 7)})
+        with pytest.raises(DataError, match=f"'{name}'"):
+            density.score_samples(odd)
+    weight = np.where(holes["amount"].isna(), 1.0, 0.0)
+    with pytest.raises(DataError, match="'amount'"):
+        FlowDensity(missing="ignore", max_iter=5).fit(holes, sample_weight=weight)

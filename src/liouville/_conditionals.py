@@ -1,6 +1,7 @@
 """What an estimator is asked of some of its columns given others."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
@@ -15,7 +16,7 @@ from .mixed import MixedFrame, Subsets, said_of
 
 _MOST_NAMED = 10
 # Draws of so many numbers are weighed at a time.
-_BLOCK_NUMBERS = 2**24
+_BLOCK_NUMBERS = 2**21
 
 
 class Asked(NamedTuple):
@@ -74,15 +75,27 @@ def log_prob_of(
 
     ``log p(a | b) = log p(a, b) - log p(b)``, each by importance sampling of what is in neither.
     """
+    check_given(estimator, rows, asked.given)
     both = sorted({*asked.target, *asked.given})
     if num_draws is None or (not asked.given and not _left_out(estimator, rows, both).any()):
         log_prob = _one_solve(estimator, rows, asked)
         return log_prob if num_draws is None else (log_prob, np.zeros(len(rows)))
-    top, top_error = _marginal(estimator, rows, both, num_draws, seed)
-    if not asked.given:
-        return top, top_error
-    below, error = _marginal(estimator, rows, asked.given, num_draws, seed + 1)
-    return top - below, np.hypot(top_error, error)
+    # What cannot be is impossible whatever comes with it.
+    can_be = ~_are_impossible(estimator, rows, asked.target)
+    log_prob, std_error = np.full(len(rows), -np.inf), np.zeros(len(rows))
+    log_prob[can_be], std_error[can_be] = _marginal(estimator, rows[can_be], both, num_draws, seed)
+    if asked.given and can_be.any():
+        below, error = _marginal(estimator, rows[can_be], asked.given, num_draws, seed + 1)
+        log_prob[can_be] -= below
+        std_error[can_be] = np.hypot(std_error[can_be], error)
+    failed = np.flatnonzero(np.isnan(log_prob))
+    if failed.size:
+        warnings.warn(
+            f"{failed.size} of {len(rows)} rows are NaN, with draws not solved; the first is row {failed[0]}.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return log_prob, std_error
 
 
 def _left_out(estimator: Any, rows: Rows, columns: list[int]) -> np.ndarray:
@@ -99,28 +112,31 @@ def _one_solve(estimator: Any, rows: Rows, asked: Asked) -> np.ndarray:
         density = subsets_of(estimator)
         frame = cast(MixedFrame, density.frame)
         points, change = frame.encode_some(rows, asked.target)
-        condition = _given_points(estimator, rows, asked.given)
-        log_prob, info = evaluation.score(density.core, points, condition)
+        log_prob, info = evaluation.score(density.core, points, frame.encode_some(rows, asked.given)[0])
         log_prob = log_prob + change
-    evaluation.warn_of_failures(info)
+    evaluation.warn_of_failures(info, stacklevel=5)
     return log_prob
 
 
-def _given_points(estimator: Any, rows: Rows, given: list[int]) -> np.ndarray:
-    """Return what is given in the coordinates of the core, or raise where it cannot be."""
-    frame = cast(MixedFrame, subsets_of(estimator).frame)
-    points, change = frame.encode_some(rows, given)
+def _are_impossible(estimator: Any, rows: Rows, columns: list[int]) -> np.ndarray:
+    """Return which rows have a cell, in some columns, that cannot be."""
     fields = estimator.columns_.fields
-    is_unknown = [bool(fields[j].levels) & (rows[:, j] == -1) for j in given]
-    if not np.isneginf(change).any() and not np.any(is_unknown):
-        return points
-    impossible = []
-    for j, unknown in zip(given, is_unknown, strict=True):
-        bad = np.flatnonzero(np.isneginf(frame.encode_some(rows, [j])[1]) | unknown)
+    is_unknown = [bool(fields[j].levels) & (rows[:, j] == -1) for j in columns]
+    change = cast(MixedFrame, subsets_of(estimator).frame).encode_some(rows, columns)[1]
+    return np.isneginf(change) | np.any(is_unknown, axis=0)
+
+
+def check_given(estimator: Any, rows: Rows, given: list[int]) -> None:
+    """Raise where what is given cannot be: nothing is known of what comes with it."""
+    if not given or not _are_impossible(estimator, rows, given).any():
+        return
+    found = []
+    for j in given:
+        bad, field = np.flatnonzero(_are_impossible(estimator, rows, [j])), estimator.columns_.fields[j]
         if bad.size:
-            said = f"column {fields[j].name!r} ({said_of(fields[j])})"
-            impossible.append(f"{len(bad)} other cells in {said}, the first in row {bad[0]}")
-    listed = "; ".join(impossible[:_MOST_NAMED])
+            said = f"column {field.name!r} ({said_of(field)})"
+            found.append(f"{len(bad)} other cells in {said}, the first in row {bad[0]}")
+    listed = "; ".join(found[:_MOST_NAMED])
     raise DataError(f"Expected given cells that the fit knows, got {listed}; try leaving these rows out.")
 
 
@@ -128,26 +144,21 @@ def _marginal(
     estimator: Any, rows: Rows, columns: list[int], num_draws: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return log-probabilities of some columns by importance sampling, and their standard errors."""
-    per_row = num_draws * estimator.flow_.core.shape[0]
-    step = max(1, _BLOCK_NUMBERS // per_row)
-    parts = [
-        _weigh(estimator, rows[start : start + step], columns, num_draws, seed, start)
-        for start in range(0, len(rows), step)
-    ]
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))  # pyright: ignore[reportReturnType]
+    step = max(1, _BLOCK_NUMBERS // (num_draws * estimator.flow_.core.shape[0]))
+    starts = range(0, len(rows), step)
+    parts = [_weigh(estimator, rows[start : start + step], columns, num_draws, seed + start) for start in starts]
+    empty = [(np.zeros(0), np.zeros(0))]
+    return tuple(np.concatenate(part) for part in zip(*(parts or empty), strict=True))  # pyright: ignore[reportReturnType]
 
 
-def _weigh(
-    estimator: Any, rows: Rows, columns: list[int], num_draws: int, seed: int, start: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _weigh(estimator: Any, rows: Rows, columns: list[int], num_draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     is_out = _left_out(estimator, rows, columns)
     if not is_out.any():
         return evaluation.score(estimator.flow_, rows)[0], np.zeros(len(rows))
     density = subsets_of(estimator)
     core, frame = density.core, cast(MixedFrame, density.frame)
-    known = np.repeat(_given_points(estimator, rows, columns), num_draws, axis=0)
-    drawn, info = evaluation.sample(core, len(known), known, seed=seed + start)
-    evaluation.warn_of_failures(info)
+    known = np.repeat(frame.encode_some(rows, columns)[0], num_draws, axis=0)
+    drawn, _ = evaluation.sample(core, len(known), known, seed=seed)
     # What was not given is what the draw was of: its probability is that of the proposal.
     proposed = evaluation.score(core, np.where(np.isnan(known), drawn, np.nan), known)[0]
     is_drawn = np.repeat(is_out, num_draws, axis=0)
@@ -160,7 +171,8 @@ def _weigh(
     weight = np.exp(log_weight - np.where(np.isfinite(most), most, 0.0)[:, None])
     mean = weight.mean(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log(mean) + most, weight.std(axis=1, ddof=1) / (mean * np.sqrt(num_draws))
+        std_error = weight.std(axis=1, ddof=1) / (mean * np.sqrt(num_draws))
+        return np.log(mean) + most, np.where(mean == 0, 0.0, std_error)
 
 
 def drawn_given(estimator: Any, rows: Rows, num_draws: int, seed: int, has_gaps: bool = True) -> np.ndarray:
@@ -182,18 +194,10 @@ def drawn_given(estimator: Any, rows: Rows, num_draws: int, seed: int, has_gaps:
     density = subsets_of(estimator)
     frame, core = cast(MixedFrame, density.frame), density.core
     rows = with_gaps_as_nan(estimator, rows)
+    check_given(estimator, rows, list(range(rows.shape[1])))
     core = core if has_gaps else core.without_gaps(frame.gaps)
-    is_missing = np.isnan(rows)
-    some = np.flatnonzero(is_missing.any(axis=1))
-    found = np.repeat(rows[None], num_draws, axis=0)
-    if not some.size:
-        return found
-    condition = _points_of(estimator, frame, rows[some])
-    # One table behind the other: the first is the same however many there are.
-    points, info = evaluation.sample(core, num_draws * len(some), np.tile(condition, (num_draws, 1)), seed=seed)
-    evaluation.warn_of_failures(info)
-    drawn = frame.decode(points).reshape(num_draws, len(some), -1)
-    found[:, some] = np.where(is_missing[some], drawn, rows[some])
+    found, info = _filled(rows, core, frame, num_draws, seed)
+    evaluation.warn_of_failures(info, stacklevel=5)
     return found
 
 
@@ -203,28 +207,27 @@ def with_gaps_as_nan(estimator: Any, rows: Rows) -> Rows:
     return np.where(rows == np.array(last), np.nan, rows)
 
 
-def _points_of(estimator: Any, frame: MixedFrame, rows: Rows) -> np.ndarray:
-    """Return what there is of rows in the coordinates of the core, NaN elsewhere."""
-    points = _given_points(estimator, rows, list(range(rows.shape[1])))
-    points[np.isnan(rows)[:, list(frame.owners)]] = np.nan
-    return points
-
-
 def filled(split: Split, density: Density, num: int, seed: int) -> Split:
     """Return a split whose gaps are filled by draws of a density, so often in the rows to train on."""
-    fill = lambda rows, num: _filled(rows, density, num, seed)
+    fill = lambda rows, num, seed: _filled(rows, density.core, cast(MixedFrame, density.frame), num, seed)[0]
     return dataclasses.replace(
         split,
-        rows=fill(split.rows, num),
+        rows=fill(split.rows, num, seed).reshape(-1, split.rows.shape[1]),
         weight=np.tile(split.weight, num),
-        validation_rows=fill(split.validation_rows, 1),
+        validation_rows=fill(split.validation_rows, 1, seed + 1)[0],
     )
 
 
-def _filled(rows: Rows, density: Density, num: int, seed: int) -> Rows:
-    """Return rows whose gaps are filled, so many times, one table behind the other."""
-    frame = cast(MixedFrame, density.frame)
-    points = np.tile(frame.encode(rows)[0], (num, 1))
-    drawn = frame.decode(evaluation.sample(density.core, len(points), points, seed=seed)[0])
-    rows = np.tile(rows, (num, 1))
-    return np.where(np.isnan(rows), drawn, rows)
+def _filled(
+    rows: Rows, core: Any, frame: MixedFrame, num: int, seed: int
+) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
+    """Return rows whose gaps are filled by draws given the rest, so many times, and what the solver says of them."""
+    is_gap = np.isnan(rows)
+    some = np.flatnonzero(is_gap.any(axis=1))
+    points = frame.encode(rows[some])[0]
+    points[is_gap[some][:, list(frame.owners)]] = np.nan
+    # One table behind the other: the first is the same however many there are.
+    drawn, info = evaluation.sample(core, num * len(some), np.tile(points, (num, 1)), seed=seed)
+    tables = np.repeat(rows[None], num, axis=0)
+    tables[:, some] = np.where(is_gap[some], frame.decode(drawn).reshape(num, len(some), -1), rows[some])
+    return tables, info

@@ -1,6 +1,7 @@
 """What all estimators have in common: one fit, and what a fitted density is asked for."""
 
 import abc
+import copy
 import dataclasses
 import numbers
 import time
@@ -15,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import evaluation, flows
 from ._conditionals import filled
 from ._defaults import check_count, check_time, rng_of, seed_of
-from ._fitting import Given, Stage, TrainingFile, run_fit, warn_of_few_steps
+from ._fitting import Given, Stage, TrainingFile, become, run_fit, warn_of_few_steps
 from ._model_file import SavedMixin, build_facts, portable_params
 from ._progress import Watch, progress_bar
 from ._splits import PictureSplit, Split
@@ -30,8 +31,6 @@ from .mixed import Columns
 from .selection import Candidate, Plan, Race
 from .training import Budget
 
-# Shares of the time that are over when each training of a fit should end, by how many there are.
-_SHARES = {1: (1.0,), 2: (0.5, 1.0)}
 # Steps are fitted to paths of as many rows, drawn anew.
 _NUM_CONDITIONS = 640
 
@@ -80,8 +79,6 @@ class AbstractFlowEstimator(
     def _facts_of_data(self, given: Given) -> dict[str, Any]:
         """Return what is worth knowing of the data."""
 
-    # What is asked for at the command line, of files.
-
     _num_drawn: ClassVar[int]
 
     @abc.abstractmethod
@@ -124,7 +121,8 @@ class AbstractFlowEstimator(
         callback
             Called with step, loss and a function that returns the density (see `liouville.callbacks`), about twice
             a second, or None. Where it returns True, training ends there as it does at its last step: validated, and
-            fitted by the best weights.
+            fitted by the best weights. Where a fit has two trainings, that is of the one at hand, and conditionals are
+            learned without it.
 
         Returns
         -------
@@ -145,19 +143,24 @@ class AbstractFlowEstimator(
         warn_of_target(y)
         given, seed = self._check_fit(X, sample_weight), seed_of(self.random_state)
         stages = self._stages(given)
-        done: list[tuple[TrainingFile, Race]] = []
-        for place, stage in enumerate(stages):
-            for file, race in done:
-                # What comes behind it may be interrupted: this need not be learned again.
-                file.write(race, is_over=True)
-            deadline = None if self.max_seconds is None else started + self.max_seconds * _SHARES[len(stages)][place]
-            done.append(self._learn(place, stage, given, seed, started, deadline, None if place else callback))
+        # What fails leaves the estimator as it was.
+        learned, done = copy.copy(self), []
+        try:
+            for place, stage in enumerate(stages):
+                for file, race in done:
+                    # What comes behind it may be interrupted: this need not be learned again.
+                    file.write(race, is_over=True)
+                done.append(learned._learn(place, stage, given, seed, started, callback))
+        except KeyboardInterrupt:
+            become(self, learned)
+            raise
+        become(self, learned)
         for file, _ in done:
             file.discard()
         return self
 
     def _learn(
-        self, place: int, stage: Stage, given: Given, seed: int, started: float, deadline: float | None, callback: Any
+        self, place: int, stage: Stage, given: Given, seed: int, started: float, callback: Any
     ) -> tuple[TrainingFile, Race]:
         """Train one of the densities of a fit, and keep it; return the file that its training has written, and it."""
         plan, split = stage.plan, self._split(given, stage.plan, seed)
@@ -169,11 +172,12 @@ class AbstractFlowEstimator(
         identity = {"parameters": portable_params(self), "rows": len(given.arrays[0]), "seed": seed}
         path = self.checkpoint if place == 0 or self.checkpoint is None else f"{self.checkpoint}.{place}"
         file = TrainingFile(path, identity, *given.arrays)
-        keep = self._keep if stage.name == "flow_" else self._keep_more
-        take = lambda candidate: keep(candidate, plan, given, seed, time.perf_counter() - started)
+        take = lambda one: self._keep(stage.name, one, plan, given, seed, time.perf_counter() - started)
+        deadline = None if self.max_seconds is None else started + stage.ends_at * self.max_seconds
         budget = Budget(plan.max_iter, deadline)
         with progress_bar(self.verbose, stage.what) as bar:
-            look: dict[str, Any] = {"watch": self._shown(bar, given), "callback": callback}
+            told = callback if stage.name == "flow_" else None
+            look: dict[str, Any] = {"watch": self._shown(bar, given), "callback": told}
             race = run_fit(split, plan, budget, seed, file=file, take=take, **look, start=start)
         warn_of_few_steps(race, self.max_seconds, started)
         return file, race
@@ -182,15 +186,11 @@ class AbstractFlowEstimator(
         """Return how each of the densities of a fit is learned, one after the other."""
         return [Stage("flow_", self._plan(given.rows.shape))]
 
-    def _keep_more(self, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
-        """Take up what a training behind the first one has learned."""
-        raise NotImplementedError
-
-    def _keep(self, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
-        """Take up what a training has learned: until then nothing of the estimator changes."""
+    def _keep(self, name: str, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
+        """Take up what a training has learned, by the name of its stage."""
         trainer = candidate.trainer
-        for name in ("feature_names_in_", "subsets_"):
-            vars(self).pop(name, None)
+        for old in ("feature_names_in_", "subsets_"):
+            vars(self).pop(old, None)
         vars(self).update(given.columns)
         self.flow_, self._steps_by_error = candidate.density(trainer.best_params), {}
         self.history_, self.n_iter_ = dict(trainer.history), int(trainer.state.step)

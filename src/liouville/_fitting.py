@@ -53,11 +53,14 @@ class Stage(NamedTuple):
         How it is done.
     what
         What stands before its progress bar.
+    ends_at
+        Share of the time for the fit that is over when it should end.
     """
 
     name: str
     plan: Plan
     what: str = ""
+    ends_at: float = 1.0
 
 
 class TrainingFile:
@@ -204,3 +207,10 @@ def warn_of_few_steps(race: Race, max_seconds: float | None, started: float) -> 
         UserWarning,
         stacklevel=4,
     )
+
+
+def become(one: Any, other: Any) -> None:
+    """Let an estimator be what another one is."""
+    attributes = dict(vars(other))
+    vars(one).clear()
+    vars(one).update(attributes)

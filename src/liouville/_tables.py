@@ -10,7 +10,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from ._dependence import collinear, fixed_columns
 from ._errors import DataError
-from ._gaps import is_gap, with_nan
+from ._gaps import check_some, is_gap, with_nan
 from ._types import Rows
 from .mixed import Columns
 
@@ -99,7 +99,10 @@ def check_rows(X, estimator, needed: Sequence[int] | None = None) -> Rows:
     if is_absent or table.has_levels or categorical_columns(X):
         X = _table_of(X, None)
         if table.backend is not None:
-            X = _chosen(X, [field.name for field in table.fields])
+            names = [field.name for field in table.fields]
+            if needed is not None and not needed:
+                check_some(X, names)
+            X = _chosen(X, [names[j] for j in needed] if needed else names)
         _check_numbers(X, categorical_columns(X), gaps)
         return table.rows(X, needed, gaps)
     return table.rows(_table_of(X, check_frame(X, estimator, reset=False, gaps=gaps)), needed, gaps)
@@ -107,14 +110,18 @@ def check_rows(X, estimator, needed: Sequence[int] | None = None) -> Rows:
 
 def check_present(rows: Rows, table: Columns, columns: Sequence[int]) -> None:
     """Raise where cells of some columns are missing that may not be, by what the fit was told."""
-    if table.missing != "error":
-        return
+    may_be = [table.missing == "ignore" or column.gaps for column in table.columns]
+    gaps = {j: np.flatnonzero(np.isnan(rows[:, j])) for j in columns if not may_be[j]}
     found = [
-        Fault("a missing value (NaN)", int(gaps[0]), repr(table.fields[j].name), len(gaps))
-        for j in columns
-        for gaps in [np.flatnonzero(np.isnan(rows[:, j]))]
-        if gaps.size
+        Fault("a missing value (NaN)", int(where[0]), repr(table.fields[j].name), len(where))
+        for j, where in gaps.items()
+        if where.size
     ]
+    if found and table.missing == "model":
+        raise DataError(
+            f"Expected gaps in columns that had some in the fit alone, got {'; '.join(map(str, found[:MOST_NAMED]))}: "
+            "of others their probability is not known; try leaving these rows out."
+        )
     _raise(found)
 
 
@@ -123,7 +130,9 @@ def _chosen(X: Any, names: list) -> Any:
     frame = nw.from_native(X, pass_through=True)
     if not isinstance(frame, nw.DataFrame):
         return X
-    return frame.select([name for name in frame.columns if name in names]).to_native()
+    kept = [name for name in frame.columns if name in names]
+    # Of pandas a name may be a number.
+    return X[kept] if frame.implementation.is_pandas_like() else frame.select(kept).to_native()
 
 
 def _check_rows(X: Any) -> None:
@@ -345,6 +354,10 @@ def check_varied(X: Rows, weight: np.ndarray, names, table: Columns) -> None:
 
     Of a table of several kinds of columns, those that are continuous throughout; of an array all of them must vary.
     """
+    empty = [] if table.missing == "error" else np.flatnonzero(np.isnan(X[weight > 0]).all(axis=0))
+    if len(empty):
+        listed = ", ".join(repr(table.fields[j].name) for j in empty[:MOST_NAMED])
+        raise DataError(f"Expected values in rows of positive weight in each column, got none in {listed}; try others.")
     if table.is_mixed:
         if table.backend is None:
             _check_constant(X[weight > 0], weight[weight > 0], names)

@@ -19,6 +19,8 @@ from .metrics import Likelihood, evaluate_baselines, evaluate_independent, likel
 from .mixed import Columns
 from .selection import Candidate, Plan
 
+# Of the time for two trainings, what the first has.
+_FIRST = 0.6
 # Of a printed density so many columns are told.
 _MOST_SHOWN = 40
 
@@ -91,7 +93,8 @@ class FlowDensity(AbstractFlowEstimator):
     flow_ : Density
         The density, in JAX: its core is a flow, its frame is what is done to rows before it.
     history_ : dict of lists
-        Steps, seconds, training loss, evaluations of the field per row, skipped steps, validation NLL.
+        Steps, seconds, training loss, evaluations of the field per row, skipped steps, validation NLL; of the density's
+        last training, as `n_iter_`.
     facts_ : dict
         What was chosen, and by which figures: where ``validation_is_exact`` is False, as on many columns, their
         divergence was estimated, by one Hutchinson probe a row.
@@ -209,7 +212,8 @@ class FlowDensity(AbstractFlowEstimator):
             False returns what one solve says: exact for what the network has learned, but answers to different
             questions need not agree with each other, or with `score_samples`. True corrects them to what follows from
             `score_samples`, by importance sampling: columns in neither are drawn, and the joint density says how likely
-            the row is with them. It is the logarithm of an unbiased estimate, and comes with a standard error.
+            the row is with them. With nothing given it is the logarithm of an unbiased estimate, else the difference of
+            two; it comes with a standard error.
         num_draws
             Draws for each row of `consistent`.
         random_state
@@ -274,7 +278,7 @@ class FlowDensity(AbstractFlowEstimator):
                 f"Expected no n and no error with given rows, each of which is drawn once, got n={n} and "
                 f"error={error!r}; try impute(given, num_draws=n)."
             )
-        return self._as_given(self._draw_given(given, random_state)[0])
+        return self._like(given, self._draw_given(given, random_state)[0])
 
     def impute(self, X, num_draws: int = 1, random_state=None) -> Any:
         """Return rows whose missing cells are drawn given what was observed: draws of the model, and no means.
@@ -282,7 +286,7 @@ class FlowDensity(AbstractFlowEstimator):
         Parameters
         ----------
         X
-            Rows, as `fit` takes them.
+            Rows, as `fit` takes them; columns that a frame lacks are drawn, too.
         num_draws
             How many tables; fewer are the first of many. What is said of one draw is wrong by its luck: do what is to
             be done with each, and look at how results differ (multiple imputation).
@@ -305,9 +309,15 @@ class FlowDensity(AbstractFlowEstimator):
         check_count("num_draws", num_draws)
         drawn = self._draw_given(X, random_state, num_draws, has_gaps=False)
         if num_draws == 1:
-            return self._as_given(drawn[0])
-        tables = [self._as_given(rows) for rows in drawn]
+            return self._like(X, drawn[0])
+        tables = [self._like(X, rows) for rows in drawn]
         return np.stack(tables) if self.columns_.backend is None else tables
+
+    def _like(self, X, rows: np.ndarray) -> Any:
+        """Return rows of numbers as a table that stands for another one, row by row: of pandas with its index."""
+        table = self._as_given(rows)
+        is_indexed = self.columns_.backend is not None and self.columns_.backend.is_pandas_like()
+        return table.set_axis(X.index) if is_indexed and hasattr(X, "iloc") else table
 
     def _draw_given(self, X, random_state: Any, num_draws: int = 1, has_gaps: bool = True) -> np.ndarray:
         """Draw what rows lack, whatever the fit says of gaps, as numbers of shape ``(num_draws, n, d)``."""
@@ -358,7 +368,9 @@ class FlowDensity(AbstractFlowEstimator):
 
     def _check(self, X) -> np.ndarray:
         check_is_fitted(self)
-        return check_rows(X, self)
+        rows = check_rows(X, self)
+        check_present(rows, self.columns_, range(rows.shape[1]))
+        return rows
 
     def _as_given(self, rows: np.ndarray) -> Any:
         return self.columns_.frame(rows)
@@ -375,15 +387,20 @@ class FlowDensity(AbstractFlowEstimator):
         rows, columns = given.rows, cast(Columns, given.columns["columns_"])
         if columns.missing == "ignore":
             plan = resolve_subsets(self, len(rows), columns, has_joint=False)
-            plans = in_two(plan, self, rows) if np.isnan(rows).any() else [plan]
-            return [Stage("flow_", plan, "gaps filled" if plan.num_fills else "") for plan in plans]
-        stages = [Stage("flow_", self._plan(rows.shape, columns))]
-        if self.conditionals:
-            plan = resolve_subsets(self, len(rows), columns, has_joint=True)
-            stages.append(Stage("subsets_", plan, "conditionals"))
-        return stages
+            if not np.isnan(rows).any():
+                return [Stage("flow_", plan)]
+            first, second = in_two(plan, self, rows)
+            return [Stage("flow_", first, "gaps left out", _FIRST), Stage("flow_", second, "gaps filled")]
+        plan = self._plan(rows.shape, columns)
+        if not self.conditionals:
+            return [Stage("flow_", plan)]
+        more = resolve_subsets(self, len(rows), columns, has_joint=True)
+        return [Stage("flow_", plan, "density", _FIRST), Stage("subsets_", more, "conditionals")]
 
-    def _keep_more(self, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
+    def _keep(self, name: str, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
+        if name == "flow_":
+            super()._keep(name, candidate, plan, given, seed, seconds)
+            return
         self.subsets_ = candidate.density(candidate.trainer.best_params)
         self.facts_["subsets"] = {
             "preprocess": candidate.preprocess,

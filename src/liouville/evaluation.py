@@ -438,8 +438,8 @@ def _fields(info: SolveInfo) -> tuple:
     return info.status, info.num_accepted, info.num_rejected, info.num_evaluations
 
 
-def warn_of_failures(info: EvaluationInfo) -> None:
-    """Warn the caller's caller of rows whose solve failed, naming the first."""
+def warn_of_failures(info: EvaluationInfo, stacklevel: int = 3) -> None:
+    """Warn the caller's caller, or one further out, of rows whose solve failed, naming the first."""
     failed = np.flatnonzero(info.status)
     if failed.size:
         first = int(failed[0])
@@ -447,5 +447,5 @@ def warn_of_failures(info: EvaluationInfo) -> None:
             f"{failed.size} of {len(info.status)} rows were not solved and are NaN; the first is row {first}: "
             f"{info.messages[first]}.",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )

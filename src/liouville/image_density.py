@@ -264,8 +264,8 @@ class ImageDensity(AbstractFlowEstimator):
     def _shown(self, watch: Watch, given: Given) -> Watch:
         return shown_in_bits(watch, given.rows[0].size)
 
-    def _keep(self, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
-        super()._keep(candidate, plan, given, seed, seconds)
+    def _keep(self, name: str, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
+        super()._keep(name, candidate, plan, given, seed, seconds)
         size = given.rows[0].size
         self.history_["bits_per_dim"] = [bits_per_dim(nll, size) for nll in self.history_["nll"]]
         self.facts_["validation_pictures"] = self.facts_["validation_rows"]

@@ -112,6 +112,8 @@ def run_fit(
     chosen: dict[str, Any] = {"columns": names_in(columns), "drop": names_in(drop) or (), "drop_missing": drop_missing}
     if kind is Kind.image and any(chosen.values()):
         raise typer.BadParameter("Expected no --columns, --drop or --drop-missing for pictures; try without.")
+    if drop_missing and params.get("missing", "error") != "error":
+        raise typer.BadParameter("Expected --missing or --drop-missing, got both; try one of them.")
     try:
         if kind is Kind.image:
             fit_pictures(estimator, data, skip_bad, log)

@@ -79,11 +79,13 @@ def conditional(estimator: Any, data, target, given: list[str], draws: int | Non
         raise typer.BadParameter("Expected no --target and --given for a model of pictures; try without.")
     if error is not None or columns is not None:
         raise typer.BadParameter("Expected no --error and --columns with --target and --given; try without.")
-    is_named = hasattr(estimator, "feature_names_in_")
-    # Others need not be in the file.
-    names = [*target, *given] if target and is_named else None
-    rows = estimator._read(table_file(data), names=names)
+    from .._conditionals import columns_of
+
     asked = {"target": estimator._named(target) if target else None, "given": estimator._named(given)}
+    columns_of(estimator, **asked)
+    # Others need not be in the file.
+    names = [*target, *given] if target and hasattr(estimator, "feature_names_in_") else None
+    rows = estimator._read(table_file(data), names=names)
     if draws is None:
         return {"log_prob": estimator.log_prob(rows, **asked)}
     log_prob, std_error = estimator.log_prob(rows, **asked, consistent=True, num_draws=draws)

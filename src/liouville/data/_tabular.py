@@ -146,6 +146,11 @@ def read_rows(
     """
     source = _open(path, columns or names)
     if some and source.named and columns is None:
+        absent, others = [[n for n in a if n not in b] for a, b in ((names, source.columns), (source.columns, names))]
+        if absent and others:
+            source.notes.append(
+                f"found no column {listed(absent)} in {source.label}, which has {listed(others)} too; try renaming one"
+            )
         names = [name for name in names if name in source.columns] or names
     with _said(source):
         places = _chosen(source, columns, ()) if columns else _places_of(source, names)

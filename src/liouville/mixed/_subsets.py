@@ -133,39 +133,37 @@ class Subsets(AbstractDistribution):
         is_on = [jnp.ones((), bool)] * num + [jnp.ones((), bool) if j is None else row[j] == 0 for j in self.switches]
         return jnp.stack(is_on) if is_on else jnp.ones(0, bool)
 
-    def _told(self, network: _Known, row: Point, known: Array, asked: Array) -> Float[Array, " told"]:
-        """Return what a part is told: the numbers that are known, which these are, and what a network makes of them."""
+    def _told(self, network: _Known, row: Point, known: Array, asked: Array) -> tuple[Array, Float[Array, " width"]]:
+        """Return the numbers that are known, with flags that say which, and what a network makes of all that is."""
         codes, numbers, points = self.parts(row)
-        are_known, among, mask = self.parts(known)
-        among, mask = (flags.astype(row.dtype) for flags in (among, mask))
+        are_known, among, mask = (flags.astype(row.dtype) for flags in self.parts(known))
         counted = numbers if self.cells is None else self.cells.known(numbers, among)
         values = jnp.concatenate([counted, mask * points, among, mask])
         which = jnp.concatenate(self.parts(asked)[1:]).astype(row.dtype)
-        hidden = network(codes, are_known.astype(row.dtype), jnp.concatenate([values, which]))
-        return jnp.concatenate([values, hidden])
+        return values, network(codes, are_known, jnp.concatenate([values, which]))
+
+    def _behind(self, network: _Known, q: Question, num: int) -> tuple[Array, Float[Array, " told"]]:
+        """Return which numbers are asked for, and what they are told: what is given, and the first so many."""
+        is_on = self._are_on(q.row)
+        asked = q.asked & is_on
+        known = (q.given | (q.asked & (jnp.arange(q.row.size) < num))) & is_on
+        return asked.astype(q.row.dtype), jnp.concatenate(self._told(network, q.row, known, asked))
 
     def of_codes_condition(self, q: Question) -> Float[Array, " told"]:
         """Return the condition of the codes: which are asked for, and what is given."""
-        known = q.given & self._are_on(q.row)
-        hidden = self._told(self.of_given, q.row, known, q.asked)[-self.of_given.features.table.shape[1] :]
+        hidden = self._told(self.of_given, q.row, q.given & self._are_on(q.row), q.asked)[1]
         return jnp.concatenate([self.parts(q.asked)[0].astype(q.row.dtype), hidden])
 
     def of_cells_condition(self, q: Question) -> tuple[Point, Float[Array, " told"]]:
         """Return which whole numbers are asked for, and their condition: what is given, and the codes."""
-        is_on, num = self._are_on(q.row), self._sizes[0]
-        asked = q.asked & is_on
-        known = (q.given | (q.asked & (jnp.arange(q.row.size) < num))) & is_on
-        told = self._told(self.of_codes, q.row, known, asked)
-        mask = self.parts(asked)[1].astype(q.row.dtype)
-        return mask, jnp.concatenate([jnp.zeros(mask.shape, told.dtype), told])
+        asked, told = self._behind(self.of_codes, q, self._sizes[0])
+        mask = self.parts(asked)[1]
+        return mask, jnp.concatenate([jnp.zeros_like(mask), told])
 
     def of_core_condition(self, q: Question) -> Float[Array, " told"]:
         """Return the condition of the continuous numbers: which are asked for, and all else that is known."""
-        is_on, num = self._are_on(q.row), sum(self._sizes)
-        asked = q.asked & is_on
-        known = (q.given | (q.asked & (jnp.arange(q.row.size) < num))) & is_on
-        told = self._told(self.of_all, q.row, known, asked)
-        return jnp.concatenate([self.parts(asked)[2].astype(q.row.dtype), told])
+        asked, told = self._behind(self.of_all, q, sum(self._sizes))
+        return jnp.concatenate([self.parts(asked)[2], told])
 
     def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
         return self._log_prob_and_report(x, condition, key)[0]

@@ -131,7 +131,8 @@ class Columns:
         X
             The frame.
         needed
-            Numbers of the columns that it must have; others are missing cells where they are not there. None is all.
+            Numbers of the columns that it must have, and that are read: others are missing cells. None is all, and an
+            empty list those that are there.
         gaps
             Whether cells may be missing; None is as in the table that the columns were made by.
         """
@@ -139,9 +140,8 @@ class Columns:
         frame = _framed(X)
         names = [field.name for field in self.fields]
         if needed is not None and self.backend is not None and not isinstance(X, np.ndarray):
-            absent = [j for j, name in enumerate(names) if j not in needed and name not in frame.columns]
-            if absent:
-                kept = [j for j in range(len(names)) if j not in absent]
+            kept = list(needed) or [j for j, name in enumerate(names) if name in frame.columns]
+            if len(kept) < len(names):
                 rows = np.full((len(frame), len(names)), np.nan)
                 rows[:, kept] = self._some(kept).rows(X, gaps=gaps)
                 return rows
@@ -191,7 +191,8 @@ class Columns:
         """Return rows of numbers as a table of the kind, with the types and levels, of the one it was made by."""
         pairs = zip(self.fields, rows.T, strict=True)
         if self.backend is None:
-            dtype = None if _is_solved(rows) else float
+            has_gaps = not _is_solved(rows) or any(column.gaps for column in self.columns)
+            dtype = float if has_gaps else None
             return np.stack([np.asarray(_out_of(field, column), dtype) for field, column in pairs], axis=1)
         if self.backend.is_pandas_like():
             library = self.backend.to_native_namespace()
@@ -317,7 +318,8 @@ def _out_of(field: Field, column: np.ndarray) -> Any:
         cells = iter(_out_of(field, column[solved]))
         return [next(cells) if is_there else None for is_there in solved]
     if field.levels:
-        return [field.levels[int(code)] for code in column]
+        # A level that the fit has not seen has no name.
+        return [field.levels[int(code)] if code >= 0 else None for code in column]
     if field.unit:
         return as_cells(column, field.unit, field.writing)
     step = field.column.step
