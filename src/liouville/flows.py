@@ -19,7 +19,19 @@ from .distributions import Normal, Transformed, cnf_of
 from .divergences import AbstractDivergence, Exact, Hutchinson
 from .frames import Frame
 from .integrate import CONSTANT_STEP_SOLVERS, SOLVERS, Integrator
-from .mixed import Cells, Codes, Expected, Grid, MaskedNormal, Mixed, MixedFrame, Subsets, as_tuple, told_size
+from .mixed import (
+    Cells,
+    Codes,
+    Expected,
+    Grid,
+    MaskedNormal,
+    Mixed,
+    MixedFrame,
+    Regression,
+    Subsets,
+    as_tuple,
+    told_size,
+)
 from .papers import Galerkin, Hypernetwork, Planar, PlanarField, Potential, Radial, Residual
 from .vector_fields import MLP, AbstractVectorField, BesidePicture, ConcatSquash, ConvNet, Masked, Preconditioned, UNet
 
@@ -152,6 +164,8 @@ class MixedSpec(eqx.Module):
         For each code the share of each of its levels.
     means, scale, slopes, effects, shift, spread, bend
         What is expected of each whole number (`liouville.mixed.Expected`).
+    correlation
+        Of numbers of which any may be known (`liouville.mixed.Regression`), instead of lines.
     lowest, highest, seen, unseen
         Where its cells are (`liouville.mixed.Grid`).
     switches
@@ -176,6 +190,7 @@ class MixedSpec(eqx.Module):
     shift: tuple[float, ...] | None = eqx.field(default=None, static=True)
     spread: tuple[float, ...] | None = eqx.field(default=None, static=True)
     bend: float = eqx.field(default=4.0, static=True)
+    correlation: tuple[tuple[float, ...], ...] | None = eqx.field(default=None, static=True)
     lowest: tuple[float, ...] = eqx.field(default=(), static=True)
     highest: tuple[float, ...] = eqx.field(default=(), static=True)
     seen: tuple[tuple[float, ...], ...] | None = eqx.field(default=None, static=True)
@@ -206,8 +221,11 @@ class MixedSpec(eqx.Module):
         mask = np.stack([np.ones(len(points)) if j is None else points[:, j] == 0 for j in switches], axis=1)
         mask, grid = mask * is_there[:, num : num + len(whole)], Grid.of(whole)
         if of_subsets:
-            # Which numbers are known changes from row to row: each is counted from its mean.
-            expected = Expected.of_means(numbers, mask, weight, grid)
+            inner = points[:, num + len(whole) :]
+            are_on = [j is None or points[:, j] == 0 for j in frame.switches[len(whole) :]]
+            for column, is_on, known in zip(inner.T, are_on, is_there[:, num + len(whole) :].T, strict=True):
+                column[~(known & is_on)] = np.nan
+            expected = Regression.fit(numbers, mask, weight, grid, inner)
         else:
             expected = Expected.fit(numbers, mask.astype(float), weight, grid, points[:, :num], frame.levels)
         facts: dict[str, Any] = {name: _as_tuples(value) for name, value in vars(expected).items()}
@@ -227,7 +245,10 @@ class MixedSpec(eqx.Module):
         if self.means:
             sizes: dict[str, Any] = {"width": width, "depth": flow.depth, "integrator": integrator}
             lines = (self.slopes, self.effects, self.shift, self.spread, self.bend)
-            expected = Expected(self.means, self.scale, *lines)
+            if self.correlation is None:
+                expected = Expected(self.means, self.scale, *lines)
+            else:
+                expected = Regression(self.means, self.scale, self.correlation, self.bend)
             grid = Grid(self.lowest, self.highest, self.seen, self.unseen)
             cells = Cells(expected, grid, told=told, **sizes, key=cell_key)
         if size:

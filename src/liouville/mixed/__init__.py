@@ -1,9 +1,10 @@
 """Distributions of rows of several kinds of numbers: codes, whole numbers, and what is continuous."""
 
 from ._cells import Cells as Cells
-from ._cells import Expected as Expected
-from ._cells import Grid as Grid
 from ._codes import Codes as Codes
+from ._expected import Expected as Expected
+from ._expected import Grid as Grid
+from ._expected import Regression as Regression
 from ._field import Field as Field
 from ._field import said_of as said_of
 from ._find import find_columns as find_columns

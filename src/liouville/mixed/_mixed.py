@@ -17,6 +17,7 @@ from ..objectives import AbstractObjective, Batch, FlowMatching
 from ..vector_fields import Perceptron, RowFeatures, mask_of
 from ._cells import Cells
 from ._codes import Codes
+from ._expected import Expected
 
 
 class MaskedNormal(AbstractDistribution):
@@ -141,7 +142,7 @@ class Mixed(AbstractDistribution):
 
     def told(self, codes: Point) -> Float[Array, " told"]:
         """Return what the whole numbers are conditioned on: what codes let expect of them, and the codes."""
-        expected = cast(Cells, self.cells).expected.offset(codes)
+        expected = cast(Expected, cast(Cells, self.cells).expected).offset(codes)
         return jnp.concatenate([expected, self.of_codes(codes, jnp.zeros(0, codes.dtype))])
 
     def context(self, codes: Point, numbers: Point) -> Float[Array, " told"]:
@@ -251,8 +252,8 @@ def loss_of_cells(cells: Cells, numbers: Array, told: Array, mask: Array, noise_
     """Return flow matching's loss of whole numbers, of shape ``(rows, columns)``, where the mask is 1."""
     contexts = jax.vmap(cells.contexts)(numbers, told, mask)
     # Noise fills the cells in training alone: the score asks for the mass of a cell.
-    noise = cells.noise(numbers, key=noise_key)
-    off = cells.expected.bent(jax.vmap(cells.distances)(numbers, told, mask) + noise)
+    off, spread = jax.vmap(cells.distances)(numbers, told, mask)
+    off = cells.expected.bent(off + cells.noise(numbers, spread, key=noise_key))
     rows = Batch(off.reshape(-1, 1), contexts.reshape(-1, contexts.shape[-1]))
     errors = FlowMatching().errors(cells.flow, rows, key=key).reshape(mask.shape)
     return jnp.sum(mask * errors**2) / jnp.maximum(jnp.sum(mask), 1.0)

@@ -17,6 +17,7 @@ from ..objectives import AbstractObjective, Batch
 from ..vector_fields import Perceptron, RowFeatures
 from ._cells import Cells
 from ._codes import Codes
+from ._expected import Regression
 from ._frame import MixedFrame
 from ._mixed import loss_of_cells, nothing_solved
 
@@ -157,8 +158,11 @@ class Subsets(AbstractDistribution):
     def of_cells_condition(self, q: Question) -> tuple[Point, Float[Array, " told"]]:
         """Return which whole numbers are asked for, and their condition: what is given, and the codes."""
         asked, told = self._behind(self.of_codes, q, self._sizes[0])
-        mask = self.parts(asked)[1]
-        return mask, jnp.concatenate([jnp.zeros_like(mask), told])
+        _, numbers, points = self.parts(q.row)
+        _, among, flags = self.parts((q.given & self._are_on(q.row)).astype(q.row.dtype))
+        cells = cast(Cells, self.cells)
+        given = cast(Regression, cells.expected).values(numbers, among, points, flags, cells.grid)
+        return self.parts(asked)[1], jnp.concatenate([given, told])
 
     def of_core_condition(self, q: Question) -> Float[Array, " told"]:
         """Return the condition of the continuous numbers: which are asked for, and all else that is known."""
