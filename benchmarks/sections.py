@@ -156,6 +156,83 @@ def mixed_table(found: dict) -> list[str]:
     return lines
 
 
+def gaps(found: dict) -> list[str]:
+    """Return the tables of missing cells, and where liouville is behind or its intervals are off."""
+    lines = [
+        "## Missing cells",
+        "",
+        f"`python benchmarks/gaps.py --mice PYTHON`, on {found['machine']}, where PYTHON has miceforest: 30 % of the "
+        "cells are removed, of rows to train on and of others to test on, either at random or by a rule: from all "
+        "columns but the first, and four times as often where that one is above its median. Log-probabilities are of "
+        "a row's removed cells given the others, in nats for each of them, higher is better, of masses and densities "
+        "alike; what the imputers draw has none. CRPS is that of cells of numbers, in standard deviations of their "
+        "columns, that of levels by the distance that is 0 or 1, lower is better; both are estimated from draws "
+        "without bias. The last share is of those cells of numbers that are in 90 % intervals of the draws, by their "
+        "ranks among them, ties broken at random. Standard errors take rows for independent. In brackets: how much "
+        "more a method has than liouville, row by row. Seconds are of fitting, scoring and drawing, on cores that "
+        "others used as well. The mixture is of Gaussians over all numbers times shares of levels, fitted by EM to "
+        "the cells that there are; the mass of its whole numbers is the mean density of 64 points in their cells.",
+        "",
+        *gaps_verdict(found["tables"]),
+    ]
+    return lines + [line for table in found["tables"] for line in ["", *gaps_table(table)]]
+
+
+def gaps_verdict(tables: list[dict]) -> list[str]:
+    """Return in words where liouville is behind by two standard errors and more, and its intervals are off by three."""
+    behind, off = {"log_prob": [], "crps": [], "levels": []}, []
+    for table in tables:
+        where = f"{table['table']} ({table['pattern']})"
+        for run in table["runs"]:
+            if run["method"] == "liouville":
+                shares = {"all": run["covered"], **run["covered_by_column"]}
+                wrong = [f"{key} {100 * x:.1f} %" for key, (x, error) in shares.items() if abs(x - 0.9) > 3 * error]
+                off += [f"{where} {', '.join(wrong)}"] if wrong else []
+                continue
+            for key, found in behind.items():
+                more, error = run.get(f"{key}_more", (0.0, 0.0))
+                found += [f"{run['method']} on {where}"] if (more if key == "log_prob" else -more) > 2 * error else []
+    names = {"log_prob": "log-probability", "crps": "CRPS of numbers", "levels": "CRPS of levels"}
+    said = [f"by {names[key]} {', '.join(found) or 'none'}" for key, found in behind.items()]
+    return [
+        f"Ahead of liouville by more than two standard errors: {'; '.join(said)}.",
+        "",
+        f"Where liouville's intervals are off 90 % by more than three standard errors, by table and column: "
+        f"{'; '.join(off) or 'nowhere'}.",
+    ]
+
+
+def gaps_table(found: dict) -> list[str]:
+    """Return the lines of one table with gaps of one kind."""
+    kinds = found["columns"]
+    left = f"; {found['left_out']} test rows without a probability left out of it" if found["left_out"] else ""
+    lines = [
+        f"### {found['table']}, {found['pattern']}",
+        "",
+        f"{found['train']:,} rows to train on, {found['test']:,} to test on, of which {found['cells']:,} cells are "
+        f"removed{left}. Columns: {kinds['code']} of levels, {kinds['whole']} of whole numbers, {kinds['continuous']} "
+        "continuous.",
+        "",
+        "| method | log-probability | CRPS | of levels | in 90 % intervals | draws | seconds | settings |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for run in found["runs"]:
+        said = []
+        for key, digits in (("log_prob", 3), ("crps", 4), ("levels", 4)):
+            mean, more = run.get(key), run.get(f"{key}_more")
+            text = "-" if mean is None else f"{mean[0]:.{digits}f} ± {mean[1]:.{digits}f}"
+            if mean and more and run["method"] != "liouville":
+                text += f" ({more[0]:+.{digits}f} ± {more[1]:.{digits}f})"
+            said.append(text)
+        failed = f", {run['failed']} rows failed" if run.get("failed") else ""
+        covered = f"{100 * run['covered'][0]:.1f} ± {100 * run['covered'][1]:.1f} %"
+        lines.append(
+            f"| {run['method']} | {said[0]}{failed} | {said[1]} | {said[2]} | {covered} | {run['draws']} "
+            f"| {run['seconds']:.0f} | {run['settings']} |"
+        )
+    return lines
+
+
 # By the beginning of a file's name, in the page's order.
 SECTIONS: dict[str, Callable[[dict], list[str]]] = {
     "likelihood_step": likelihood_step,
@@ -163,6 +240,7 @@ SECTIONS: dict[str, Callable[[dict], list[str]]] = {
     "growth": growth,
     "roofline": roofline,
     "mixed_tables": mixed_tables,
+    "gaps": gaps,
 }
 
 
