@@ -57,7 +57,7 @@ class Field:
     zone: str = ""
 
 
-def field_of(series: nw.Series, declared: Any, places: np.ndarray) -> Field:
+def field_of(series: nw.Series, declared: Any, places: np.ndarray, has_gaps: bool = False) -> Field:
     """Return what a column is, as declared or found, by its cells and by the rows in which they are."""
     dtype, name = series.dtype, series.name
     is_pandas = series.implementation.is_pandas_like()
@@ -87,10 +87,12 @@ def field_of(series: nw.Series, declared: Any, places: np.ndarray) -> Field:
         return _category(series, "one value", native)
     if dtype.is_integer() and len(np.unique(values)) <= _FEWEST_NUMBERS:
         return _category(series, f"whole numbers of {_FEWEST_NUMBERS} values or fewer", native)
-    column = find_column(values, is_whole=dtype.is_integer())
+    # Gaps make floats of whole numbers.
+    is_whole = dtype.is_integer() or bool(has_gaps and np.all(values == np.round(values)))
+    column = find_column(values, is_whole)
     if dtype.is_integer():
         column = _within(column, dtype)
-    why = "whole numbers" if dtype.is_integer() else "values that rows share" if column.kind == "whole" else "numbers"
+    why = "whole numbers" if is_whole else "values that rows share" if column.kind == "whole" else "numbers"
     return Field(name, column, why, dtype=native)
 
 

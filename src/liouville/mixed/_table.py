@@ -229,7 +229,8 @@ class Columns:
 def _found_field(series: nw.Series, declared: Any, gaps: np.ndarray) -> Field:
     """Return what a column is, by the cells that there are."""
     places = np.flatnonzero(~gaps)
-    return field_of(series.filter((~gaps).tolist()) if gaps.any() else series, declared, places)
+    has_gaps = bool(gaps.any())
+    return field_of(series.filter((~gaps).tolist()) if has_gaps else series, declared, places, has_gaps)
 
 
 def _with_gaps(field: Field) -> Field:
