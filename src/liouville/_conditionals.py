@@ -197,7 +197,8 @@ def drawn_given(estimator: Any, rows: Rows, num_draws: int, seed: int, has_gaps:
     check_given(estimator, rows, list(range(rows.shape[1])))
     core = core if has_gaps else core.without_gaps(frame.gaps)
     found, info = _filled(rows, core, frame, num_draws, seed)
-    evaluation.warn_of_failures(info, stacklevel=5)
+    if info is not None:
+        evaluation.warn_of_failures(info, stacklevel=5)
     return found
 
 
@@ -220,14 +221,15 @@ def filled(split: Split, density: Density, num: int, seed: int) -> Split:
 
 def _filled(
     rows: Rows, core: Any, frame: MixedFrame, num: int, seed: int
-) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
+) -> tuple[np.ndarray, evaluation.EvaluationInfo | None]:
     """Return rows whose gaps are filled by draws given the rest, so many times, and what the solver says of them."""
-    is_gap = np.isnan(rows)
+    is_gap, tables = np.isnan(rows), np.repeat(rows[None], num, axis=0)
     some = np.flatnonzero(is_gap.any(axis=1))
+    if not some.size:
+        return tables, None
     points = frame.encode(rows[some])[0]
     points[is_gap[some][:, list(frame.owners)]] = np.nan
     # One table behind the other: the first is the same however many there are.
     drawn, info = evaluation.sample(core, num * len(some), np.tile(points, (num, 1)), seed=seed)
-    tables = np.repeat(rows[None], num, axis=0)
     tables[:, some] = np.where(is_gap[some], frame.decode(drawn).reshape(num, len(some), -1), rows[some])
     return tables, info

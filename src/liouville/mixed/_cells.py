@@ -59,7 +59,8 @@ class Cells(AbstractDistribution):
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> grid = Grid([0.0], [np.inf])
+    >>> from liouville.mixed import Expected
+    >>> grid = Grid([0.0], [jnp.inf])
     >>> cells = Cells(Expected([3.0], [2.0]), grid, told=1, width=8, key=jax.random.key(0))
     >>> print(jnp.exp(cells.log_prob(jnp.arange(30.0)[:, None], jnp.zeros(2))).sum().round(4))
     1.0
@@ -93,14 +94,14 @@ class Cells(AbstractDistribution):
 
     def distances(self, x: Point, condition: Condition, mask: Point) -> tuple[Point, Point]:
         """Return how far the middles of the cells are from what is expected, in standard deviations, and these."""
-        expected, spread = self.expected.given(x, mask, self.grid, self._told(condition, x)[0])
+        expected, spread = self.expected.given(x, mask, self.grid, self._told(x, condition)[0])
         return (self.grid.places(x) - expected) / spread, spread
 
     def halves(self, x: Any, spread: Any) -> Any:
         """Return half the widths of the cells of numbers, in standard deviations from what is expected."""
         return 0.5 * self.grid.widths(x) / spread
 
-    def _told(self, condition: Condition, x: Point) -> tuple[Array, Array]:
+    def _told(self, x: Point, condition: Condition) -> tuple[Array, Array]:
         """Return what a condition tells what is expected of the numbers, and what it tells of the rest."""
         condition = jnp.asarray(condition, x.dtype)
         return condition[: self.expected.told], condition[self.expected.told :]
@@ -123,7 +124,7 @@ class Cells(AbstractDistribution):
         num, known = self.shape[0], self.known(x, mask)
         before = jnp.tril(jnp.ones((num, num), x.dtype), -1)
         rows = jnp.concatenate([jnp.eye(num, dtype=x.dtype), before * known], axis=1)
-        condition = self._told(condition, x)[1]
+        condition = self._told(x, condition)[1]
         told = jnp.broadcast_to(condition, (num, *condition.shape))
         return jax.nn.silu(jax.vmap(self.encoder)(jnp.concatenate([told, rows], axis=1)))
 
@@ -169,7 +170,7 @@ class Cells(AbstractDistribution):
         def draw(drawn: Point, column: tuple) -> tuple[Point, SolveInfo]:
             j, z = column
             u, info = self._moved(z[None], self.contexts(drawn, condition, mask)[j][None], backwards=False)
-            expected, spread = self.expected.given(drawn, mask, self.grid, self._told(condition, drawn)[0])
+            expected, spread = self.expected.given(drawn, mask, self.grid, self._told(drawn, condition)[0])
             numbers = self.grid.numbers(expected + spread * self.expected.unbent(u[0]))
             # What lies beyond the last cell is in it.
             n = jnp.clip(numbers, self.grid.lowest, self.grid.highest)[j]
