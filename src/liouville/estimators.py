@@ -78,15 +78,15 @@ class FlowDensity(AbstractFlowEstimator):
         (`liouville.mixed`).
     missing
         What missing cells are, NaN, None and NA: ``"error"`` refuses them, naming columns and counts. ``"ignore"``
-        learns from what is there: the log-probability of a row is the marginal one of what was observed. That is right
-        where whether a cell is missing depends at most on what was observed (missing at random), and rows with other
-        gaps are densities of other dimensions, whose log-probabilities do not compare. ``"model"`` takes a gap for a
-        value like others: the log-probability of a row is one of its gaps and of what is there, and draws have gaps as
-        the table has.
+        learns from what is there, in two trainings, between which gaps are drawn by what the first has learned: the
+        log-probability of a row is the marginal one of what was observed. That is right where whether a cell is missing
+        depends at most on what was observed (missing at random), and rows with other gaps are densities of other
+        dimensions, whose log-probabilities do not compare. ``"model"`` takes a gap for a value like others: the
+        log-probability of a row is one of its gaps and of what is there, and draws have gaps as the table has.
     conditionals
         True also learns any columns given any others, for `log_prob` of some columns, ``sample(given=...)`` and
-        `impute`, in a training of its own behind that of the density. With ``missing="ignore"`` one training is both,
-        whatever this says.
+        `impute`, in a training of its own behind that of the density. With ``missing="ignore"`` the density is of any
+        columns, whatever this says.
 
     Attributes
     ----------

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ._common import Data, Model, Output, check_place, load
-from ._sample import write_given
+from ._common import Data, Model, Output, check_place
+from ._sample import load_to_draw, write_given
 
 
 def run_impute(
@@ -21,9 +21,4 @@ def run_impute(
     is.
     """
     check_place(output, model, data)
-    estimator = load(model)
-    try:
-        estimator._check_output(output)
-    except ValueError as fault:
-        raise typer.BadParameter(str(fault)) from None
-    write_given(estimator, data, output, seed, num_draws=draws, has_gaps=False)
+    write_given(load_to_draw(model, output), data, output, seed, num_draws=draws, has_gaps=False)

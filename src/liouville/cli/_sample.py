@@ -30,11 +30,7 @@ def run_sample(
     --missing ignore. Pictures go to a PNG file, side by side, or to NPY or NPZ as bytes.
     """
     check_place(output, model, given)
-    estimator = load(model)
-    try:
-        estimator._check_output(output)
-    except ValueError as fault:
-        raise typer.BadParameter(str(fault)) from None
+    estimator = load_to_draw(model, output)
     if given is not None:
         if num is not None or error is not None:
             raise typer.BadParameter("Expected no --num and --error with --given, each of whose rows is drawn once.")
@@ -42,6 +38,16 @@ def run_sample(
         return
     drawn = estimator._draw(num or estimator._num_drawn, seed, error)
     estimator._write(output, drawn)
+
+
+def load_to_draw(model: Path, output: Path | None) -> Any:
+    """Return the model in a file, whose draws can be written to the output."""
+    estimator = load(model)
+    try:
+        estimator._check_output(output)
+    except ValueError as fault:
+        raise typer.BadParameter(str(fault)) from None
+    return estimator
 
 
 def write_given(estimator: Any, given: Path, output: Path | None, seed: int | None, **chosen: Any) -> None:
