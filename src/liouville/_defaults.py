@@ -187,7 +187,6 @@ def resolve_subsets(estimator: Any, rows: int, table: Columns, has_joint: bool) 
         options=plan.options if table.is_mixed else alone.options,
         # Many questions take more steps than one.
         max_iter=plan.max_iter if is_set else more * cast(int, plan.max_iter),
-        longest=None,
         of_subsets=True,
         of_questions=has_joint,
     )

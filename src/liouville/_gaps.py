@@ -1,6 +1,7 @@
 """Missing cells of tables as people have them: None, NaN, NA and NaT."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, cast
 
 import narwhals as nw
@@ -54,12 +55,17 @@ def _exact(cell: Any) -> float:
     return number
 
 
+def unmatched(names: Sequence, found: Sequence) -> tuple[list, list]:
+    """Return which names were not found, and which others were."""
+    return [name for name in names if name not in found], [name for name in found if name not in names]
+
+
 def check_some(X: Any, names: list) -> None:
     """Raise where a frame has none of some columns; warn where it lacks some and has others."""
     frame = nw.from_native(X, pass_through=True)
     if not isinstance(frame, nw.DataFrame):
         return
-    absent, others = [[n for n in a if n not in b] for a, b in ((names, frame.columns), (frame.columns, names))]
+    absent, others = unmatched(names, frame.columns)
     if len(absent) == len(names):
         raise DataError(
             f"Expected some of the columns {names[:_MOST_NAMED]}, got {others[:_MOST_NAMED]}; try renaming."

@@ -32,6 +32,31 @@ class Kind(enum.StrEnum):
     image = "image"
 
 
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="NAME=KIND",
+        help="What a column is: continuous, positive, bounded:A:B, category, integer or grid:STEP, where it should "
+        "not be found out; repeatable.",
+    ),
+]
+MissingValues = Annotated[
+    Missing | None,
+    typer.Option(
+        help="What missing values are: error refuses them, ignore learns from what is there, model takes a gap for "
+        "a value.",
+        show_default="error",
+    ),
+]
+Conditionals = Annotated[
+    bool,
+    typer.Option(
+        "--conditionals", help="Learn any columns given any others, too: score --target, sample --given, impute."
+    ),
+]
+
+
 def run_fit(
     data: Data,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write, or -.")],
@@ -58,33 +83,13 @@ def run_fit(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
     columns: Columns = None,
-    kinds: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--column",
-            metavar="NAME=KIND",
-            help="What a column is: continuous, positive, bounded:A:B, category, integer or grid:STEP, where it should "
-            "not be found out; repeatable.",
-        ),
-    ] = None,
+    kinds: Kinds = None,
     drop: Annotated[
         list[str] | None, typer.Option(metavar="NAMES", help="Columns of the table to leave out, likewise.")
     ] = None,
     drop_missing: DropMissing = False,
-    missing: Annotated[
-        Missing | None,
-        typer.Option(
-            help="What missing values are: error refuses them, ignore learns from what is there, model takes a gap for "
-            "a value.",
-            show_default="error",
-        ),
-    ] = None,
-    conditionals: Annotated[
-        bool,
-        typer.Option(
-            "--conditionals", help="Learn any columns given any others, too: score --target, sample --given, impute."
-        ),
-    ] = False,
+    missing: MissingValues = None,
+    conditionals: Conditionals = False,
 ) -> None:
     """Learn the density of a table, or of pictures, and write it to a model file.
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from .._errors import DataError, did_you_mean
+from .._gaps import unmatched
 from ._csv import SAMPLE_ROWS, Source, default_names, nameless_at_head, open_csv, pc
 from ._table import MOST_NAMED, Table, format_of, holds_numbers, listed
 
@@ -146,7 +147,7 @@ def read_rows(
     """
     source = _open(path, columns or names)
     if some and source.named and columns is None:
-        absent, others = [[n for n in a if n not in b] for a, b in ((names, source.columns), (source.columns, names))]
+        absent, others = unmatched(names, source.columns)
         if absent and others:
             source.notes.append(
                 f"found no column {listed(absent)} in {source.label}, which has {listed(others)} too; try renaming one"
