@@ -326,11 +326,12 @@ def subsets(change: Callable[[Subsets], Subsets] = lambda m: m) -> Subsets:
     rows = np.stack([rng.choice(3, 400), rng.poisson(2, 400), *rng.normal(size=(2, 400))], axis=1)
     columns = (Column("code", 3), Column("whole", lowest=0.0), Column("continuous"), Column("continuous"))
     frame, points = fit_mixed("standardize", rows, np.ones(400), columns, by_column=True)
-    spec = MixedSpec.fit(FlowSpec(2, width=8, depth=1), frame, points, np.ones(400), of_subsets=True)
+    spec = MixedSpec.fit(FlowSpec(2, width=8, depth=1), frame, points, np.ones(400), True, np.arange(400) % 2)
     free, rest = partition(spec(jax.random.key(0)))
     leaves, tree = jax.tree.flatten(free)
     noise = [0.2 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)]
-    return change(eqx.combine(jax.tree.unflatten(tree, [a + b for a, b in zip(leaves, noise, strict=True)]), rest))
+    flow = eqx.combine(jax.tree.unflatten(tree, [a + b for a, b in zip(leaves, noise, strict=True)]), rest)
+    return change(eqx.tree_at(lambda flow: flow.beside.share, flow, np.asarray(0.4)))
 
 
 # What is asked for, and what is given, of a level, a count and two amounts.

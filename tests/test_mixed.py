@@ -26,7 +26,6 @@ from liouville.mixed import (
     Grid,
     MaskedNormal,
     Mixed,
-    Regression,
     find_columns,
     fit_mixed,
 )
@@ -349,28 +348,3 @@ def test_cells_of_a_grid_follow_each_other_and_are_found_again(unseen):
         np.testing.assert_array_equal(grid.numbers(places + share * widths), numbers)
         found = jax.vmap(grid.numbers)(jnp.asarray(places + 0 * widths, jnp.float32))
         np.testing.assert_array_equal(found, numbers)
-
-
-def test_what_is_expected_given_any_numbers_is_the_gaussian_s():
-    rng = np.random.default_rng(0)
-    mixing = rng.normal(size=(4, 4))
-    values = np.round(rng.normal(size=(5000, 4)) @ mixing * [8, 8, 8, 1] + [50, -20, 0, 0])
-    numbers, points = values[:, :3], values[:, 3:] + rng.uniform(-0.5, 0.5, (5000, 1))
-    numbers[:40, 0], points[50:80] = 0.0, np.nan
-    mask = np.ones((5000, 3))
-    mask[:40, 0] = 0
-    grid, weight = Grid([-np.inf] * 3, [np.inf] * 3), rng.uniform(0.5, 1.5, 5000)
-    regression = Regression.fit(numbers, mask, weight, grid, points)
-    full = np.concatenate([numbers, points], 1)[80:]
-    mean, cov = np.average(full, 0, weight[80:]), np.cov(full.T, aweights=weight[80:])
-    for given, asked in (((), (0, 1)), ((3,), (0, 2)), ((1, 3), (2,)), ((0, 2), (1,))):
-        row, told = full[7], np.zeros(3)
-        flags = np.isin(np.arange(4), given).astype(float)
-        told = regression.values(jnp.asarray(row[:3]), flags[:3], jnp.asarray(row[3:]), flags[3:], grid)
-        places, spread = regression.given(jnp.asarray(row[:3]), np.isin(range(3), asked).astype(float), grid, told)
-        for j in asked:
-            known = [*given, *(k for k in asked if k < j)]
-            slopes = np.linalg.solve(cov[np.ix_(known, known)], cov[known, j])
-            expected = mean[j] + slopes @ (row[known] - mean[known])
-            rest = np.sqrt(cov[j, j] - slopes @ cov[known, j])
-            assert abs(places[j] - expected) < 0.05 * rest + 0.02 and abs(spread[j] / max(rest, 0.5) - 1) < 0.05

@@ -192,7 +192,7 @@ class AbstractFlowEstimator(
         for old in ("feature_names_in_", "subsets_"):
             vars(self).pop(old, None)
         vars(self).update(given.columns)
-        self.flow_, self._steps_by_error = candidate.density(trainer.best_params), {}
+        self.flow_, self._steps_by_error = candidate.best(), {}
         self.history_, self.n_iter_ = dict(trainer.history), int(trainer.state.step)
         self.facts_ = {
             "rows": len(given.arrays[0]),

@@ -1,6 +1,7 @@
 """Rows to train on and rows to choose by: equal rows go to one side, and near copies are told."""
 
 import dataclasses
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
@@ -28,6 +29,8 @@ GAP, SHARE, FEWEST_COPIES = 100, 0.1, 5
 MOST_ON_DEVICE = 2**30
 # Closed forms are fitted to no more pictures than this.
 MOST_FITTED = 60_000
+# Of the time until a deadline.
+FITTING_SHARE = 0.05
 
 
 @dataclasses.dataclass
@@ -45,14 +48,25 @@ class Split:
         """Return True where a flow would learn the rows by heart."""
         return len(self.rows) < FEWEST_ROWS
 
-    def fit_frame(self, preprocess: str, plan: Any, seed: int) -> tuple[AbstractFrame, TrainingData, Build]:
-        """Fit the frame of a kind; return it, what is trained on in its coordinates, and what builds the core."""
+    def fit_frame(
+        self, preprocess: str, plan: Any, seed: int, deadline: float | None
+    ) -> tuple[AbstractFrame, TrainingData, Build]:
+        """Fit the frame of a kind; return it, what is trained on in its coordinates, and what builds the core.
+
+        A small share of the time until a deadline may go into that.
+        """
         if are_densities(self.columns) and not plan.of_subsets:
             frame, points = fit_table(preprocess, self.rows, self.weight, edges_of(self.columns))
             return frame, TrainingData.pad(points, self.weight), plan.flow
         frame, points = fit_mixed(preprocess, self.rows, self.weight, self.columns, by_column=plan.of_subsets)
-        build = MixedSpec.fit(plan.flow, frame, points, self.weight, plan.of_subsets)
-        return frame, TrainingData.pad(points, self.weight), build
+        if not plan.of_subsets:
+            return frame, TrainingData.pad(points, self.weight), MixedSpec.fit(plan.flow, frame, points, self.weight)
+        # Copies of a row, whose gaps are filled, are of one fold.
+        folds = np.arange(len(points)) % (len(points) // max(plan.num_fills, 1)) % 2
+        now = time.perf_counter()
+        until = None if deadline is None else now + FITTING_SHARE * (deadline - now)
+        build = MixedSpec.fit(plan.flow, frame, points, self.weight, True, folds, until)
+        return frame, TrainingData.pad(points, self.weight, folds[:, None]), build
 
 
 @dataclasses.dataclass
@@ -68,7 +82,9 @@ class PictureSplit:
     # Noise makes of each picture many: few are not learned by heart.
     is_small: ClassVar[bool] = False
 
-    def fit_frame(self, preprocess: str, plan: Any, seed: int) -> tuple[Frame, TrainingData | StreamedData, Build]:
+    def fit_frame(
+        self, preprocess: str, plan: Any, seed: int, deadline: float | None
+    ) -> tuple[Frame, TrainingData | StreamedData, Build]:
         """Fit the frame of a kind; return it, pictures to draw from, and what builds the density.
 
         Pictures are all on the device, or a part at a time.

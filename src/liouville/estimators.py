@@ -401,7 +401,7 @@ class FlowDensity(AbstractFlowEstimator):
         if name == "flow_":
             super()._keep(name, candidate, plan, given, seed, seconds)
             return
-        self.subsets_ = candidate.density(candidate.trainer.best_params)
+        self.subsets_ = candidate.best()
         self.facts_["subsets"] = {
             "preprocess": candidate.preprocess,
             **build_facts(candidate.build),

@@ -20,16 +20,20 @@ from .divergences import AbstractDivergence, Exact, Hutchinson
 from .frames import Frame
 from .integrate import CONSTANT_STEP_SOLVERS, SOLVERS, Integrator
 from .mixed import (
+    Beside,
     Cells,
     Codes,
     Expected,
+    ExpectedOfAny,
+    GaussianMixture,
     Grid,
     MaskedNormal,
     Mixed,
     MixedFrame,
-    Regression,
     Subsets,
     as_tuple,
+    mixture_of,
+    moments_of,
     told_size,
 )
 from .papers import Galerkin, Hypernetwork, Planar, PlanarField, Potential, Radial, Residual
@@ -56,6 +60,8 @@ LAYERS: dict[str, Callable[[int, int, Key], AbstractBijection]] = {
     "residual": lambda size, width, key: Residual((size,), width=width, key=key),
 }
 _CONSTANT_STEPS = 20
+# Of more numbers a mixture of Gaussians costs more than it tells.
+_MOST_MIXED = 32
 Tree = TypeVar("Tree")
 # Standard deviation of the logit of a uniform number.
 _LOGISTIC_SCALE = math.pi / math.sqrt(3)
@@ -164,8 +170,8 @@ class MixedSpec(eqx.Module):
         For each code the share of each of its levels.
     means, scale, slopes, effects, shift, spread, bend
         What is expected of each whole number (`liouville.mixed.Expected`).
-    correlation
-        Of numbers of which any may be known (`liouville.mixed.Regression`), instead of lines.
+    mixture
+        Of numbers of which any may be known (`liouville.mixed.GaussianMixture`), instead of lines.
     lowest, highest, seen, unseen
         Where its cells are (`liouville.mixed.Grid`).
     switches
@@ -190,7 +196,7 @@ class MixedSpec(eqx.Module):
     shift: tuple[float, ...] | None = eqx.field(default=None, static=True)
     spread: tuple[float, ...] | None = eqx.field(default=None, static=True)
     bend: float = eqx.field(default=4.0, static=True)
-    correlation: tuple[tuple[float, ...], ...] | None = eqx.field(default=None, static=True)
+    mixture: tuple | None = eqx.field(default=None, static=True)
     lowest: tuple[float, ...] = eqx.field(default=(), static=True)
     highest: tuple[float, ...] = eqx.field(default=(), static=True)
     seen: tuple[tuple[float, ...], ...] | None = eqx.field(default=None, static=True)
@@ -200,11 +206,30 @@ class MixedSpec(eqx.Module):
 
     @staticmethod
     def fit(
-        flow: FlowSpec, frame: MixedFrame, points: np.ndarray, weight: np.ndarray, of_subsets: bool = False
+        flow: FlowSpec,
+        frame: MixedFrame,
+        points: np.ndarray,
+        weight: np.ndarray,
+        of_subsets: bool = False,
+        folds: np.ndarray | None = None,
+        until: float | None = None,
     ) -> "MixedSpec":
         """Return the specification of a table's distribution, given its rows as `fit_mixed` returns them.
 
         A level's share has half a row more than there are, so that one that is known to exist is never impossible.
+
+        Parameters
+        ----------
+        flow
+            Builds what is learned of the continuous numbers.
+        frame, points, weight
+            The frame, its points of the rows, and how much each counts.
+        of_subsets
+            True for a `liouville.mixed.Subsets`.
+        folds
+            0 or 1 for each row (`liouville.mixed.GaussianMixture`); None is without a mixture.
+        until
+            When that should be done (`time.perf_counter`); None is when it is.
         """
         num, total = len(frame.levels), weight.sum()
         is_there, points = ~np.isnan(points), np.nan_to_num(points)
@@ -213,25 +238,26 @@ class MixedSpec(eqx.Module):
         counts = [count(j, levels) + 0.5 for j, levels in enumerate(frame.levels)]
         shares = tuple(tuple(map(float, column / column.sum())) for column in counts)
         whole = [column for column in frame.columns if column.kind == "whole"]
-        columns = frame.owners if of_subsets else None
-        if not whole:
-            return MixedSpec(flow, shares, switches=frame.switches, columns=columns)
-        numbers = points[:, num : num + len(whole)]
-        switches = frame.switches[: len(whole)]
-        mask = np.stack([np.ones(len(points)) if j is None else points[:, j] == 0 for j in switches], axis=1)
-        mask, grid = mask * is_there[:, num : num + len(whole)], Grid.of(whole)
-        if of_subsets:
-            inner = points[:, num + len(whole) :]
-            are_on = [j is None or points[:, j] == 0 for j in frame.switches[len(whole) :]]
-            for column, is_on, known in zip(inner.T, are_on, is_there[:, num + len(whole) :].T, strict=True):
-                column[~(known & is_on)] = np.nan
-            expected = Regression.fit(numbers, mask, weight, grid, inner)
-        else:
-            expected = Expected.fit(numbers, mask.astype(float), weight, grid, points[:, :num], frame.levels)
-        facts: dict[str, Any] = {name: _as_tuples(value) for name, value in vars(expected).items()}
-        facts |= {"lowest": _as_tuples(grid.lowest), "highest": _as_tuples(grid.highest)}
-        facts |= {"seen": tuple(c.seen for c in whole), "unseen": tuple(c.unseen for c in whole)}
-        return MixedSpec(flow, shares, **facts, switches=frame.switches, columns=columns)
+        facts: dict[str, Any] = {"shares": shares, "switches": frame.switches}
+        facts["columns"] = frame.owners if of_subsets else None
+        codes, numbers, are_known = points[:, :num], points[:, num:], is_there[:, num:]
+        for j, i in enumerate(frame.switches):
+            are_known[:, j] &= True if i is None else points[:, i] == 0
+        grid = Grid.of(whole) if whole else None
+        if grid is not None:
+            facts |= {"lowest": _as_tuples(grid.lowest), "highest": _as_tuples(grid.highest)}
+            facts |= {"seen": tuple(c.seen for c in whole), "unseen": tuple(c.unseen for c in whole)}
+            counted = numbers[:, : len(whole)], are_known[:, : len(whole)].astype(float), weight, grid
+            if not of_subsets:
+                expected = Expected.fit(*counted, codes, frame.levels)
+                facts |= {name: _as_tuples(value) for name, value in vars(expected).items()}
+            else:
+                facts |= dict(zip(("means", "scale"), map(_as_tuples, moments_of(*counted)), strict=True))
+        if folds is not None and 0 < numbers.shape[1] <= _MOST_MIXED:
+            values = np.where(are_known, numbers, np.nan), np.where(is_there[:, :num], codes, np.nan)
+            mixture = mixture_of(*values, frame.levels, weight, folds, grid, until)
+            facts["mixture"] = tuple(map(_as_tuples, vars(mixture).values()))
+        return MixedSpec(flow, **facts)
 
     def __call__(self, key: Key) -> Mixed | Subsets:
         """Build the distribution, with weights drawn from `key`."""
@@ -241,14 +267,14 @@ class MixedSpec(eqx.Module):
         integrator, core = integrator_of(flow.solver, flow.rtol, flow.atol), None
         is_told = self.columns is not None
         codes = Codes(self.shares, width=width, is_told=is_told, key=code_key) if self.shares else None
-        cells = None
+        cells, mixture = None, None if self.mixture is None else GaussianMixture(*self.mixture)
         if self.means:
             sizes: dict[str, Any] = {"width": width, "depth": flow.depth, "integrator": integrator}
             lines = (self.slopes, self.effects, self.shift, self.spread, self.bend)
-            if self.correlation is None:
+            if mixture is None:
                 expected = Expected(self.means, self.scale, *lines)
             else:
-                expected = Regression(self.means, self.scale, self.correlation, self.bend)
+                expected = ExpectedOfAny(self.means, self.scale, mixture, self.bend)
             grid = Grid(self.lowest, self.highest, self.seen, self.unseen)
             cells = Cells(expected, grid, told=told, **sizes, key=cell_key)
         if size:
@@ -256,7 +282,9 @@ class MixedSpec(eqx.Module):
             field = dataclasses.replace(flow, cond_shape=cond_shape).make_field(flow.shape, core_key)
             core = Transformed(MaskedNormal(flow.shape, cond_shape), CNF(Masked(field), Exact(), integrator))
         if self.columns is not None:
-            return Subsets(codes, cells, core, self.switches, self.columns, width=width, key=key)
+            parts = (codes, cells, core, self.switches, self.columns)
+            beside = None if mixture is None else Beside(mixture)
+            return Subsets(*parts, beside=beside, width=width, key=key)
         return Mixed(codes, cells, core, self.switches, width=width, key=key)
 
 

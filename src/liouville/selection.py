@@ -7,8 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import PyTree
+from scipy.special import expit, logit
 
 from . import evaluation
 from ._splits import PictureSplit, Split
@@ -17,7 +19,7 @@ from .distributions import Transformed
 from .divergences import AbstractDivergence
 from .flows import FlowSpec, NoiseSpec, with_divergence
 from .frames import AbstractFrame
-from .mixed import MixedFrame, draw_validation
+from .mixed import MixedFrame, Questions, SubsetsObjective, draw_validation
 from .objectives import AbstractObjective
 from .training import Budget, Options, Trainer, clearly_better
 
@@ -29,6 +31,8 @@ _FINAL_LENGTH = 3.0
 _RACE_STD_ERRORS = 3.0
 # With a deadline a validation takes no more than this share of the time, at so many evaluations a row.
 _VALIDATION_SHARE, _SOLVE_EVALUATIONS = 0.02, 60
+# A flow and what stands beside it are weighed by so many questions, in so many steps; neither is left out.
+_MOST_WEIGHED, _WEIGHING_STEPS, _LEAST_SHARE = 2048, 200, 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +89,17 @@ class Candidate:
     frame: AbstractFrame
     trainer: Trainer
     build: Callable[..., Any] | None = None
+    questions: Questions | None = None
+    weight: np.ndarray | None = None
 
     def density(self, params: PyTree) -> Density:
         """Return the density with these parameters."""
         return framed(self.trainer.flow(params), self.frame)
+
+    def best(self) -> Density:
+        """Return the density of the best weights."""
+        density = self.density(self.trainer.best_params)
+        return density if self.questions is None else weighed(density, self.questions, cast(np.ndarray, self.weight))
 
 
 def framed(flow: Any, frame: AbstractFrame) -> Density:
@@ -100,13 +111,16 @@ def prepare(
     preprocess: str, split: Split | PictureSplit, plan: Plan, budget: Budget, seed: int, start: PyTree = None
 ) -> Candidate:
     """Fit the frame of a kind, and make its trainer; `start` are weights to go on from, None draws them."""
-    frame, data, build = split.fit_frame(preprocess, plan, seed)
+    frame, data, build = split.fit_frame(preprocess, plan, seed, budget.deadline)
     # What is never asked for all of a row at once is chosen by what it is asked for.
-    questions = draw_validation(cast(MixedFrame, frame), split.validation_rows, seed) if plan.of_questions else None
+    questions = None
+    if plan.of_subsets:
+        share = cast(SubsetsObjective, plan.objective).share
+        questions = draw_validation(cast(MixedFrame, frame), split.validation_rows, seed, share)
 
     def score(flow: Transformed | Density, num: int) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
         density = with_divergence(framed(flow, frame), plan.validation_divergence)
-        if questions is None:
+        if questions is None or not plan.of_questions:
             log_prob, info = evaluation.score(density, split.validation_rows[:num])
         else:
             log_prob, info = evaluation.score(density.core, questions.points[:num], questions.condition[:num])
@@ -133,7 +147,26 @@ def prepare(
         timed = partial(score, trainer.best_flow())
         found = validated_in_time(timed, min(num, plan.fewest_validated), num, budget.deadline)
         num, trainer.least_validate_seconds = found
-    return Candidate(preprocess, frame, trainer, build)
+    return Candidate(preprocess, frame, trainer, build, questions, split.validation_weight)
+
+
+def weighed(density: Density, questions: Questions, weight: np.ndarray) -> Density:
+    """Return a density of any columns given any others whose flow has the share that makes rows most likely.
+
+    What stands beside the flow has the rest; the share is found by steps of EM.
+    """
+    core = density.core
+    if core.beside is None or core.core is None:
+        return density
+    with_share = lambda share: eqx.tree_at(lambda core: core.beside.share, core, np.asarray(float(share)))
+    few = slice(0, _MOST_WEIGHED)
+    asked = questions.points[few], questions.condition[few]
+    of_flow, of_mixture = (evaluation.score(with_share(share), *asked)[0] for share in (1.0, 0.0))
+    are_told = np.isfinite(of_flow) & np.isfinite(of_mixture) & (of_flow != of_mixture)
+    ahead, weight, share = (of_flow - of_mixture)[are_told], weight[few][are_told], 0.5
+    for _ in range(_WEIGHING_STEPS if are_told.any() else 0):
+        share = np.average(expit(ahead + logit(share)), weights=weight)
+    return dataclasses.replace(density, core=with_share(np.clip(share, _LEAST_SHARE, 1 - _LEAST_SHARE)))
 
 
 def validated_in_time(score: Callable[[int], Any], few: int, most: int, deadline: float) -> tuple[int, float]:

@@ -323,7 +323,8 @@ class Trainer:
         self.keep: Callable[[], None] = lambda: None
 
     def start_from(self, params: PyTree) -> None:
-        """Take up weights before the first step."""
+        """Take up weights before the first step, of a flow whose constants may be others."""
+        params = jax.tree.unflatten(jax.tree.structure(self.state.params), jax.tree.leaves(params))
         self.state = dataclasses.replace(self.state, params=params, average=params)
         self.best_params = params
 

@@ -3,8 +3,10 @@
 from ._cells import Cells as Cells
 from ._codes import Codes as Codes
 from ._expected import Expected as Expected
+from ._expected import ExpectedOfAny as ExpectedOfAny
 from ._expected import Grid as Grid
-from ._expected import Regression as Regression
+from ._expected import mixture_of as mixture_of
+from ._expected import moments_of as moments_of
 from ._field import Field as Field
 from ._field import said_of as said_of
 from ._find import find_columns as find_columns
@@ -18,7 +20,10 @@ from ._mixed import FactoredObjective as FactoredObjective
 from ._mixed import MaskedNormal as MaskedNormal
 from ._mixed import Mixed as Mixed
 from ._mixed import conditioners as conditioners
+from ._mixture import Beside as Beside
+from ._mixture import GaussianMixture as GaussianMixture
 from ._subsets import Question as Question
+from ._subsets import Questions as Questions
 from ._subsets import Subsets as Subsets
 from ._subsets import SubsetsObjective as SubsetsObjective
 from ._subsets import draw_questions as draw_questions

@@ -92,10 +92,10 @@ class Cells(AbstractDistribution):
         field = Preconditioned(MLP((1,), width=width, depth=depth, cond_shape=(width,), key=field_key))
         self.flow = Transformed(Normal.standard((1,)), CNF(field, integrator=integrator))
 
-    def distances(self, x: Point, condition: Condition, mask: Point) -> tuple[Point, Point]:
-        """Return how far the middles of the cells are from what is expected, in standard deviations, and these."""
-        expected, spread = self.expected.given(x, mask, self.grid, self._told(x, condition)[0])
-        return (self.grid.places(x) - expected) / spread, spread
+    def distances(self, x: Point, condition: Condition, mask: Point) -> tuple[Point, Any]:
+        """Return how far the middles of the cells are from what is expected, in standard deviations, and that."""
+        law = self.expected.given(x, mask, self.grid, self._told(x, condition)[0])
+        return (self.grid.places(x) - law.expected) / law.spread, law
 
     def halves(self, x: Any, spread: Any) -> Any:
         """Return half the widths of the cells of numbers, in standard deviations from what is expected."""
@@ -132,12 +132,12 @@ class Cells(AbstractDistribution):
         return self._log_prob_and_info(x, condition, jnp.ones_like(x))[0]
 
     def _log_prob_and_info(self, x: Point, condition: Condition, mask: Point) -> tuple[Scalar, SolveInfo]:
-        off, spread = self.distances(x, condition, mask)
-        off, half = mask * off, self.halves(x, spread)
+        off, law = self.distances(x, condition, mask)
+        off, half = mask * off, self.halves(x, law.spread)
         is_lowest, is_highest = x <= self.grid.lowest, x >= self.grid.highest
         wide = jnp.maximum(half, _NARROWEST / 2)
         edges = jnp.stack([off - jnp.where(is_highest, half, wide), off + jnp.where(is_lowest, half, wide)])
-        edges = self.expected.bent(edges)
+        edges = self.expected.bent(edges, law)
         contexts = jnp.tile(self.contexts(x, condition, mask), (2, 1))
         finest = jnp.min(edges[1] - edges[0]) / 2
         z, info = self._moved(edges.ravel(), contexts, backwards=True, finest=finest)
@@ -170,8 +170,8 @@ class Cells(AbstractDistribution):
         def draw(drawn: Point, column: tuple) -> tuple[Point, SolveInfo]:
             j, z = column
             u, info = self._moved(z[None], self.contexts(drawn, condition, mask)[j][None], backwards=False)
-            expected, spread = self.expected.given(drawn, mask, self.grid, self._told(drawn, condition)[0])
-            numbers = self.grid.numbers(expected + spread * self.expected.unbent(u[0]))
+            law = self.expected.given(drawn, mask, self.grid, self._told(drawn, condition)[0])
+            numbers = self.grid.numbers(law.expected + law.spread * self.expected.unbent(u[0], law))
             # What lies beyond the last cell is in it.
             n = jnp.clip(numbers, self.grid.lowest, self.grid.highest)[j]
             return drawn.at[j].set(jnp.where(mask[j] > 0, n, 0.0)), info

@@ -2,20 +2,20 @@
 
 import abc
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from .._types import FixedMixin, Scalar, constant
+from .._types import FixedMixin, constant
 from ..bijections import namespace
+from ._em import fit_mixture
 from ._frame import Column
+from ._mixture import GaussianMixture, Law
 
 LEAST_SPREAD = 0.5
-# Of what is left of a variance of 1 where others are known: less is rounding.
-_LEAST_VARIANCE = 1e-5
 # What codes of more levels than these say of numbers is not looked for; of long tables so many rows say it.
 _MOST_LEVELS, _MOST_ROWS = 64, 20_000
 
@@ -119,16 +119,31 @@ class AbstractExpected(FixedMixin, eqx.Module):
         """Of how many numbers, with which a condition begins, an expectation is told."""
 
     @abc.abstractmethod
-    def given(self, numbers: Any, mask: Any, grid: Grid, told: Any) -> tuple[Any, Any]:
-        """Return places that are expected of each number given those before it, and standard deviations from these."""
+    def given(self, numbers: Any, mask: Any, grid: Grid, told: Any) -> Any:
+        """Return what is expected of each number given those before it: places, `expected`, and `spread` from these."""
 
-    def bent(self, off: Any) -> Any:
-        """Return distances as a flow has them, in standard deviations: one far off is unlikely, not beyond measure."""
+    def bent(self, off: Any, law: Any) -> Any:
+        """Return distances as a flow has them, in standard deviations: one far off is unlikely, not beyond measure.
+
+        Parameters
+        ----------
+        off
+            Distances from what is expected, in units of `spread`.
+        law
+            What `given` has returned.
+        """
         return self.bend * namespace(off).arcsinh(off / self.bend)
 
-    def unbent(self, u: Any) -> Any:
+    def unbent(self, u: Any, law: Any) -> Any:
         """Return distances that are bent: the inverse of `bent`."""
         return self.bend * namespace(u).sinh(u / self.bend)
+
+
+class Line(NamedTuple):
+    """Places that are expected of numbers, and how far these are from them, of shape ``(..., columns)``."""
+
+    expected: Any
+    spread: Any
 
 
 class Expected(AbstractExpected):
@@ -210,9 +225,9 @@ class Expected(AbstractExpected):
         """As many as there are numbers: what codes add to each (`offset`)."""
         return len(self.means)
 
-    def given(self, numbers: Any, mask: Any, grid: Grid, told: Any) -> tuple[Any, Any]:
+    def given(self, numbers: Any, mask: Any, grid: Grid, told: Any) -> Line:
         """Return the places that are expected, and how far numbers are from these: always as far."""
-        return self.places(numbers, mask, grid, told), self.spread
+        return Line(self.places(numbers, mask, grid, told), self.spread)
 
     def offset(self, codes: Any) -> Any:
         """Return what codes, of shape ``(..., codes)``, add to each number."""
@@ -228,99 +243,98 @@ class Expected(AbstractExpected):
         return grid.places(expected) + self.shift
 
 
-class Regression(AbstractExpected):
-    """What is expected of whole numbers given any others, whole and continuous, by the Gaussian with their covariance.
+class Quantiles(NamedTuple):
+    """Laws of numbers, and their means and standard deviations, of shape ``(..., columns)``."""
 
-    Numbers that are not known say nothing: what is expected, and how far numbers are from it, depends on which are.
+    expected: Any
+    spread: Any
+    law: Law
+
+
+class ExpectedOfAny(AbstractExpected):
+    """What is expected of whole numbers given any others, whole and continuous, and codes, by a mixture of Gaussians.
+
+    Numbers that are not known say nothing: what is expected depends on which are. Distances are those of standard
+    normal numbers of the same quantiles.
 
     Parameters
     ----------
     means, scale
         Means of the whole numbers, and their standard deviations in places of a `Grid`.
-    correlation
-        Of the places of whole numbers, and of continuous numbers at unit scale, a matrix.
+    mixture
+        Of the places of whole numbers, and of continuous numbers.
     bend
         As of `Expected`.
     """
 
     means: np.ndarray
     scale: np.ndarray
-    correlation: np.ndarray
     bend: np.ndarray
+    mixture: GaussianMixture
 
-    def __init__(self, means, scale, correlation, bend=4.0):
-        self.means, self.scale, self.bend = constant(means), constant(scale), constant(bend)
-        self.correlation = constant(correlation)
-
-    @staticmethod
-    def fit(numbers: np.ndarray, mask: np.ndarray, weight: np.ndarray, grid: Grid, points: np.ndarray) -> "Regression":
-        """Return the regression of weighted rows.
-
-        Parameters
-        ----------
-        numbers, mask
-            Whole numbers, of shape ``(rows, columns)``, and 1 for each that there is.
-        weight
-            Of each row.
-        grid
-            Where the cells are.
-        points
-            Continuous numbers, NaN where there are none.
-        """
-        columns = range(numbers.shape[1])
-        means = np.array([_moments(numbers[:, j], mask[:, j] * weight)[0] for j in columns])
-        off = grid.places(numbers) - grid.places(means)
-        scale = np.array([_moments(off[:, j], mask[:, j] * weight)[1] for j in columns])
-        scale = np.maximum(scale, LEAST_SPREAD)
-        return Regression(means, scale, _correlation(np.where(mask > 0, off / scale, np.nan), points, weight))
+    def __init__(self, means, scale, mixture: GaussianMixture, bend=4.0):
+        self.means, self.scale, self.bend, self.mixture = constant(means), constant(scale), constant(bend), mixture
 
     @property
     def told(self) -> int:
-        """Twice as many as there are numbers: those that are given, and flags that say which are."""
-        return 2 * len(self.correlation)
+        """As many as there are components, what codes say of these; and all numbers, and flags which are given."""
+        return self.mixture.size + 2 * self.mixture.num
 
-    def given(self, numbers: Any, mask: Any, grid: Grid, told: Any) -> tuple[Any, Any]:
-        """Return the places that are expected, and how far numbers are from these."""
-        num, size = len(self.means), len(self.correlation)
-        middles = grid.places(jnp.asarray(self.means, numbers.dtype))
-        values, flags = told[:size], told[size:]
-        covariance, expected = jnp.asarray(self.correlation, numbers.dtype), jnp.zeros(size, numbers.dtype)
-        for j in range(size):
-            covariance, expected = _regressed(covariance, expected, j, values[j], flags[j])
-        own, found = (grid.places(numbers) - middles) / self.scale, []
-        for j in range(num):
-            found.append((expected[j], covariance[j, j]))
-            covariance, expected = _regressed(covariance, expected, j, own[j], mask[j])
-        expected, variances = map(jnp.stack, zip(*found, strict=True))
-        spread = jnp.maximum(jnp.sqrt(jnp.maximum(variances, 0.0)) * self.scale, LEAST_SPREAD)
-        return middles + expected * self.scale, spread
+    def given(self, numbers: Any, mask: Any, grid: Grid, told: Any) -> Quantiles:
+        """Return the laws of the numbers."""
+        num, size = len(self.means), self.mixture.size
+        logs, values, flags = jnp.split(told, [size, size + self.mixture.num])
+        given = flags > 0
+        rest = jnp.zeros(self.mixture.num - num, numbers.dtype)
+        own, asked = (jnp.concatenate([part, rest]) for part in (grid.places(numbers), mask))
+        law = self.mixture.laws(logs, jnp.where(given, values, own), given, (asked > 0) & ~given)
+        law = jax.tree.map(lambda part: part[:num], law)
+        mean, spread = law.moments()
+        return Quantiles(mean, jnp.maximum(spread, LEAST_SPREAD), law)
 
-    def values(self, numbers: Any, mask: Any, points: Any, flags: Any, grid: Grid) -> Any:
-        """Return what it is told of given whole numbers, and of continuous ones."""
-        middles = grid.places(jnp.asarray(self.means, numbers.dtype))
-        off = mask * (grid.places(numbers) - middles) / self.scale
-        return jnp.concatenate([off, flags * points, mask, flags])
+    def bent(self, off: Any, law: Any) -> Any:
+        """Return distances as a flow has them."""
+        return super().bent(law.law.to_normal(law.expected + law.spread * off), law)
+
+    def unbent(self, u: Any, law: Any) -> Any:
+        """Return distances that are bent: the inverse of `bent`."""
+        return (law.law.from_normal(super().unbent(u, law)) - law.expected) / law.spread
 
 
-def _regressed(covariance: Array, expected: Array, j: int, value: Scalar, is_known: Scalar) -> tuple[Array, Array]:
-    """Return what is left of a covariance, and what is expected, once a number is known."""
-    slopes = jnp.where(is_known > 0, covariance[j] / jnp.maximum(covariance[j, j], _LEAST_VARIANCE), 0.0)
-    return covariance - jnp.outer(slopes, covariance[j]), expected + slopes * (value - expected[j])
+def moments_of(numbers: np.ndarray, mask: np.ndarray, weight: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Return means of whole numbers, where the mask is 1, and standard deviations of their places."""
+    columns = range(numbers.shape[1])
+    means = np.array([_moments(numbers[:, j], mask[:, j] * weight)[0] for j in columns])
+    off = grid.places(numbers) - grid.places(means)
+    scale = np.array([_moments(off[:, j], mask[:, j] * weight)[1] for j in columns])
+    return means, np.maximum(scale, LEAST_SPREAD)
 
 
-def _correlation(off: np.ndarray, points: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return second moments of numbers at unit scale, NaN where they are missing, by the rows that have both."""
-    scale = np.sqrt([max(_moments(c[~np.isnan(c)], weight[~np.isnan(c)])[1] ** 2, 1e-12) for c in points.T])
-    values = np.concatenate([off, points / scale if points.shape[1] else points], axis=1)
-    known, values = ~np.isnan(values), np.nan_to_num(values)
-    both = (known * weight[:, None]).T @ known
-    moments = (values * weight[:, None]).T @ values / np.maximum(both, 1e-12)
-    # Pairs of columns have rows of their own, which need not fit each other.
-    variances, axes = np.linalg.eigh(moments)
-    moments = (axes * np.maximum(variances, _LEAST_VARIANCE)) @ axes.T
-    # In the units in which points come.
-    back = np.concatenate([np.ones(off.shape[1]), scale])
-    return moments * np.outer(back, back)
+def mixture_of(
+    numbers: np.ndarray,
+    codes: np.ndarray,
+    levels: Sequence[int],
+    weight: np.ndarray,
+    folds: np.ndarray,
+    grid: Grid | None,
+    until: float | None = None,
+) -> GaussianMixture:
+    """Return the mixture of the places of whole numbers, if there are any, and of the continuous numbers behind them.
+
+    Parameters
+    ----------
+    numbers, codes, levels, weight, folds, until
+        As `fit_mixture` takes them.
+    grid
+        Where the cells of whole numbers are.
+    """
+    if grid is not None:
+        whole = numbers[:, : len(grid.lowest)]
+        # Anywhere in its cell: a number alone would have a component of no width.
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, whole.shape)
+        places = grid.places(whole) + grid.widths(whole) * noise
+        numbers = np.concatenate([places, numbers[:, len(grid.lowest) :]], axis=1)
+    return fit_mixture(numbers, codes, levels, weight, folds, until)
 
 
 def _indicators(codes: np.ndarray, levels: Sequence[int]) -> np.ndarray:

@@ -252,8 +252,8 @@ def loss_of_cells(cells: Cells, numbers: Array, told: Array, mask: Array, noise_
     """Return flow matching's loss of whole numbers, of shape ``(rows, columns)``, where the mask is 1."""
     contexts = jax.vmap(cells.contexts)(numbers, told, mask)
     # Noise fills the cells in training alone: the score asks for the mass of a cell.
-    off, spread = jax.vmap(cells.distances)(numbers, told, mask)
-    off = cells.expected.bent(off + cells.noise(numbers, spread, key=noise_key))
+    off, law = jax.vmap(cells.distances)(numbers, told, mask)
+    off = cells.expected.bent(off + cells.noise(numbers, law.spread, key=noise_key), law)
     rows = Batch(off.reshape(-1, 1), contexts.reshape(-1, contexts.shape[-1]))
     errors = FlowMatching().errors(cells.flow, rows, key=key).reshape(mask.shape)
     return jnp.sum(mask * errors**2) / jnp.maximum(jnp.sum(mask), 1.0)

@@ -17,9 +17,9 @@ from ..objectives import AbstractObjective, Batch
 from ..vector_fields import Perceptron, RowFeatures
 from ._cells import Cells
 from ._codes import Codes
-from ._expected import Regression
 from ._frame import MixedFrame
 from ._mixed import loss_of_cells, nothing_solved
+from ._mixture import Beside
 
 # Of the questions in training, so many ask for all that a row has; of the others so many leave nothing out, and so many
 # give nothing: marginals are the hardest to learn.
@@ -27,11 +27,15 @@ _ALL, _NOTHING_OUT, _NOTHING_GIVEN = 1 / 3, 0.4, 0.3
 
 
 class Question(NamedTuple):
-    """A row, zeros where it has no number, and which of its numbers are asked for, and which are given."""
+    """A row, zeros where it has no number, and which of its numbers are asked for, and which are given.
+
+    In training a row is of a fold, 0 or 1: what was fitted to that fold says nothing of it; -1 is none.
+    """
 
     row: Point
     asked: Bool[Array, " numbers"]
     given: Bool[Array, " numbers"]
+    fold: Scalar | float = -1.0
 
 
 class _Known(eqx.Module):
@@ -82,6 +86,7 @@ class Subsets(AbstractDistribution):
     codes: Codes | None
     cells: Cells | None
     core: Transformed | None
+    beside: Beside | None
     of_given: _Known
     of_codes: _Known
     of_all: _Known
@@ -94,12 +99,14 @@ class Subsets(AbstractDistribution):
         switches: tuple[int | None, ...],
         columns: tuple[int, ...],
         *,
+        beside: Beside | None = None,
         width: int = 64,
         key: Key,
     ):
         sizes = [0 if part is None else part.shape[0] for part in (codes, cells, core)]
         self.shape = self.cond_shape = (sum(sizes),)
         self.codes, self.cells, self.core, self.columns = codes, cells, core, tuple(columns)
+        self.beside = beside
         self.switches = tuple(switches)
         levels = [] if codes is None else list(codes.levels)
         numbers = 3 * (sizes[1] + sizes[2])
@@ -145,10 +152,38 @@ class Subsets(AbstractDistribution):
 
     def _behind(self, network: _Known, q: Question, num: int) -> tuple[Array, Float[Array, " told"]]:
         """Return which numbers are asked for, and what they are told: what is given, and the first so many."""
-        is_on = self._are_on(q.row)
-        asked = q.asked & is_on
-        known = (q.given | (q.asked & (jnp.arange(q.row.size) < num))) & is_on
-        return asked.astype(q.row.dtype), jnp.concatenate(self._told(network, q.row, known, asked))
+        asked = q.asked & self._are_on(q.row)
+        return asked.astype(q.row.dtype), jnp.concatenate(self._told(network, q.row, self._known(q, num), asked))
+
+    def _known(self, q: Question, num: int) -> Bool[Array, " numbers"]:
+        """Return what is known: what is given, and the first so many."""
+        return (q.given | (q.asked & (jnp.arange(q.row.size) < num))) & self._are_on(q.row)
+
+    def _before(self, q: Question, known: Array) -> tuple[Array, Array]:
+        """Return what known codes say of the mixture's components, and its numbers: places, and continuous ones."""
+        codes, numbers, points = self.parts(q.row)
+        places = numbers if self.cells is None else self.cells.grid.places(numbers)
+        logs = cast(Beside, self.beside).mixture.logs(codes, self.parts(known)[0].astype(q.row.dtype), q.fold)
+        return logs, jnp.concatenate([places, points])
+
+    def _of_mixture(self, q: Question) -> tuple[Array, Array, Array, Array]:
+        """Return what the mixture is asked of the continuous numbers."""
+        num, first = self._sizes[0], sum(self._sizes)
+        known = self._known(q, first)
+        asked = q.asked & self._are_on(q.row) & (jnp.arange(q.row.size) >= first)
+        return (*self._before(q, known), known[num:], asked[num:])
+
+    def _log_prob_beside(self, q: Question) -> Scalar:
+        """Return the log-density that the mixture has of the continuous numbers."""
+        logs, values, known, asked = self._of_mixture(q)
+        law = cast(Beside, self.beside).mixture.laws(logs, values, known, asked)
+        return jnp.sum(jnp.where(asked, law.log_density(values), 0.0))
+
+    def _sample_beside(self, key: Key, q: Question) -> Point:
+        """Draw the continuous numbers from the mixture."""
+        logs, values, known, asked = self._of_mixture(q)
+        u = jax.random.normal(key, values.shape, values.dtype)
+        return cast(Beside, self.beside).mixture.draw(logs, values, known, asked, u)[self._sizes[1] :]
 
     def of_codes_condition(self, q: Question) -> Float[Array, " told"]:
         """Return the condition of the codes: which are asked for, and what is given."""
@@ -158,11 +193,12 @@ class Subsets(AbstractDistribution):
     def of_cells_condition(self, q: Question) -> tuple[Point, Float[Array, " told"]]:
         """Return which whole numbers are asked for, and their condition: what is given, and the codes."""
         asked, told = self._behind(self.of_codes, q, self._sizes[0])
-        _, numbers, points = self.parts(q.row)
-        _, among, flags = self.parts((q.given & self._are_on(q.row)).astype(q.row.dtype))
-        cells = cast(Cells, self.cells)
-        given = cast(Regression, cells.expected).values(numbers, among, points, flags, cells.grid)
-        return self.parts(asked)[1], jnp.concatenate([given, told])
+        if self.beside is None:
+            return self.parts(asked)[1], jnp.concatenate([jnp.zeros(self._sizes[1], told.dtype), told])
+        known = self._known(q, self._sizes[0])
+        logs, values = self._before(q, known)
+        flags = known[self._sizes[0] :].astype(q.row.dtype)
+        return self.parts(asked)[1], jnp.concatenate([logs, flags * values, flags, told])
 
     def of_core_condition(self, q: Question) -> Float[Array, " told"]:
         """Return the condition of the continuous numbers: which are asked for, and all else that is known."""
@@ -187,6 +223,9 @@ class Subsets(AbstractDistribution):
             told = self.of_core_condition(q)
             mask = told[: len(points)]
             log_prob, found = self.core._log_prob_and_report(mask * points, told, key)
+            if self.beside is not None:
+                share = jnp.asarray(self.beside.share, x.dtype)
+                log_prob = jnp.logaddexp(log_prob + jnp.log(share), self._log_prob_beside(q) + jnp.log1p(-share))
             # Where nothing moves, what is left is the solver's rounding.
             total, moved = total + jnp.where(jnp.any(mask > 0), log_prob, 0.0), moved.then(found)
         return total, moved
@@ -203,7 +242,7 @@ class Subsets(AbstractDistribution):
 
     def _sample_and_report(self, key: Key, condition: Condition) -> tuple[Point, SolveInfo, Scalar]:
         """Draw all that is not given, and leave the rest as it is."""
-        code_key, cell_key, key = jax.random.split(key, 3)
+        code_key, cell_key, side_key, draw_key, key = jax.random.split(key, 5)
         nothing = jnp.zeros(self.shape)
         q = self.question(nothing, condition)
         (num, more), info, base_log_prob = self._sizes, nothing_solved(), jnp.zeros(())
@@ -216,6 +255,9 @@ class Subsets(AbstractDistribution):
             q, info = self._taken(q, drawn, num), info + found
         if self.core is not None:
             drawn, found, base_log_prob = self.core._sample_and_report(key, self.of_core_condition(q))
+            if self.beside is not None:
+                is_flow = jax.random.bernoulli(side_key, jnp.asarray(self.beside.share, drawn.dtype))
+                drawn = jnp.where(is_flow, drawn, self._sample_beside(draw_key, q))
             q, info = self._taken(q, drawn, num + more), info + found
         return q.row, info, base_log_prob
 
@@ -253,7 +295,9 @@ class Subsets(AbstractDistribution):
         key, sample_key = jax.random.split(jax.random.key(seed))
         rows = self.sample(sample_key, (num,))
         asked, given = draw_questions(key, jnp.ones(rows.shape, bool), self.columns, _ALL)
-        return self.core, np.asarray(jax.vmap(self.of_core_condition)(Question(rows, asked, given)))
+        return self.core, np.asarray(
+            jax.vmap(self.of_core_condition)(Question(rows, asked, given, jnp.full(num, -1.0)))
+        )
 
 
 def draw_questions(
@@ -294,11 +338,11 @@ class Questions(NamedTuple):
     change: np.ndarray
 
 
-def draw_validation(frame: MixedFrame, rows: Rows, seed: int) -> Questions:
+def draw_validation(frame: MixedFrame, rows: Rows, seed: int, share: float) -> Questions:
     """Draw a question for each row of a table, always the same ones."""
     every = tuple(range(rows.shape[1]))
     known = jnp.ones(rows.shape, bool)
-    asked, given = map(np.asarray, draw_questions(jax.random.key(seed), known, every, 0.0))
+    asked, given = map(np.asarray, draw_questions(jax.random.key(seed), known, every, share))
     points, owners = frame.encode(rows)[0], list(frame.owners)
     masked = lambda chosen: np.where(chosen[:, owners], points, np.nan)
     return Questions(masked(asked), masked(given), frame.encode(np.where(asked, rows, np.nan))[1])
@@ -325,7 +369,8 @@ class SubsetsObjective(AbstractObjective):
         mask_key, noise_key, cell_key, key = jax.random.split(key, 4)
         known = ~jnp.isnan(batch.x)
         asked, given = draw_questions(mask_key, known, flow.columns, self.share)
-        q = Question(jnp.where(known, batch.x, 0.0), asked, given)
+        fold = jnp.full(len(batch.x), -1.0) if batch.condition is None else batch.condition[:, 0]
+        q = Question(jnp.where(known, batch.x, 0.0), asked, given, fold)
         codes, numbers, points = jax.vmap(flow.parts)(q.row)
         total, watched = jnp.zeros(()), {"evaluations": jnp.ones(())}
         if flow.codes is not None:
