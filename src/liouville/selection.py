@@ -89,8 +89,7 @@ class Candidate:
     frame: AbstractFrame
     trainer: Trainer
     build: Callable[..., Any] | None = None
-    questions: Questions | None = None
-    weight: np.ndarray | None = None
+    weigh: Callable[[Density], Density] | None = None
 
     def density(self, params: PyTree) -> Density:
         """Return the density with these parameters."""
@@ -99,7 +98,7 @@ class Candidate:
     def best(self) -> Density:
         """Return the density of the best weights."""
         density = self.density(self.trainer.best_params)
-        return density if self.questions is None else weighed(density, self.questions, cast(np.ndarray, self.weight))
+        return density if self.weigh is None else self.weigh(density)
 
 
 def framed(flow: Any, frame: AbstractFrame) -> Density:
@@ -112,15 +111,18 @@ def prepare(
 ) -> Candidate:
     """Fit the frame of a kind, and make its trainer; `start` are weights to go on from, None draws them."""
     frame, data, build = split.fit_frame(preprocess, plan, seed, budget.deadline)
-    # What is never asked for all of a row at once is chosen by what it is asked for.
-    questions = None
+    questions, weigh = None, None
     if plan.of_subsets:
-        share = cast(SubsetsObjective, plan.objective).share
-        questions = draw_validation(cast(MixedFrame, frame), split.validation_rows, seed, share)
+        drawn = partial(draw_validation, cast(MixedFrame, frame), split.validation_rows, seed)
+        weighed_by = drawn(cast(SubsetsObjective, plan.objective).share)
+        # What is never asked for all of a row at once is chosen by what it is asked for; in one program, all of them.
+        questions = weighed_by if plan.of_questions else drawn(1.0)
+        by = {"weight": split.validation_weight, "divergence": plan.validation_divergence}
+        weigh = partial(weighed, questions=weighed_by, **by)
 
     def score(flow: Transformed | Density, num: int) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
         density = with_divergence(framed(flow, frame), plan.validation_divergence)
-        if questions is None or not plan.of_questions:
+        if questions is None:
             log_prob, info = evaluation.score(density, split.validation_rows[:num])
         else:
             log_prob, info = evaluation.score(density.core, questions.points[:num], questions.condition[:num])
@@ -147,26 +149,26 @@ def prepare(
         timed = partial(score, trainer.best_flow())
         found = validated_in_time(timed, min(num, plan.fewest_validated), num, budget.deadline)
         num, trainer.least_validate_seconds = found
-    return Candidate(preprocess, frame, trainer, build, questions, split.validation_weight)
+    return Candidate(preprocess, frame, trainer, build, weigh)
 
 
-def weighed(density: Density, questions: Questions, weight: np.ndarray) -> Density:
-    """Return a density of any columns given any others whose flow has the share that makes rows most likely.
+def weighed(density: Density, questions: Questions, weight: np.ndarray, divergence: AbstractDivergence) -> Density:
+    """Return a density of any columns given any others whose flow has the share that makes questions most likely.
 
     What stands beside the flow has the rest; the share is found by steps of EM.
     """
     core = density.core
     if core.beside is None or core.core is None:
         return density
-    with_share = lambda share: eqx.tree_at(lambda core: core.beside.share, core, np.asarray(float(share)))
-    few = slice(0, _MOST_WEIGHED)
+    share_of = lambda core, share: eqx.tree_at(lambda core: core.beside.share, core, np.asarray(float(share)))
+    few, quick = slice(0, _MOST_WEIGHED), with_divergence(core, divergence)
     asked = questions.points[few], questions.condition[few]
-    of_flow, of_mixture = (evaluation.score(with_share(share), *asked)[0] for share in (1.0, 0.0))
+    of_flow, of_mixture = (evaluation.score(share_of(quick, share), *asked)[0] for share in (1.0, 0.0))
     are_told = np.isfinite(of_flow) & np.isfinite(of_mixture) & (of_flow != of_mixture)
     ahead, weight, share = (of_flow - of_mixture)[are_told], weight[few][are_told], 0.5
     for _ in range(_WEIGHING_STEPS if are_told.any() else 0):
         share = np.average(expit(ahead + logit(share)), weights=weight)
-    return dataclasses.replace(density, core=with_share(np.clip(share, _LEAST_SHARE, 1 - _LEAST_SHARE)))
+    return dataclasses.replace(density, core=share_of(core, np.clip(share, _LEAST_SHARE, 1 - _LEAST_SHARE)))
 
 
 def validated_in_time(score: Callable[[int], Any], few: int, most: int, deadline: float) -> tuple[int, float]:

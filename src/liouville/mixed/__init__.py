@@ -2,6 +2,7 @@
 
 from ._cells import Cells as Cells
 from ._codes import Codes as Codes
+from ._em import fit_mixture as fit_mixture
 from ._expected import Expected as Expected
 from ._expected import ExpectedOfAny as ExpectedOfAny
 from ._expected import Grid as Grid

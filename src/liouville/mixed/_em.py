@@ -14,12 +14,12 @@ _ADDED = 1e-6
 # One component is as wide as all rows, and wider, and has this share: nothing is beyond all measure.
 _WIDE_SHARE, _WIDE = 1e-3, 4.0
 # Components for each half, as many as the other half asks for: of so many numbers, and each of so many rows.
-_COMPONENTS, _MOST_NUMBERS, _LEAST_ROWS = (1, 2, 4, 8, 16, 32), 1600, 10
+_COMPONENTS, _MOST_NUMBERS, _LEAST_ROWS = (1, 4, 16, 32), 1600, 10
 # Of long tables so many rows are learned from, and as many as have gaps of so many kinds.
 _MOST_ROWS, _MOST_PATTERNS = 20_000, 1024
 _MOST_STEPS, _SMALLEST_GAIN, _LEAST_GAIN, _MOST_WORSE = 60, 2e-3, 5e-3, 2
-# Twice as many components take so many times as long.
-_LONGER = 2.5
+# The next number of components takes so many times as long.
+_LONGER = 4.0
 
 
 class _Rows(NamedTuple):

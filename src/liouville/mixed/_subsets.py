@@ -73,6 +73,9 @@ class Subsets(AbstractDistribution):
         As of `Mixed`.
     columns
         Which column of the table each number of a row belongs to: those of one column are asked for together.
+    beside
+        The mixture of Gaussians beside the flow of the continuous numbers; whole numbers, `cells`, are then counted by
+        an `ExpectedOfAny` of the same mixture. None is the flow alone.
     width
         Units of what the parts are told of each other.
     key
