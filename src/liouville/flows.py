@@ -178,6 +178,8 @@ class MixedSpec(eqx.Module):
         As of `Mixed`.
     columns
         As of `liouville.mixed.Subsets`, which is then built; None builds a `Mixed`.
+    given
+        As of `Mixed`.
 
     Examples
     --------
@@ -203,6 +205,7 @@ class MixedSpec(eqx.Module):
     unseen: tuple[float, ...] | None = eqx.field(default=None, static=True)
     switches: tuple[int | None, ...] = eqx.field(default=(), static=True)
     columns: tuple[int, ...] | None = eqx.field(default=None, static=True)
+    given: tuple[tuple[int, ...], int] | None = eqx.field(default=None, static=True)
 
     @staticmethod
     def fit(
@@ -265,7 +268,7 @@ class MixedSpec(eqx.Module):
         told = width if self.columns is None else told_size(len(self.means), size, width)
         code_key, cell_key, core_key, key = jax.random.split(key, 4)
         integrator, core = integrator_of(flow.solver, flow.rtol, flow.atol), None
-        is_told = self.columns is not None
+        is_told = self.columns is not None or self.given is not None
         codes = Codes(self.shares, width=width, is_told=is_told, key=code_key) if self.shares else None
         cells, mixture = None, None if self.mixture is None else GaussianMixture(*self.mixture)
         if self.means:
@@ -285,7 +288,7 @@ class MixedSpec(eqx.Module):
             parts = (codes, cells, core, self.switches, self.columns)
             beside = None if mixture is None else Beside(mixture)
             return Subsets(*parts, beside=beside, width=width, key=key)
-        return Mixed(codes, cells, core, self.switches, width=width, key=key)
+        return Mixed(codes, cells, core, self.switches, width=width, given=self.given, key=key)
 
 
 def _as_tuples(arrays: Any) -> tuple:

@@ -1,7 +1,7 @@
 """A row of codes, whole numbers and continuous numbers: one normalized log-probability."""
 
 import math
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import equinox as eqx
 import jax
@@ -18,6 +18,10 @@ from ..vector_fields import Perceptron, RowFeatures, mask_of
 from ._cells import Cells
 from ._codes import Codes
 from ._expected import Expected
+from ._known import Known
+
+# What all parts are told of a row that is given, or None.
+Hidden: TypeAlias = Float[Array, " width"] | None
 
 
 class MaskedNormal(AbstractDistribution):
@@ -54,6 +58,10 @@ class MaskedNormal(AbstractDistribution):
         return x, self._log_prob(x, condition, None)
 
 
+def _sum(told: Array, hidden: Hidden) -> Array:
+    return told if hidden is None else told + hidden
+
+
 class Mixed(AbstractDistribution):
     """``log p(row) = log P(codes) + log P(whole numbers | codes) + log p(continuous | codes, whole numbers)``.
 
@@ -72,6 +80,9 @@ class Mixed(AbstractDistribution):
         For each whole number and each continuous number the code that switches it off where it is not 0, or None.
     width
         Units of what the parts are told of each other.
+    given
+        Of a row that all of it is conditioned on, how many levels each code has, and how many numbers there are; the
+        codes of this row are then under conditions, too. None is no condition.
     key
         Key for the initial weights.
 
@@ -90,6 +101,7 @@ class Mixed(AbstractDistribution):
     of_codes: RowFeatures
     of_all: RowFeatures
     encoder: Perceptron
+    of_given: Known | None
 
     def __init__(
         self,
@@ -99,6 +111,7 @@ class Mixed(AbstractDistribution):
         switches: tuple[int | None, ...] = (),
         *,
         width: int = 64,
+        given: tuple[tuple[int, ...], int] | None = None,
         key: Key,
     ):
         sizes = [0 if part is None else part.shape[0] for part in (codes, cells, core)]
@@ -108,7 +121,7 @@ class Mixed(AbstractDistribution):
                 f"Expected conditions of shape {(sizes[1] + width,)} and {(sizes[2] + width,)}, got {told[0]} and "
                 f"{told[1]}; try another width."
             )
-        self.shape, self.cond_shape = (sum(sizes),), None
+        self.shape, self.cond_shape = (sum(sizes),), None if given is None else (len(given[0]) + given[1],)
         self.codes, self.cells, self.core = codes, cells, core
         self.switches = tuple(switches) or (None,) * (sizes[1] + sizes[2])
         levels = [] if codes is None else list(codes.levels)
@@ -116,10 +129,13 @@ class Mixed(AbstractDistribution):
         self.of_codes = RowFeatures(levels, 0, width, key=keys[0])
         self.of_all = RowFeatures(levels, sizes[1], width, key=keys[1])
         self.encoder = Perceptron([width, width, width], "silu", key=keys[2])
+        self.of_given = None
+        if given is not None:
+            self.of_given = Known([*given[0]], 2 * given[1], width, key=jax.random.fold_in(key, 3))
 
     def parts(self, x: Point) -> tuple[Point, Point, Point]:
         """Return codes, whole numbers and continuous numbers of a row."""
-        num = 0 if self.codes is None else self.codes.shape[0]
+        num = self._num_codes
         more = num + self._num_cells
         return x[:num], x[num:more], x[more:]
 
@@ -132,39 +148,51 @@ class Mixed(AbstractDistribution):
 
     def tellers(self) -> list:
         """Return what tells parts of a row of others."""
-        return [
-            self.codes, self.of_codes, self.of_all, self.encoder, None if self.cells is None else self.cells.encoder
-        ]  # fmt: skip
+        of_cells = None if self.cells is None else self.cells.encoder
+        return [self.codes, self.of_codes, self.of_all, self.encoder, of_cells, self.of_given]
+
+    @property
+    def _num_codes(self) -> int:
+        return 0 if self.codes is None else self.codes.shape[0]
 
     @property
     def _num_cells(self) -> int:
         return 0 if self.cells is None else self.cells.shape[0]
 
-    def told(self, codes: Point) -> Float[Array, " told"]:
-        """Return what the whole numbers are conditioned on: what codes let expect of them, and the codes."""
+    def told(self, codes: Point, hidden: Hidden = None) -> Float[Array, " told"]:
+        """Return what the whole numbers are conditioned on: what codes let expect of them, the codes, what is given."""
         expected = cast(Expected, cast(Cells, self.cells).expected).offset(codes)
-        return jnp.concatenate([expected, self.of_codes(codes, jnp.zeros(0, codes.dtype))])
+        return jnp.concatenate([expected, _sum(self.of_codes(codes, jnp.zeros(0, codes.dtype)), hidden)])
 
-    def context(self, codes: Point, numbers: Point) -> Float[Array, " told"]:
+    def context(self, codes: Point, numbers: Point, hidden: Hidden = None) -> Float[Array, " told"]:
         """Return what the continuous numbers are conditioned on: the mask of those that there are, and the others."""
         among, mask = self.masks(codes)
         known = numbers if self.cells is None else self.cells.known(numbers, among)
-        return jnp.concatenate([mask, jax.nn.silu(self.encoder(self.of_all(codes, known)))])
+        of_all = _sum(self.of_all(codes, known), hidden)
+        return jnp.concatenate([mask, jax.nn.silu(self.encoder(of_all))])
+
+    def hidden(self, condition: Condition) -> Hidden:
+        """Return what is given, as hidden units, or None."""
+        return None if self.of_given is None else self.of_given.of_row(jnp.asarray(condition))
+
+    def of_codes_condition(self, hidden: Hidden) -> Condition:
+        """Return the condition of the codes: all are asked for, given this; or None."""
+        return None if hidden is None else jnp.concatenate([jnp.ones(self._num_codes, hidden.dtype), hidden])
 
     def _log_prob(self, x: Point, condition: Condition, key: Key | None) -> Scalar:
         return self._log_prob_and_report(x, condition, key)[0]
 
     def _log_prob_and_report(self, x: Point, condition: Condition, key: Key | None) -> tuple[Scalar, Moved]:
-        codes, numbers, points = self.parts(x)
+        (codes, numbers, points), hidden = self.parts(x), self.hidden(condition)
         total, info = jnp.zeros((), x.dtype), nothing_solved()
         if self.codes is not None:
-            total = total + self.codes._log_prob(codes, None, None)
+            total = total + self.codes._log_prob(codes, self.of_codes_condition(hidden), None)
         if self.cells is not None:
-            log_prob, found = self.cells._log_prob_and_info(numbers, self.told(codes), self.masks(codes)[0])
+            log_prob, found = self.cells._log_prob_and_info(numbers, self.told(codes, hidden), self.masks(codes)[0])
             total, info = total + log_prob, info + found
         moved = Moved(points, jnp.zeros((), x.dtype), info=info)
         if self.core is not None:
-            log_prob, found = self.core._log_prob_and_report(points, self.context(codes, numbers), key)
+            log_prob, found = self.core._log_prob_and_report(points, self.context(codes, numbers, hidden), key)
             total, moved = total + log_prob, moved.then(found)
         return total, moved
 
@@ -173,7 +201,8 @@ class Mixed(AbstractDistribution):
         if self.core is None:
             return log_prob
         codes, numbers, points = self.parts(x)
-        return self.core._likelihood_of(points, self.context(codes, numbers), log_prob, report)
+        context = self.context(codes, numbers, self.hidden(condition))
+        return self.core._likelihood_of(points, context, log_prob, report)
 
     def solved_by(self, integrator: Integrator) -> "Mixed":
         """Return the distribution with another integrator of the continuous numbers; whole numbers keep theirs."""
@@ -191,13 +220,15 @@ class Mixed(AbstractDistribution):
 
     def _sample_and_report(self, key: Key, condition: Condition) -> tuple[Point, SolveInfo, Scalar]:
         code_key, cell_key, key = jax.random.split(key, 3)
-        codes = jnp.zeros(0) if self.codes is None else self.codes._sample(code_key, None)
+        hidden, codes = self.hidden(condition), jnp.zeros(0)
+        if self.codes is not None:
+            codes = self.codes._sample(code_key, self.of_codes_condition(hidden))
         numbers, points, info, base_log_prob = jnp.zeros(0), jnp.zeros(0), nothing_solved(), jnp.zeros(())
         if self.cells is not None:
-            numbers, found = self.cells._sample_and_info(cell_key, self.told(codes), self.masks(codes)[0])
+            numbers, found = self.cells._sample_and_info(cell_key, self.told(codes, hidden), self.masks(codes)[0])
             info = info + found
         if self.core is not None:
-            points, found, base_log_prob = self.core._sample_and_report(key, self.context(codes, numbers))
+            points, found, base_log_prob = self.core._sample_and_report(key, self.context(codes, numbers, hidden))
             info = info + found
         return jnp.concatenate([codes, numbers, points]), info, base_log_prob
 
@@ -235,14 +266,16 @@ class FactoredObjective(AbstractObjective):
         """Return the sum of the losses, and what is worth watching of the last."""
         noise_key, cell_key, key = jax.random.split(key, 3)
         codes, numbers, points = jax.vmap(flow.parts)(batch.x)
+        hidden = None if batch.condition is None else jax.vmap(flow.hidden)(batch.condition)
         total, watched = jnp.zeros(()), {"evaluations": jnp.ones(())}
         if flow.codes is not None:
-            total = total - jnp.mean(flow.codes.log_prob(codes))
+            asked = None if hidden is None else jax.vmap(flow.of_codes_condition)(hidden)
+            total = total - jnp.mean(flow.codes.log_prob(codes, asked))
         if (cells := flow.cells) is not None:
-            mask, told = jax.vmap(flow.masks)(codes)[0], jax.vmap(flow.told)(codes)
+            mask, told = jax.vmap(flow.masks)(codes)[0], jax.vmap(flow.told)(codes, hidden)
             total = total + loss_of_cells(cells, numbers, told, mask, noise_key, cell_key)
         if flow.core is not None:
-            told = jax.vmap(flow.context)(codes, numbers)
+            told = jax.vmap(flow.context)(codes, numbers, hidden)
             loss, watched = self.objective(flow.core, Batch(points, told), key=key)
             total = total + loss
         return total, watched

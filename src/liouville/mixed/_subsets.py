@@ -14,10 +14,10 @@ from ..bijections import Moved
 from ..distributions import AbstractDistribution, Transformed
 from ..integrate import Integrator, SolveInfo
 from ..objectives import AbstractObjective, Batch
-from ..vector_fields import Perceptron, RowFeatures
 from ._cells import Cells
 from ._codes import Codes
 from ._frame import MixedFrame
+from ._known import Known
 from ._mixed import loss_of_cells, nothing_solved
 from ._mixture import Beside
 
@@ -36,22 +36,6 @@ class Question(NamedTuple):
     asked: Bool[Array, " numbers"]
     given: Bool[Array, " numbers"]
     fold: Scalar | float = -1.0
-
-
-class _Known(eqx.Module):
-    """A network on what is known of a row: zeros, and flags that say so, stand for the rest."""
-
-    features: RowFeatures
-    encoder: Perceptron
-
-    def __init__(self, levels: list[int], numbers: int, width: int, *, key: Key):
-        features_key, key = jax.random.split(key)
-        self.features = RowFeatures(levels, numbers, width, key=features_key)
-        self.encoder = Perceptron([width, width, width], "silu", key=key)
-
-    def __call__(self, codes: Point, are_known: Array, numbers: Point) -> Float[Array, " width"]:
-        embedded = jnp.sum(are_known[:, None] * self.features.of_codes(codes), axis=0)
-        return jax.nn.silu(self.encoder(jax.nn.silu(embedded + self.features.linear(numbers))))
 
 
 class Subsets(AbstractDistribution):
@@ -90,9 +74,9 @@ class Subsets(AbstractDistribution):
     cells: Cells | None
     core: Transformed | None
     beside: Beside | None
-    of_given: _Known
-    of_codes: _Known
-    of_all: _Known
+    of_given: Known
+    of_codes: Known
+    of_all: Known
 
     def __init__(
         self,
@@ -113,7 +97,7 @@ class Subsets(AbstractDistribution):
         self.switches = tuple(switches)
         levels = [] if codes is None else list(codes.levels)
         numbers = 3 * (sizes[1] + sizes[2])
-        made = [_Known(levels, numbers, width, key=k) for k in jax.random.split(key, 3)]
+        made = [Known(levels, numbers, width, key=k) for k in jax.random.split(key, 3)]
         self.of_given, self.of_codes, self.of_all = made
 
     @property
@@ -144,7 +128,7 @@ class Subsets(AbstractDistribution):
         is_on = [jnp.ones((), bool)] * num + [jnp.ones((), bool) if j is None else row[j] == 0 for j in self.switches]
         return jnp.stack(is_on) if is_on else jnp.ones(0, bool)
 
-    def _told(self, network: _Known, row: Point, known: Array, asked: Array) -> tuple[Array, Float[Array, " width"]]:
+    def _told(self, network: Known, row: Point, known: Array, asked: Array) -> tuple[Array, Float[Array, " width"]]:
         """Return the numbers that are known, with flags that say which, and what a network makes of all that is."""
         codes, numbers, points = self.parts(row)
         are_known, among, mask = (flags.astype(row.dtype) for flags in self.parts(known))
@@ -153,7 +137,7 @@ class Subsets(AbstractDistribution):
         which = jnp.concatenate(self.parts(asked)[1:]).astype(row.dtype)
         return values, network(codes, are_known, jnp.concatenate([values, which]))
 
-    def _behind(self, network: _Known, q: Question, num: int) -> tuple[Array, Float[Array, " told"]]:
+    def _behind(self, network: Known, q: Question, num: int) -> tuple[Array, Float[Array, " told"]]:
         """Return which numbers are asked for, and what they are told: what is given, and the first so many."""
         asked = q.asked & self._are_on(q.row)
         return asked.astype(q.row.dtype), jnp.concatenate(self._told(network, q.row, self._known(q, num), asked))
