@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 from sklearn.exceptions import NotFittedError
 
-from liouville import CheckpointError, DataError, FlowDensity, ImageDensity, _estimator, _fitting, recipes
+from liouville import CheckpointError, DataError, FlowDensity, ImageDensity, _fitted, _fitting, recipes
 from liouville._copies import first_copies, in_random_order, merge_copies, row_hashes
 from liouville._splits import near_copies, split_pictures, split_rows
 from liouville._tables import far_cells
@@ -386,7 +386,7 @@ def test_a_checkpoint_of_other_pictures_is_refused(tmp_path):
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr(_estimator, "run_fit", lambda *args: pytest.fail("the fit has begun"))
+    monkeypatch.setattr(_fitted, "run_fit", lambda *args: pytest.fail("the fit has begun"))
     with pytest.raises(OSError, match="none"):
         FlowDensity(**TINY, checkpoint=str(tmp_path / "none" / "checkpoint")).fit(normal(60))
 

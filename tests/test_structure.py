@@ -37,6 +37,7 @@ LAYERS = (
     ("recipes", "selection"),
     ("_defaults", "_image_defaults", "_progress", "_dependence", "_tables", "_conditionals", "_fitting"),
     ("_model_file",),
+    ("_fitted",),
     ("_estimator",),
     ("estimators", "image_density", "_axes", "_mixed_plots", "plots", "callbacks"),
     ("cli", "__main__"),

@@ -1,59 +1,35 @@
-"""What all estimators have in common: one fit, and what a fitted density is asked for."""
+"""What a fitted density of rows, or of pictures, is asked for."""
 
 import abc
-import copy
 import dataclasses
 import numbers
 import time
-from typing import Any, ClassVar, Literal, Self, cast, overload
+from typing import Any, ClassVar, Literal, Self, overload
 
 import jax
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from . import evaluation, flows
-from ._conditionals import filled
 from ._defaults import check_count, check_time, rng_of, seed_of
-from ._fitting import Given, Stage, TrainingFile, become, run_fit, warn_of_few_steps
-from ._model_file import SavedMixin, build_facts, portable_params
-from ._progress import Watch, progress_bar
-from ._splits import PictureSplit, Split
+from ._fitted import AbstractFitted
+from ._fitting import Given
 from ._tables import has_flow, warn_of_target
-from ._types import in_default_precision, parameters
+from ._types import in_default_precision
 from .bespoke import FittedSteps, fit_steps
 from .bijections import CNF, map_integrators
 from .density import Density
 from .distributions import AbstractDistribution
 from .divergences import Exact, Hutchinson
-from .mixed import Columns
-from .selection import Candidate, Plan, Race
-from .training import Budget
 
 # Steps are fitted to paths of as many rows, drawn anew.
 _NUM_CONDITIONS = 640
 
 
-class AbstractFlowEstimator(
-    SavedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator, abc.ABC
-):
-    """A density that is learned as a flow: subclasses say how their data are checked, split and framed."""
-
-    recipe: str
-    max_seconds: float | None
-    random_state: Any
-    verbose: int
-    checkpoint: str | None
-    flow_: Density
-    history_: dict[str, list]
-    facts_: dict[str, Any]
-    n_iter_: int
-    _steps_by_error: dict[float, FittedSteps | None]
-
-    @abc.abstractmethod
-    def _check_parameters(self) -> None:
-        """Raise for a parameter that has no meaning."""
+class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, AbstractFitted, abc.ABC):
+    """A density that is learned as a flow."""
 
     @abc.abstractmethod
     def _check_fit(self, X, sample_weight) -> Given:
@@ -66,18 +42,6 @@ class AbstractFlowEstimator(
     @abc.abstractmethod
     def _check_points(self, Z) -> np.ndarray:
         """Return points of the base."""
-
-    @abc.abstractmethod
-    def _plan(self, shape: tuple[int, ...], columns: Columns | None = None) -> Plan:
-        """Return how data of a shape are fitted, and of these columns where they are not all continuous."""
-
-    @abc.abstractmethod
-    def _split(self, given: Given, plan: Plan, seed: int) -> Split | PictureSplit:
-        """Return what to train on, and what to choose by."""
-
-    @abc.abstractmethod
-    def _facts_of_data(self, given: Given) -> dict[str, Any]:
-        """Return what is worth knowing of the data."""
 
     _num_drawn: ClassVar[int]
 
@@ -96,10 +60,6 @@ class AbstractFlowEstimator(
     @abc.abstractmethod
     def _lines(self, found: Any) -> str:
         """Return as lines of text what `evaluate` found."""
-
-    def _shown(self, watch: Watch, given: Given) -> Watch:
-        """Return what the progress bar shows of a training."""
-        return watch
 
     def fit(self, X, y=None, *, sample_weight=None, callback=None) -> Self:
         """Learn the density of data.
@@ -141,80 +101,7 @@ class AbstractFlowEstimator(
         started = time.perf_counter()
         self._check_parameters()
         warn_of_target(y)
-        given, seed = self._check_fit(X, sample_weight), seed_of(self.random_state)
-        stages = self._stages(given)
-        # What fails leaves the estimator as it was.
-        learned, done = copy.copy(self), []
-        try:
-            for place, stage in enumerate(stages):
-                for file, race in done:
-                    # What comes behind it may be interrupted: this need not be learned again.
-                    file.write(race, is_over=True)
-                done.append(learned._learn(place, stage, given, seed, started, callback))
-        except KeyboardInterrupt:
-            become(self, learned)
-            raise
-        become(self, learned)
-        for file, _ in done:
-            file.discard()
-        return self
-
-    def _learn(
-        self, place: int, stage: Stage, given: Given, seed: int, started: float, callback: Any
-    ) -> tuple[TrainingFile, Race]:
-        """Train one of the densities of a fit, and keep it; return the file that its training has written, and it."""
-        plan, split = stage.plan, self._split(given, stage.plan, seed)
-        start = None
-        if plan.num_fills:
-            # What the stage before has learned draws what is missing, and is where this one goes on.
-            split, start = filled(cast(Split, split), self.flow_, plan.num_fills, seed), parameters(self.flow_.core)
-            plan = dataclasses.replace(plan, preprocess=[self.facts_["preprocess"]])
-        identity = {"parameters": portable_params(self), "rows": len(given.arrays[0]), "seed": seed}
-        path = self.checkpoint if place == 0 or self.checkpoint is None else f"{self.checkpoint}.{place}"
-        file = TrainingFile(path, identity, *given.arrays)
-        take = lambda one: self._keep(stage.name, one, plan, given, seed, time.perf_counter() - started)
-        deadline = None if self.max_seconds is None else started + stage.ends_at * self.max_seconds
-        budget = Budget(plan.max_iter, deadline)
-        with progress_bar(self.verbose, stage.what) as bar:
-            told = callback if stage.name == "flow_" else None
-            look: dict[str, Any] = {"watch": self._shown(bar, given), "callback": told}
-            race = run_fit(split, plan, budget, seed, file=file, take=take, **look, start=start)
-        warn_of_few_steps(race, self.max_seconds, started)
-        return file, race
-
-    def _stages(self, given: Given) -> list[Stage]:
-        """Return how each of the densities of a fit is learned, one after the other."""
-        return [Stage("flow_", self._plan(given.rows.shape))]
-
-    def _keep(self, name: str, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
-        """Take up what a training has learned, by the name of its stage."""
-        trainer = candidate.trainer
-        for old in ("feature_names_in_", "subsets_"):
-            vars(self).pop(old, None)
-        vars(self).update(given.columns)
-        self.flow_, self._steps_by_error = candidate.best(), {}
-        self.history_, self.n_iter_ = dict(trainer.history), int(trainer.state.step)
-        self.facts_ = {
-            "rows": len(given.arrays[0]),
-            **self._facts_of_data(given),
-            "preprocess": candidate.preprocess,
-            "recipe": self.recipe,
-            # All that the density is built by: a file does not ask what a recipe's defaults are when it is read.
-            **build_facts(candidate.build),
-            "numbers": sum(leaf.size for leaf in jax.tree.leaves(trainer.best_params)),
-            "batch_size": plan.options.batch_size,
-            "learning_rate": plan.options.learning_rate,
-            "weight_decay": plan.options.weight_decay,
-            "steps": self.n_iter_,
-            "best_step": trainer.best_step,
-            "validation_rows": len(trainer.best_rows),
-            "validation_nll": trainer.best_nll,
-            "validation_is_exact": plan.validation_divergence.is_exact,
-            "skipped_steps": int(trainer.state.skipped),
-            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-            "seconds": round(seconds, 3),
-            "seed": seed,
-        }
+        return self._fit(self._check_fit(X, sample_weight), started, callback)
 
     @overload
     def score_samples(

@@ -183,7 +183,7 @@ def run_fit(
                 f"weights so far, those of step {trainer.best_step}, whose validation NLL is {trainer.best_nll:.4g} "
                 "nats.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         raise
     take(candidate)
@@ -205,7 +205,7 @@ def warn_of_few_steps(race: Race, max_seconds: float | None, started: float) -> 
         f"closed forms it starts from. Of {now - started:.1f} s, {until - started:.1f} s went before the end of the "
         "first step, most of it into compilation, which does not grow with the fit; try more seconds, or max_iter.",
         UserWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
 
 

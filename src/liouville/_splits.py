@@ -155,7 +155,7 @@ def warn_of_near_copies(train: Rows, held_out: Rows) -> None:
             "out all but equal rows that are trained on. The likelihood by which choices are made is then too good; "
             "try leaving out near copies, or weights of rows instead.",
             UserWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
 
 
