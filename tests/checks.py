@@ -29,7 +29,7 @@ from liouville.density import Density
 from liouville.distributions import Normal, Transformed
 from liouville.flows import FlowSpec, MixedSpec
 from liouville.integrate import Integrator
-from liouville.mixed import Column, Mixed, MixedFrame, Subsets, fit_mixed
+from liouville.mixed import Column, Mixed, MixedFrame, Subsets, fit_mixed, mixture_of
 from liouville.papers import Galerkin, Hypernetwork, Planar, PlanarField, Potential, Radial, Residual, TrainedTime
 from liouville.vector_fields import MLP, AbstractVectorField, ConcatSquash, Preconditioned
 
@@ -326,7 +326,8 @@ def subsets(change: Callable[[Subsets], Subsets] = lambda m: m) -> Subsets:
     rows = np.stack([rng.choice(3, 400), rng.poisson(2, 400), *rng.normal(size=(2, 400))], axis=1)
     columns = (Column("code", 3), Column("whole", lowest=0.0), Column("continuous"), Column("continuous"))
     frame, points = fit_mixed("standardize", rows, np.ones(400), columns, by_column=True)
-    spec = MixedSpec.fit(FlowSpec(2, width=8, depth=1), frame, points, np.ones(400), True, np.arange(400) % 2)
+    mixture = mixture_of(frame, points, np.ones(400), np.arange(400) % 2)
+    spec = MixedSpec.fit(FlowSpec(2, width=8, depth=1), frame, points, np.ones(400), True, mixture)
     free, rest = partition(spec(jax.random.key(0)))
     leaves, tree = jax.tree.flatten(free)
     noise = [0.2 * jax.random.normal(jax.random.key(i), leaf.shape) for i, leaf in enumerate(leaves)]

@@ -15,7 +15,7 @@ from ._types import Key, Rows
 from .dequantization import UniformDequantization
 from .flows import FramedFlow, MixedSpec
 from .frames import AbstractFrame, Frame, fit_pictures, fit_table
-from .mixed import Column, are_densities, edges_of, fit_mixed
+from .mixed import Column, are_densities, edges_of, fit_mixed, mixture_of
 
 Build: TypeAlias = Callable[[Key], Any]
 # On fewer rows nothing can be held out, and a flow would learn the rows by heart.
@@ -65,7 +65,8 @@ class Split:
         folds = np.arange(len(points)) % (len(points) // max(plan.num_fills, 1)) % 2
         now = time.perf_counter()
         until = None if deadline is None else now + FITTING_SHARE * (deadline - now)
-        build = MixedSpec.fit(plan.flow, frame, points, self.weight, True, folds, until)
+        mixture = mixture_of(frame, points, self.weight, folds, until)
+        build = MixedSpec.fit(plan.flow, frame, points, self.weight, True, mixture)
         return frame, TrainingData.pad(points, self.weight, folds[:, None]), build
 
 

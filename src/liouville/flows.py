@@ -32,7 +32,6 @@ from .mixed import (
     MixedFrame,
     Subsets,
     as_tuple,
-    mixture_of,
     moments_of,
     told_size,
 )
@@ -60,8 +59,6 @@ LAYERS: dict[str, Callable[[int, int, Key], AbstractBijection]] = {
     "residual": lambda size, width, key: Residual((size,), width=width, key=key),
 }
 _CONSTANT_STEPS = 20
-# Of more numbers a mixture of Gaussians costs more than it tells.
-_MOST_MIXED = 32
 Tree = TypeVar("Tree")
 # Standard deviation of the logit of a uniform number.
 _LOGISTIC_SCALE = math.pi / math.sqrt(3)
@@ -214,8 +211,7 @@ class MixedSpec(eqx.Module):
         points: np.ndarray,
         weight: np.ndarray,
         of_subsets: bool = False,
-        folds: np.ndarray | None = None,
-        until: float | None = None,
+        mixture: GaussianMixture | None = None,
     ) -> "MixedSpec":
         """Return the specification of a table's distribution, given its rows as `fit_mixed` returns them.
 
@@ -229,10 +225,8 @@ class MixedSpec(eqx.Module):
             The frame, its points of the rows, and how much each counts.
         of_subsets
             True for a `liouville.mixed.Subsets`.
-        folds
-            0 or 1 for each row (`liouville.mixed.GaussianMixture`); None is without a mixture.
-        until
-            When that should be done (`time.perf_counter`); None is when it is.
+        mixture
+            What such a distribution has of all numbers (`liouville.mixed.mixture_of`), or None.
         """
         num, total = len(frame.levels), weight.sum()
         is_there, points = ~np.isnan(points), np.nan_to_num(points)
@@ -243,22 +237,20 @@ class MixedSpec(eqx.Module):
         whole = [column for column in frame.columns if column.kind == "whole"]
         facts: dict[str, Any] = {"shares": shares, "switches": frame.switches}
         facts["columns"] = frame.owners if of_subsets else None
-        codes, numbers, are_known = points[:, :num], points[:, num:], is_there[:, num:]
-        for j, i in enumerate(frame.switches):
-            are_known[:, j] &= True if i is None else points[:, i] == 0
-        grid = Grid.of(whole) if whole else None
-        if grid is not None:
+        if whole:
+            grid = Grid.of(whole)
+            numbers, switches = points[:, num : num + len(whole)], frame.switches[: len(whole)]
+            are_on = [np.ones(len(points), bool) if i is None else points[:, i] == 0 for i in switches]
+            mask = (np.stack(are_on, axis=1) & is_there[:, num : num + len(whole)]).astype(float)
             facts |= {"lowest": _as_tuples(grid.lowest), "highest": _as_tuples(grid.highest)}
             facts |= {"seen": tuple(c.seen for c in whole), "unseen": tuple(c.unseen for c in whole)}
-            counted = numbers[:, : len(whole)], are_known[:, : len(whole)].astype(float), weight, grid
-            if not of_subsets:
-                expected = Expected.fit(*counted, codes, frame.levels)
-                facts |= {name: _as_tuples(value) for name, value in vars(expected).items()}
+            if of_subsets:
+                moments = moments_of(numbers, mask, weight, grid)
+                facts |= dict(zip(("means", "scale"), map(_as_tuples, moments), strict=True))
             else:
-                facts |= dict(zip(("means", "scale"), map(_as_tuples, moments_of(*counted)), strict=True))
-        if folds is not None and 0 < numbers.shape[1] <= _MOST_MIXED:
-            values = np.where(are_known, numbers, np.nan), np.where(is_there[:, :num], codes, np.nan)
-            mixture = mixture_of(*values, frame.levels, weight, folds, grid, until)
+                expected = Expected.fit(numbers, mask, weight, grid, points[:, :num], frame.levels)
+                facts |= {name: _as_tuples(value) for name, value in vars(expected).items()}
+        if mixture is not None:
             facts["mixture"] = tuple(map(_as_tuples, vars(mixture).values()))
         return MixedSpec(flow, **facts)
 

@@ -12,10 +12,12 @@ import numpy as np
 from .._types import FixedMixin, constant
 from ..bijections import namespace
 from ._em import fit_mixture
-from ._frame import Column
+from ._frame import Column, MixedFrame
 from ._mixture import GaussianMixture, Law
 
 LEAST_SPREAD = 0.5
+# Of more numbers a mixture of Gaussians costs more than it tells.
+_MOST_MIXED = 32
 # What codes of more levels than these say of numbers is not looked for; of long tables so many rows say it.
 _MOST_LEVELS, _MOST_ROWS = 64, 20_000
 
@@ -311,30 +313,32 @@ def moments_of(numbers: np.ndarray, mask: np.ndarray, weight: np.ndarray, grid: 
 
 
 def mixture_of(
-    numbers: np.ndarray,
-    codes: np.ndarray,
-    levels: Sequence[int],
-    weight: np.ndarray,
-    folds: np.ndarray,
-    grid: Grid | None,
-    until: float | None = None,
-) -> GaussianMixture:
-    """Return the mixture of the places of whole numbers, if there are any, and of the continuous numbers behind them.
+    frame: MixedFrame, points: np.ndarray, weight: np.ndarray, folds: np.ndarray, until: float | None = None
+) -> GaussianMixture | None:
+    """Return the mixture of the places of whole numbers, and of continuous ones; None of none, or of many.
 
     Parameters
     ----------
-    numbers, codes, levels, weight, folds, until
+    frame, points
+        The frame of a table, and its points of the rows, NaN where they have gaps.
+    weight, folds, until
         As `fit_mixture` takes them.
-    grid
-        Where the cells of whole numbers are.
     """
-    if grid is not None:
-        whole = numbers[:, : len(grid.lowest)]
+    num = len(frame.levels)
+    codes, values = points[:, :num], points[:, num:].copy()
+    if not 0 < values.shape[1] <= _MOST_MIXED:
+        return None
+    whole = [column for column in frame.columns if column.kind == "whole"]
+    if whole:
+        grid, numbers = Grid.of(whole), np.nan_to_num(values[:, : len(whole)])
         # Anywhere in its cell: a number alone would have a component of no width.
-        noise = np.random.default_rng(0).uniform(-0.5, 0.5, whole.shape)
-        places = grid.places(whole) + grid.widths(whole) * noise
-        numbers = np.concatenate([places, numbers[:, len(grid.lowest) :]], axis=1)
-    return fit_mixture(numbers, codes, levels, weight, folds, until)
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, numbers.shape)
+        places = grid.places(numbers) + grid.widths(numbers) * noise
+        values[:, : len(whole)] = np.where(np.isnan(values[:, : len(whole)]), np.nan, places)
+    for column, i in zip(values.T, frame.switches, strict=True):
+        # What a code that is not known switches is not known, either.
+        column[~(True if i is None else codes[:, i] == 0)] = np.nan
+    return fit_mixture(values, codes, frame.levels, weight, folds, until)
 
 
 def _indicators(codes: np.ndarray, levels: Sequence[int]) -> np.ndarray:
