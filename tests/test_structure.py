@@ -24,7 +24,7 @@ LAYERS = (
     ("integrate",),
     ("bijections",),
     ("distributions",),
-    ("dequantization",),
+    ("dequantization", "front"),
     ("frames",),
     ("density",),
     ("paths", "couplings"),

@@ -1,0 +1,66 @@
+"""Location and scale by trees, as plain arrays, by trees that have not seen the row."""
+
+import numpy as np
+import pytest
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from liouville.front import Trees, fit_front
+
+
+def law(num: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draw rows with gaps, a number, and its mean and spread."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(num, 4))
+    rows[:, 3] = rng.integers(0, 3, num)
+    mean, spread = np.sin(2 * rows[:, 0]) + rows[:, 3], 0.1 + 0.4 * (rows[:, 1] > 0)
+    y = mean + spread * rng.normal(size=num)
+    rows[rng.random(num) < 0.2, 2] = np.nan
+    return rows, y, mean, spread
+
+
+@pytest.mark.parametrize("gap", [False, True])
+def test_trees_say_what_the_models_say_that_they_are_of(gap):
+    rows, y, *_ = law(1500, 0)
+    if gap:
+        rows[np.random.default_rng(1).random(rows.shape) < 0.3] = np.nan
+    models = [HistGradientBoostingRegressor(max_iter=20, random_state=k).fit(rows[k::2], y[k::2]) for k in range(2)]
+    fresh = law(3000, 2)[0]
+    # On edges, and where trees that have seen no gap have no side for one.
+    fresh[:3] = [rows[0], np.full(4, np.nan), [1e9, -1e9, np.nan, 5.0]]
+    expected = np.mean([model.predict(fresh) for model in models], axis=0)
+    np.testing.assert_allclose(Trees.mean(models)(fresh), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_location_and_scale_are_found_and_distances_have_the_scale():
+    rows, y, mean, spread = law(4000, 3)
+    found = fit_front(rows, y, np.ones(4000))
+    assert np.average(((y - found.location) / found.scale) ** 2) == pytest.approx(1)
+    fresh, z, true_mean, true_spread = law(2000, 4)
+    location, scale = found.front(fresh)
+    assert np.mean((location - true_mean) ** 2) < 0.1 * np.var(z - true_mean)
+    assert np.corrcoef(np.log(scale), np.log(true_spread))[0, 1] > 0.9
+    # Of rows that nothing was fitted to they are as far off as of those that were held out.
+    assert abs(np.std((z - location) / scale) - 1) < 0.15
+
+
+def test_no_row_is_described_by_trees_that_have_seen_it():
+    """Trees know noise by heart: of noise alone they know nothing of the others'."""
+    rng = np.random.default_rng(5)
+    rows, y = rng.normal(size=(600, 3)), rng.normal(size=600)
+    found = fit_front(rows, y, np.ones(600))
+    assert abs(np.corrcoef(found.location, y)[0, 1]) < 0.15
+
+
+def test_weights_of_zero_leave_rows_out():
+    rows, y, *_ = law(1000, 6)
+    weight = np.r_[np.ones(500), np.zeros(500)]
+    wrong = np.where(weight > 0, y, 1e3)
+    location, _ = fit_front(rows, wrong, weight).front(rows)
+    assert np.abs(location).max() < 10
+
+
+def test_a_number_that_does_not_vary_is_no_fault():
+    found = fit_front(np.arange(30.0)[:, None], np.full(30, 2.0), np.ones(30))
+    location, scale = found.front(np.array([[3.0], [np.nan]]))
+    np.testing.assert_allclose(location, 2.0)
+    assert np.isfinite(scale).all()
