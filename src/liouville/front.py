@@ -142,7 +142,7 @@ def fit_front(rows: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int = 0
     >>> x = rng.uniform(-1, 1, (2000, 1))
     >>> y = 3 * x[:, 0] + np.where(x[:, 0] > 0, 1.0, 0.1) * rng.normal(size=2000)
     >>> found = fit_front(x, y, np.ones(2000))
-    >>> location, scale = found.front(np.array([[-0.5], [0.5]]))
+    >>> location, scale = found.front(np.array([[-0.7], [0.7]]))
     >>> print(location.round(0), scale[1] / scale[0] > 4)
     [-2.  2.] True
     """

@@ -91,6 +91,14 @@ class GaussianMixture(FixedMixin, eqx.Module):
         For each code logarithms of its levels' shares, of shape ``(components, levels)``.
     folds
         The fold of the rows that each component was fitted to, -1 of all; None is -1.
+
+    Examples
+    --------
+    >>> mixture = GaussianMixture([0.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.5, 1.0]]])
+    >>> logs = mixture.logs(jnp.zeros(0), jnp.zeros(0), -1.0)
+    >>> law = mixture.laws(logs, jnp.array([2.0, 0.0]), jnp.array([True, False]), jnp.array([False, True]))
+    >>> print(f"{law.means[1, 0]:.3f}, {law.scales[1, 0]:.3f}")
+    1.000, 0.866
     """
 
     log_weights: np.ndarray
