@@ -13,7 +13,7 @@ from sklearn.mixture import GaussianMixture as Peer
 
 from liouville.flows import FlowSpec, MixedSpec
 from liouville.mixed import Column, GaussianMixture, fit_mixed, mixture_of
-from liouville.mixed._em import _few_patterns, fit_mixture
+from liouville.mixed._em import _few_patterns, fit_mixture, padded
 from liouville.mixed._mixture import Law
 
 SHARES = np.array([[0.7, 0.3], [0.2, 0.8], [0.5, 0.5]])
@@ -166,3 +166,18 @@ def test_many_numbers_have_no_mixture():
     flow = MixedSpec.fit(FlowSpec(0, width=8, depth=1), frame, points, np.ones(200), True)(jax.random.key(0))
     asked = jnp.where(jnp.arange(33) == 3, jnp.asarray(rows[0]), jnp.nan)
     assert jnp.isfinite(flow.log_prob(asked, jnp.asarray(rows[0]).at[3].set(jnp.nan)))
+
+
+def test_components_of_no_weight_change_nothing():
+    numbers, codes = draw(60, 7)
+    small = fit_mixture(numbers, codes, (2,), np.ones(60), np.arange(60) % 2)
+    large, row = padded(small), jnp.asarray(numbers[0])
+    assert small.size < large.size == 33 and padded(large) is large
+    given, asked = jnp.array([True, False, False, True]), jnp.array([False, True, True, False])
+    for fold in (-1.0, 0.0):
+        law, same = (
+            mixture.laws(mixture.logs(jnp.ones(1), jnp.ones(1), fold), row, given, asked) for mixture in (large, small)
+        )
+        np.testing.assert_allclose(law.log_density(row)[1:3], same.log_density(row)[1:3], rtol=1e-5)
+        np.testing.assert_allclose(law.from_normal(jnp.full(4, 0.7)), same.from_normal(jnp.full(4, 0.7)), atol=1e-5)
+        np.testing.assert_allclose(law.moments()[1], same.moments()[1], rtol=1e-5)

@@ -15,6 +15,7 @@ _ADDED = 1e-6
 _WIDE_SHARE, _WIDE = 1e-3, 4.0
 # Components for each half, as many as the other half asks for: of so many numbers, and each of so many rows.
 _COMPONENTS, _MOST_NUMBERS, _LEAST_ROWS = (1, 4, 16, 32), 1600, 10
+_USUAL = 16
 # Of long tables so many rows are learned from, and as many as have gaps of so many kinds.
 _MOST_ROWS, _MOST_PATTERNS = 20_000, 1024
 _MOST_STEPS, _SMALLEST_GAIN, _LEAST_GAIN, _MOST_WORSE = 60, 2e-3, 5e-3, 2
@@ -128,6 +129,22 @@ def fit_mixture(
     found = _joined(_best(halves, wide, seed, until), (0, 1), wide)
     means, covariances = loc + scale * found.means, found.covariances * np.outer(scale, scale)
     return GaussianMixture(found.log_weights, means, covariances, found.shares, found.folds)
+
+
+def padded(mixture: GaussianMixture) -> GaussianMixture:
+    """Return the mixture with components of no weight, as many as most tables of so many numbers need.
+
+    Mixtures of one size compile once, whatever the preprocessing, and before gaps are filled and after.
+    """
+    able = max(size for size in _COMPONENTS if size == 1 or size * mixture.num**2 <= _MOST_NUMBERS)
+    more = 2 * min(_USUAL, able) + 1 - mixture.size
+    if more <= 0:
+        return mixture
+    # As the last one, which is the widest.
+    repeated = lambda part: np.concatenate([part, np.repeat(part[-1:], more, axis=0)])
+    logs = np.concatenate([mixture.log_weights, np.full(more, -np.inf)])
+    means, covariances, folds = map(repeated, (mixture.means, mixture.covariances, mixture.folds))
+    return GaussianMixture(logs, means, covariances, map(repeated, mixture.shares), folds)
 
 
 def _few_patterns(known: np.ndarray) -> int:

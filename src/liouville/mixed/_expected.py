@@ -11,7 +11,7 @@ import numpy as np
 
 from .._types import FixedMixin, constant
 from ..bijections import namespace
-from ._em import fit_mixture
+from ._em import fit_mixture, padded
 from ._frame import Column, MixedFrame
 from ._mixture import GaussianMixture, Law
 
@@ -338,7 +338,7 @@ def mixture_of(
     for column, i in zip(values.T, frame.switches, strict=True):
         # What a code that is not known switches is not known, either.
         column[~(True if i is None else codes[:, i] == 0)] = np.nan
-    return fit_mixture(values, codes, frame.levels, weight, folds, until)
+    return padded(fit_mixture(values, codes, frame.levels, weight, folds, until))
 
 
 def _indicators(codes: np.ndarray, levels: Sequence[int]) -> np.ndarray:
