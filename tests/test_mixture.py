@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 from sklearn.mixture import GaussianMixture as Peer
 
 from liouville.flows import FlowSpec, MixedSpec
-from liouville.mixed import Column, GaussianMixture, fit_mixed, mixture_of
+from liouville.mixed import Column, GaussianMixture, _expected, fit_mixed, mixture_of
 from liouville.mixed._em import _few_patterns, fit_mixture, padded
 from liouville.mixed._mixture import Law
 
@@ -85,7 +85,7 @@ def test_moments_are_those_of_the_law():
     law = Law(jnp.log(jnp.array([0.7, 0.3])), jnp.array([-1.0, 2.0]), jnp.array([0.5, 0.1]))
     mean, scale = law.moments()
     x = np.linspace(-6, 6, 20001)
-    density = np.exp(law.log_density(jnp.asarray(x)[:, None][:, 0]))
+    density = np.exp(law.log_density(jnp.asarray(x)))
     shares = density / density.sum()
     np.testing.assert_allclose([mean, scale], [shares @ x, np.sqrt(shares @ x**2 - (shares @ x) ** 2)], rtol=1e-3)
 
@@ -181,3 +181,20 @@ def test_components_of_no_weight_change_nothing():
         np.testing.assert_allclose(law.log_density(row)[1:3], same.log_density(row)[1:3], rtol=1e-5)
         np.testing.assert_allclose(law.from_normal(jnp.full(4, 0.7)), same.from_normal(jnp.full(4, 0.7)), atol=1e-5)
         np.testing.assert_allclose(law.moments()[1], same.moments()[1], rtol=1e-5)
+
+
+def test_a_mixture_is_told_all_numbers_that_rows_have(monkeypatch):
+    """None is missing but what is a gap, and what a code switches off, or a code that is not known may."""
+    columns = (Column("whole"), Column("continuous"), Column("continuous", atoms=(0.0,)))
+    rng = np.random.default_rng(0)
+    rows = np.stack(
+        [rng.poisson(5, 50), rng.normal(size=50), np.where(rng.random(50) < 0.4, 0, rng.normal(size=50))], 1
+    )
+    rows[3, 1] = rows[4, 2] = np.nan
+    frame, points = fit_mixed("standardize", rows, np.ones(50), columns, by_column=True)
+    seen = []
+    monkeypatch.setattr(_expected, "fit_mixture", lambda values, *args: seen.append(values) or three())
+    mixture_of(frame, points, np.ones(50), np.arange(50) % 2)
+    expected = np.isnan(rows)
+    expected[:, 2] |= rows[:, 2] == 0
+    np.testing.assert_array_equal(np.isnan(seen[0]), expected)

@@ -143,12 +143,11 @@ def _mixed_by(flow: FlowSpec, chosen: dict[str, Any], columns: tuple[Column, ...
     facts = {name: as_tuple(value) for name, value in chosen["mixed"].items()}
     if "loc" in facts:
         facts["means"] = facts.pop("loc")
-    if facts.get("correlation") is not None:
+    if facts.pop("correlation", None) is not None:
         raise checkpoint.CheckpointError(
             "Expected a model of a released version, or of this one, got one of any columns given any others from in "
             "between; try fitting it again."
         )
-    facts.pop("correlation", None)
     spec = MixedSpec(flow, **facts)
     frame = any_mixed_frame(chosen["preprocess"], columns, by_column=spec.columns is not None)
     return Density(eqx.filter_eval_shape(spec, jax.random.key(0)), frame)

@@ -239,9 +239,9 @@ class MixedSpec(eqx.Module):
         facts["columns"] = frame.owners if of_subsets else None
         if whole:
             grid = Grid.of(whole)
-            numbers, switches = points[:, num : num + len(whole)], frame.switches[: len(whole)]
-            are_on = [np.ones(len(points), bool) if i is None else points[:, i] == 0 for i in switches]
-            mask = (np.stack(are_on, axis=1) & is_there[:, num : num + len(whole)]).astype(float)
+            are_whole = slice(num, num + len(whole))
+            numbers, are_on = points[:, are_whole], frame.are_on(points[:, :num])[:, : len(whole)]
+            mask = (are_on & is_there[:, are_whole]).astype(float)
             facts |= {"lowest": _as_tuples(grid.lowest), "highest": _as_tuples(grid.highest)}
             facts |= {"seen": tuple(c.seen for c in whole), "unseen": tuple(c.unseen for c in whole)}
             if of_subsets:

@@ -335,9 +335,7 @@ def mixture_of(
         noise = np.random.default_rng(0).uniform(-0.5, 0.5, numbers.shape)
         places = grid.places(numbers) + grid.widths(numbers) * noise
         values[:, : len(whole)] = np.where(np.isnan(values[:, : len(whole)]), np.nan, places)
-    for column, i in zip(values.T, frame.switches, strict=True):
-        # What a code that is not known switches is not known, either.
-        column[~(True if i is None else codes[:, i] == 0)] = np.nan
+    values[~frame.are_on(codes)] = np.nan
     return padded(fit_mixture(values, codes, frame.levels, weight, folds, until))
 
 

@@ -211,6 +211,14 @@ class MixedFrame(AbstractFrame):
             code += column.num_levels > 0
         return (*found["whole"], *found["continuous"])
 
+    def are_on(self, codes: np.ndarray) -> np.ndarray:
+        """Return which whole and continuous numbers rows have by their codes: none that one switches that is NaN."""
+        is_on = np.ones((len(codes), len(self.switches)), bool)
+        for j, i in enumerate(self.switches):
+            if i is not None:
+                is_on[:, j] = codes[:, i] == 0
+        return is_on
+
     def encode(self, x: Any, drawn: Any = None) -> tuple[Any, Any]:
         """Map rows of the table to rows of the `Mixed`, on any leading axes.
 

@@ -181,7 +181,8 @@ class Subsets(AbstractDistribution):
         """Return which whole numbers are asked for, and their condition: what is given, and the codes."""
         asked, told = self._behind(self.of_codes, q, self._sizes[0])
         if self.beside is None:
-            return self.parts(asked)[1], jnp.concatenate([jnp.zeros(self._sizes[1], told.dtype), told])
+            nothing = jnp.zeros(cast(Cells, self.cells).expected.told, told.dtype)
+            return self.parts(asked)[1], jnp.concatenate([nothing, told])
         known = self._known(q, self._sizes[0])
         logs, values = self._before(q, known)
         flags = known[self._sizes[0] :].astype(q.row.dtype)
