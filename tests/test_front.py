@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from liouville.front import Trees, fit_front
+from liouville import front
+from liouville.front import Trees, fit_front, from_normal, to_normal
+
+
+@pytest.fixture(autouse=True)
+def one_set(monkeypatch):
+    """Fit one set of trees: several, of few rows, take as many times as long."""
+    monkeypatch.setattr(front, "_MOST_REPEATS", 1)
 
 
 def law(num: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -34,13 +42,41 @@ def test_trees_say_what_the_models_say_that_they_are_of(gap):
 def test_location_and_scale_are_found_and_distances_have_the_scale():
     rows, y, mean, spread = law(4000, 3)
     found = fit_front(rows, y, np.ones(4000))
-    assert np.average(((y - found.location) / found.scale) ** 2) == pytest.approx(1)
+    # In units of the scale distances have the tails that were found: their median is that of Student's t.
+    assert found.front.tail > 8
+    off = np.abs(y - found.location) / found.scale
+    assert np.median(off) == pytest.approx(stats.t.ppf(0.75, found.front.tail), rel=0.05)
     fresh, z, true_mean, true_spread = law(2000, 4)
     location, scale = found.front(fresh)
     assert np.mean((location - true_mean) ** 2) < 0.1 * np.var(z - true_mean)
     assert np.corrcoef(np.log(scale), np.log(true_spread))[0, 1] > 0.9
     # Of rows that nothing was fitted to they are as far off as of those that were held out.
     assert abs(np.std((z - location) / scale) - 1) < 0.15
+
+
+@pytest.mark.parametrize("tail", [1.5, 3.0, 100.0])
+def test_tails_are_those_of_students_t(tail):
+    """The map takes Student's t to a normal variable: by SciPy's distribution functions, and by differences."""
+    u = np.array([-40.0, -3.0, -0.1, 0.0, 0.7, 12.0])
+    z, log_slope = to_normal(u, np.asarray(tail))
+    np.testing.assert_allclose(stats.norm.cdf(z), stats.t.cdf(u, tail), rtol=1e-9)
+    np.testing.assert_allclose(from_normal(z, np.asarray(tail)), u, rtol=1e-8, atol=1e-12)
+    slope = (to_normal(u + 1e-5, np.asarray(tail))[0] - to_normal(u - 1e-5, np.asarray(tail))[0]) / 2e-5
+    np.testing.assert_allclose(log_slope, np.log(slope), atol=1e-5)
+
+
+def test_heavy_tails_are_found():
+    rows, y, mean, spread = law(3000, 8)
+    heavy = mean + spread * np.random.default_rng(9).standard_t(3, 3000)
+    assert 2 < fit_front(rows, heavy, np.ones(3000)).front.tail < 5
+
+
+def test_copies_of_a_row_are_of_one_fold():
+    """Of noise alone trees that have seen a copy of a row would know it by heart."""
+    rng = np.random.default_rng(5)
+    rows, y = rng.normal(size=(400, 3)), rng.normal(size=400)
+    found = fit_front(np.tile(rows, (2, 1)), np.tile(y, 2), np.ones(800), copies=2)
+    assert abs(np.corrcoef(found.location, np.tile(y, 2))[0, 1]) < 0.15
 
 
 def test_no_row_is_described_by_trees_that_have_seen_it():

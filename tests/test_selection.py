@@ -43,9 +43,9 @@ class Racer:
         self.best_rows = rows
 
 
-def run_race(curves):
+def run_race(curves, longest=0.0):
     racers = {name: Racer(curve, seed) for seed, (name, curve) in enumerate(curves.items())}
-    winner = Race(list(curves), lambda kind: Candidate(kind, None, racers[kind])).run()
+    winner = Race(list(curves), lambda kind: Candidate(kind, None, racers[kind]), longest).run()
     return winner.preprocess, {name: racer.state.step for name, racer in racers.items()}
 
 
@@ -61,6 +61,18 @@ def test_a_kind_that_lags_and_does_not_learn_is_not_trained_further():
     )
     assert winner == "good"
     assert steps["good"] == steps["bad"] == steps["worse"]
+
+
+def test_kinds_race_on_while_the_one_behind_gains_more_than_it_lags():
+    saturating = lambda gain, scale: lambda s: -1.0 + gain * (1 - np.exp(-s / scale))
+    kinds = {"ahead": saturating(1.7, 300), "late": saturating(1.8, 1300)}
+    winner, steps = run_race(kinds)
+    assert (winner, steps["late"]) == ("ahead", 2400)
+    winner, steps = run_race(kinds, longest=0.5)
+    assert (winner, steps["ahead"], steps["late"]) == ("late", 5000, 5000)
+    # What does not catch up is not raced for long.
+    winner, steps = run_race({**kinds, "late": saturating(0.9, 300)}, longest=0.5)
+    assert (winner, steps["late"]) == ("ahead", 2400)
 
 
 def test_at_most_two_kinds_are_in_the_final():
@@ -107,7 +119,7 @@ def test_estimated_validation_agrees_with_the_exact_one():
     plan = resolve(FlowDensity(width=16, depth=1), 600, 6)
     plan = dataclasses.replace(plan, validation_divergence=Hutchinson())
     candidate = prepare("whiten", split, plan, Budget(max_iter=1), seed=0)
-    exact = evaluation.score(Density(flow, candidate.frame), split.validation_rows)[0]
+    exact = evaluation.score(Density(flow, candidate.prepared.frame), split.validation_rows)[0]
     off = candidate.trainer.validate_fn(flow) - exact
     assert np.std(off) > 0.05
     assert abs(np.mean(off)) < 4 * np.std(off) / np.sqrt(len(off))

@@ -33,13 +33,13 @@ LAYERS = (
     ("checkpoint", "sharding", "_training_data"),
     ("training", "evaluation"),
     ("papers",),
-    ("flows", "_splits", "data", "metrics"),
+    ("flows", "_conditions", "_laws", "_splits", "data", "metrics"),
     ("recipes", "selection"),
-    ("_defaults", "_image_defaults", "_progress", "_dependence", "_tables", "_conditionals", "_fitting"),
+    ("_defaults", "_image_defaults", "_progress", "_dependence", "_tables", "_targets", "_conditionals", "_fitting"),
     ("_model_file",),
     ("_fitted",),
     ("_estimator",),
-    ("estimators", "image_density", "_axes", "_mixed_plots", "plots", "callbacks"),
+    ("estimators", "conditional_density", "image_density", "_axes", "_mixed_plots", "plots", "callbacks"),
     ("cli", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

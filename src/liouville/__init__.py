@@ -13,16 +13,22 @@ from ._errors import SolveError as SolveError
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .conditional_density import ConditionalFlowDensity as ConditionalFlowDensity
     from .estimators import FlowDensity as FlowDensity
     from .image_density import ImageDensity as ImageDensity
 
-_ESTIMATORS = {"FlowDensity": ".estimators", "ImageDensity": ".image_density"}
+_ESTIMATORS = {
+    "ConditionalFlowDensity": ".conditional_density",
+    "FlowDensity": ".estimators",
+    "ImageDensity": ".image_density",
+}
 _MODULES = (
     "augmented",
     "bespoke",
     "bijections",
     "callbacks",
     "checkpoint",
+    "conditional_density",
     "couplings",
     "data",
     "dequantization",

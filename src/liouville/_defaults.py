@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from ._chunks import chunk_rows
+from ._splits import TREES
 from ._types import Rows
 from .divergences import AbstractDivergence, Exact, Hutchinson
 from .flows import CONVOLUTIONAL, DIVERGENCES, VECTOR_FIELDS, FlowSpec
@@ -33,6 +34,7 @@ CHOICES = {
     "solver": (None, *SOLVERS),
     "preprocess": ("auto", *PREPROCESSORS),
     "missing": ("error", "ignore", "model"),
+    "front": ("auto", "none", "trees"),
 }
 POSITIVE = ("width", "batch_size", "max_iter", "max_seconds", "learning_rate", "rtol", "atol")
 AT_LEAST_ZERO = ("depth", "weight_decay")
@@ -43,6 +45,9 @@ _FEW_ROWS, _MOST_DECAY = 3000, 10.0
 SOLVE_EVALUATIONS = 50
 # How many times as many steps any columns given any others take.
 _STEPS, _MIXED_STEPS = 3, 2
+# Targets given rows learn from larger batches, in fewer steps: noise of small ones is what keeps them from what is so.
+_CONDITIONAL_BATCH, _CONDITIONAL_STEPS, _FEWEST_CONDITIONAL_STEPS = 1024, 0.6, 1000
+_LONGEST_RACE = 0.5
 # Gaps are filled as often as makes so many rows, a few times at most.
 _FILLED_ROWS, _MOST_FILLS = 40_000, 5
 # Training that still gains half way goes on for this many times as long, up to so many steps.
@@ -54,12 +59,15 @@ GOALS = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 def check_parameters(estimator: Any) -> None:
     """Raise ``ValueError`` or ``TypeError`` for a parameter that has no meaning."""
     params = estimator.get_params()
-    check_choices(params, CHOICES)
+    check_choices(params, {name: choices for name, choices in CHOICES.items() if name in params})
     check_numbers(params, POSITIVE, AT_LEAST_ZERO, INTEGERS)
-    columns = params["columns"]
-    if columns != "auto" and not isinstance(columns, Mapping):
-        raise ValueError(f"Expected columns as 'auto' or a dictionary of kinds by name, got {columns!r}; try 'auto'.")
-    if not isinstance(params["conditionals"], bool | np.bool_):
+    for name in ("columns", "target_columns"):
+        columns = params.get(name, "auto")
+        if not (isinstance(columns, Mapping) or (isinstance(columns, str) and columns == "auto")):
+            raise ValueError(
+                f"Expected {name} as 'auto' or a dictionary of kinds by name, got {columns!r}; try 'auto'."
+            )
+    if not isinstance(params.get("conditionals", False), bool | np.bool_):
         raise ValueError(f"Expected conditionals as True or False, got {params['conditionals']!r}; try True.")
     fraction = params["validation_fraction"]
     if not isinstance(fraction, numbers.Real) or not 0 <= float(fraction) < 1:
@@ -192,6 +200,34 @@ def resolve_subsets(estimator: Any, rows: int, table: Columns, has_joint: bool) 
     )
 
 
+def resolve_conditional(estimator: Any, rows: int, targets: Columns) -> Plan:
+    """Return how targets given rows are learned."""
+    plan = resolve_mixed(estimator, rows, targets)
+    # Trees stand in front of one number that has a density wherever it is.
+    has_fronts = len(targets.fields) == 1 and targets.columns[0].is_density and not targets.columns[0].is_bounded
+    if estimator.front == "trees" and not has_fronts:
+        raise ValueError(
+            "Expected one continuous target without bounds for front='trees', got "
+            f"{', '.join(str(targets).splitlines())}; try front='auto'."
+        )
+    fronts = [f"{TREES} {plan.preprocess[0]}"] if has_fronts and estimator.front != "none" else []
+    # Of few rows hardly anything is clear: what trees say is then the safer.
+    kinds = fronts if estimator.front == "trees" else [*fronts, *plan.preprocess]
+    batch_size = given_or(estimator.batch_size, given_or(RECIPES[estimator.recipe].batch_size, _CONDITIONAL_BATCH))
+    is_set = estimator.max_iter is not None or plan.max_iter is None
+    solves = not isinstance(cast(FactoredObjective, plan.objective).objective, FlowMatching)
+    steps = given_or(RECIPES[estimator.recipe].max_iter, default_steps(rows, solves, _FEWEST_CONDITIONAL_STEPS))
+    return dataclasses.replace(
+        plan,
+        preprocess=kinds,
+        has_fronts=has_fronts,
+        # Behind trees a flow starts far ahead; what smooth laws are is learned late.
+        longest_race=_LONGEST_RACE,
+        options=dataclasses.replace(plan.options, batch_size=batch_size),
+        max_iter=plan.max_iter if is_set else int(_CONDITIONAL_STEPS * steps),
+    )
+
+
 def in_two(plan: Plan, estimator: Any, rows: Rows) -> list[Plan]:
     """Return how a table with gaps is learned: of rows as they are, then with gaps filled by draws of that.
 
@@ -233,12 +269,12 @@ def learning_rate(columns: int) -> float:
     return 3e-3 if columns < 4 else 5e-3 if columns < 24 else 2e-3
 
 
-def default_steps(rows: int, solves: bool) -> int:
+def default_steps(rows: int, solves: bool, fewest: int = 3000) -> int:
     """Return the number of steps where neither steps nor seconds are set: more for longer tables.
 
     Steps that solve ODEs are dear, and there are fewer of them.
     """
-    steps = int(np.clip(40 * np.sqrt(rows), 3000, 10_000))
+    steps = int(np.clip(40 * np.sqrt(rows), fewest, 10_000))
     return steps // 8 if solves else steps
 
 

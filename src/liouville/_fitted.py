@@ -14,7 +14,7 @@ from ._defaults import seed_of
 from ._fitting import Given, Stage, TrainingFile, become, run_fit, warn_of_few_steps
 from ._model_file import SavedMixin, build_facts, portable_params
 from ._progress import Watch, progress_bar
-from ._splits import PictureSplit, Split
+from ._splits import AnySplit, Split
 from ._types import parameters
 from .bespoke import FittedSteps
 from .density import Density
@@ -46,7 +46,7 @@ class AbstractFitted(SavedMixin, BaseEstimator, abc.ABC):
         """Return how data of a shape are fitted, and of these columns where they are not all continuous."""
 
     @abc.abstractmethod
-    def _split(self, given: Given, plan: Plan, seed: int) -> Split | PictureSplit:
+    def _split(self, given: Given, plan: Plan, seed: int) -> AnySplit:
         """Return what to train on, and what to choose by."""
 
     @abc.abstractmethod
@@ -117,7 +117,7 @@ class AbstractFitted(SavedMixin, BaseEstimator, abc.ABC):
             "preprocess": candidate.preprocess,
             "recipe": self.recipe,
             # All that the density is built by: a file does not ask what a recipe's defaults are when it is read.
-            **build_facts(candidate.build),
+            **build_facts(candidate.prepared.build),
             "numbers": sum(leaf.size for leaf in jax.tree.leaves(trainer.best_params)),
             "batch_size": plan.options.batch_size,
             "learning_rate": plan.options.learning_rate,

@@ -14,7 +14,7 @@ from . import checkpoint
 from ._defaults import validation_goals
 from ._files import check_writable
 from ._progress import Callback, Watch, watched
-from ._splits import PictureSplit, Split
+from ._splits import AnySplit
 from .selection import Candidate, Plan, Race, prepare
 from .training import WARMUP_STEPS, Budget, StopTraining
 
@@ -132,7 +132,7 @@ def digest(*arrays: np.ndarray) -> str:
 
 
 def run_fit(
-    split: Split | PictureSplit,
+    split: AnySplit,
     plan: Plan,
     budget: Budget,
     seed: int,
@@ -165,7 +165,7 @@ def run_fit(
     """
     prepared = lambda kind: watched(prepare(kind, split, plan, budget, seed, start), watch, callback)
     # By heart is all that a flow could learn of so few rows.
-    race = Race(plan.preprocess[:1] if split.is_small else plan.preprocess, prepared)
+    race = Race(plan.preprocess[:1] if split.is_small else plan.preprocess, prepared, plan.longest_race)
     goals = (lambda trainer: ()) if split.is_small else validation_goals
     try:
         file.resume(race)

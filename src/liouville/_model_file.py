@@ -11,13 +11,15 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from . import checkpoint
+from ._conditions import Conditions
 from .bijections import Chain
 from .density import Density
 from .flows import FlowSpec, FramedFlow, MixedSpec, NoiseSpec
 from .frames import any_frame
 from .mixed import Column, Columns, Expected, Grid, any_mixed_frame, as_tuple, edges_of
 
-_SUBSETS = "subsets."
+# What an estimator may have beside its density.
+_BESIDE = ("subsets", "conditions")
 
 
 class SavedMixin:
@@ -62,13 +64,16 @@ def write_model(estimator: Any, path: str | os.PathLike) -> None:
         "history": estimator.history_,
         "table": None if getattr(estimator, "columns_", None) is None else estimator.columns_.to_facts(),
     }
+    if hasattr(estimator, "target_columns_"):
+        facts["targets"] = estimator.target_columns_.to_facts()
     checkpoint.write(path, "model", arrays_of(estimator), facts)
 
 
 def arrays_of(estimator: Any) -> Any:
     """Return the densities of an estimator under the names of their arrays in a file."""
-    flow, subsets = estimator.flow_, getattr(estimator, "subsets_", None)
-    return flow if subsets is None else {"core": flow.core, "frame": flow.frame, "subsets": subsets}
+    beside = {name: getattr(estimator, f"{name}_") for name in _BESIDE if hasattr(estimator, f"{name}_")}
+    flow = estimator.flow_
+    return {"core": flow.core, "frame": flow.frame, **beside} if beside else flow
 
 
 def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
@@ -84,12 +89,17 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
     is_old = facts["format_version"] == 1
     chosen = as_of_format_2(estimator, chosen) if is_old else chosen
     table = _columns_of(facts)
-    density = built_by(chosen, () if table is None else table.columns)
+    targets = Columns.of_facts(facts["targets"]) if "targets" in facts else table
+    density = built_by(chosen, () if targets is None else targets.columns)
     arrays = _renamed(arrays, density) if is_old else _with_expected(arrays)
     if table is not None and "subsets" in chosen:
-        own = {name: arrays.pop(name) for name in list(arrays) if name.startswith(_SUBSETS)}
-        own = {name.removeprefix(_SUBSETS): array for name, array in own.items()}
-        estimator.subsets_ = checkpoint.fill(built_by(chosen["subsets"], table.columns), own)
+        estimator.subsets_ = checkpoint.fill(built_by(chosen["subsets"], table.columns), _own(arrays, "subsets"))
+    if table is not None and "targets" in facts:
+        conditions = Conditions.any(table.columns, chosen["has_fronts"], chosen["trees"])
+        estimator.target_columns_, estimator.conditions_ = (
+            targets,
+            checkpoint.fill(conditions, _own(arrays, "conditions")),
+        )
     estimator.flow_, estimator._steps_by_error = checkpoint.fill(density, arrays), {}
     estimator.history_, estimator.facts_, estimator.n_iter_ = facts["history"], chosen, chosen["steps"]
     if "columns" in chosen:
@@ -97,6 +107,12 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
     if facts["feature_names"] is not None:
         estimator.feature_names_in_ = np.asarray(facts["feature_names"], dtype=object)
     return estimator
+
+
+def _own(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """Take those arrays out of a file's that belong to what stands beside a density."""
+    start = f"{name}."
+    return {key.removeprefix(start): arrays.pop(key) for key in list(arrays) if key.startswith(start)}
 
 
 def _columns_of(facts: dict[str, Any]) -> Columns | None:

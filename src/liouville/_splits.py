@@ -1,21 +1,33 @@
 """Rows to train on and rows to choose by: equal rows go to one side, and near copies are told."""
 
 import dataclasses
+import os
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from ._conditions import Conditions
 from ._copies import first_copies
 from ._training_data import StreamedData, TrainingData
 from ._types import Key, Rows
 from .dequantization import UniformDequantization
 from .flows import FramedFlow, MixedSpec
-from .frames import AbstractFrame, Frame, fit_pictures, fit_table
-from .mixed import Column, are_densities, edges_of, fit_mixed, mixture_of
+from .frames import AbstractFrame, fit_pictures, fit_table
+from .front import fit_front
+from .mixed import (
+    Column,
+    Questions,
+    SubsetsObjective,
+    are_densities,
+    draw_validation,
+    edges_of,
+    fit_mixed,
+    mixture_of,
+)
 
 Build: TypeAlias = Callable[[Key], Any]
 # On fewer rows nothing can be held out, and a flow would learn the rows by heart.
@@ -31,6 +43,38 @@ MOST_ON_DEVICE = 2**30
 MOST_FITTED = 60_000
 # Of the time until a deadline.
 FITTING_SHARE = 0.05
+# So many rows choose between kinds of targets' laws, where there are few: a quarter of them.
+_LEAST_CHOSEN = 300
+# What stands before the kind of preprocessing of a number behind trees.
+TREES = "trees"
+
+
+class Prepared(NamedTuple):
+    """What a training needs of a kind of preprocessing.
+
+    Attributes
+    ----------
+    frame
+        What is done to data.
+    data
+        What is trained on, in its coordinates.
+    build
+        What builds the core.
+    questions
+        What choices are made by: points, what they are conditioned on, and what their log-probabilities are changed by.
+        None are the rows that are held out.
+    weighed_by
+        Questions by which a flow, and what stands beside it, are weighed; None where nothing does.
+    conditions
+        What rows are to targets that are conditioned on them, or None.
+    """
+
+    frame: AbstractFrame
+    data: TrainingData | StreamedData
+    build: Build
+    questions: Questions | None = None
+    weighed_by: Questions | None = None
+    conditions: Conditions | None = None
 
 
 @dataclasses.dataclass
@@ -48,26 +92,92 @@ class Split:
         """Return True where a flow would learn the rows by heart."""
         return len(self.rows) < FEWEST_ROWS
 
-    def fit_frame(
-        self, preprocess: str, plan: Any, seed: int, deadline: float | None
-    ) -> tuple[AbstractFrame, TrainingData, Build]:
-        """Fit the frame of a kind; return it, what is trained on in its coordinates, and what builds the core.
-
-        A small share of the time until a deadline may go into that.
-        """
+    def fit_frame(self, preprocess: str, plan: Any, seed: int, deadline: float | None) -> Prepared:
+        """Fit the frame of a kind; a small share of the time until a deadline may go into that."""
         if are_densities(self.columns) and not plan.of_subsets:
             frame, points = fit_table(preprocess, self.rows, self.weight, edges_of(self.columns))
-            return frame, TrainingData.pad(points, self.weight), plan.flow
+            return Prepared(frame, TrainingData.pad(points, self.weight), plan.flow)
         frame, points = fit_mixed(preprocess, self.rows, self.weight, self.columns, by_column=plan.of_subsets)
         if not plan.of_subsets:
-            return frame, TrainingData.pad(points, self.weight), MixedSpec.fit(plan.flow, frame, points, self.weight)
+            build = MixedSpec.fit(plan.flow, frame, points, self.weight)
+            return Prepared(frame, TrainingData.pad(points, self.weight), build)
         # Copies of a row, whose gaps are filled, are of one fold.
         folds = np.arange(len(points)) % (len(points) // max(plan.num_fills, 1)) % 2
         now = time.perf_counter()
         until = None if deadline is None else now + FITTING_SHARE * (deadline - now)
         mixture = mixture_of(frame, points, self.weight, folds, until)
         build = MixedSpec.fit(plan.flow, frame, points, self.weight, True, mixture)
-        return frame, TrainingData.pad(points, self.weight, folds[:, None]), build
+        asked = lambda share: draw_validation(frame, self.validation_rows, seed, share)
+        weighed_by = asked(cast(SubsetsObjective, plan.objective).share)
+        # What is never asked for all of a row at once is chosen by what it is asked for; in one program, all of them.
+        questions = weighed_by if plan.of_questions else asked(1.0)
+        return Prepared(frame, TrainingData.pad(points, self.weight, folds[:, None]), build, questions, weighed_by)
+
+
+@dataclasses.dataclass
+class ConditionalSplit:
+    """Rows with targets behind them: those to train on, and those to choose by, by their numbers.
+
+    `given_columns` are the rows', `columns` the targets'; weights are shares of all rows'. Where it `drops`, as many
+    rows as there are, without cells that are drawn at random, are learned from, too: any cell may then be missing.
+    """
+
+    table: Rows
+    mass: np.ndarray
+    train: np.ndarray
+    chosen: np.ndarray
+    columns: tuple[Column, ...]
+    given_columns: tuple[Column, ...]
+    drops: bool = False
+
+    @property
+    def is_small(self) -> bool:
+        """Return True where a flow would learn the rows by heart."""
+        return len(self.train) < FEWEST_ROWS
+
+    @property
+    def validation_rows(self) -> Rows:
+        """The rows to choose by."""
+        return self.table[self.chosen]
+
+    @property
+    def validation_weight(self) -> np.ndarray:
+        """Their weights."""
+        return scaled(self.mass[self.chosen])
+
+    def fit_frame(self, preprocess: str, plan: Any, seed: int, deadline: float | None) -> Prepared:
+        """Fit the frame of the targets, of one number behind trees where the kind says so.
+
+        Trees are fitted to all rows: each is described by those that have not seen it.
+        """
+        *fronts, preprocess = preprocess.split()
+        x, y = np.split(self.table, [len(self.given_columns)], axis=1)
+        mass, train = self.mass, self.train
+        if self.drops:
+            x, y, mass = np.concatenate([x, without_some(x, seed)]), np.tile(y, (2, 1)), np.tile(mass, 2)
+            train = np.concatenate([train, len(self.table) + train])
+        fitting = {"threads": threads_of_machine(), "copies": 1 + self.drops}
+        found = fit_front(x, y[:, 0], mass, seed, **fitting) if fronts else None
+        conditions, told = Conditions.fit(x, mass, self.given_columns, plan.has_fronts, found)
+        (learned, of_front), weight = told.inwards(y), scaled(mass[train])
+        frame, points = fit_mixed(preprocess, learned[train], weight, self.columns)
+        build = MixedSpec.fit(plan.flow, frame, points, weight, given=conditions.given.sizes)
+        held_out, change = frame.encode(learned[self.chosen])
+        questions = Questions(held_out, told.condition[self.chosen], change + of_front[self.chosen])
+        data = TrainingData.pad(points, weight, told.condition[train])
+        return Prepared(frame, data, build, questions, conditions=conditions)
+
+
+def without_some(rows: Rows, seed: int) -> Rows:
+    """Return rows without some of their cells, of each another share."""
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(rows.shape) < rng.random((len(rows), 1)), np.nan, rows)
+
+
+def threads_of_machine() -> int:
+    """Return how many threads this process may run at a time."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 @dataclasses.dataclass
@@ -83,48 +193,72 @@ class PictureSplit:
     # Noise makes of each picture many: few are not learned by heart.
     is_small: ClassVar[bool] = False
 
-    def fit_frame(
-        self, preprocess: str, plan: Any, seed: int, deadline: float | None
-    ) -> tuple[Frame, TrainingData | StreamedData, Build]:
-        """Fit the frame of a kind; return it, pictures to draw from, and what builds the density.
-
-        Pictures are all on the device, or a part at a time.
-        """
+    def fit_frame(self, preprocess: str, plan: Any, seed: int, deadline: float | None) -> Prepared:
+        """Fit the frame of a kind; pictures are all on the device, or a part at a time."""
         train, size = np.sort(self.train), self.pixels[0].size
         some = np.sort(self.train[:MOST_FITTED])
         frame = fit_pictures(preprocess, self.pixels[some], self.weight[some], self.levels, UniformDequantization())
         build = FramedFlow(plan.flow, frame, plan.noise)
         if len(train) * size <= MOST_ON_DEVICE:
-            return frame, TrainingData.pad(self.pixels[train], self.weight[train]), build
+            return Prepared(frame, TrainingData.pad(self.pixels[train], self.weight[train]), build)
         stream = {"batch_size": plan.options.batch_size, "part_rows": MOST_ON_DEVICE // size // 2, "seed": seed}
-        return frame, StreamedData(self.pixels, train, self.weight[train], **stream), build
+        return Prepared(frame, StreamedData(self.pixels, train, self.weight[train], **stream), build)
+
+
+AnySplit: TypeAlias = Split | ConditionalSplit | PictureSplit
 
 
 def split_rows(
+    rows: Rows, weight: np.ndarray, fraction: float, most: int, seed: int, columns: tuple[Column, ...] = ()
+) -> Split:
+    """Split distinct rows at random into those to train on and at most `most` to choose by (`hold_out`)."""
+    train, chosen = hold_out(weight, fraction, most, seed, rows.shape[1])
+    _look_for_copies(rows, train, chosen, columns)
+    return Split(rows[train], scaled(weight[train]), rows[chosen], scaled(weight[chosen]), columns)
+
+
+def split_conditional(
     rows: Rows,
     weight: np.ndarray,
     fraction: float,
     most: int,
     seed: int,
-    columns: tuple[Column, ...] = (),
-) -> Split:
-    """Split distinct rows at random into those to train on and at most `most` to choose by.
+    columns: tuple[Column, ...],
+    targets: tuple[Column, ...],
+    drops: bool,
+) -> ConditionalSplit:
+    """Split rows of some columns, with targets behind them, likewise."""
+    train, chosen = hold_out(weight, fraction, most, seed, len(targets), _LEAST_CHOSEN)
+    _look_for_copies(rows, train, chosen, columns + targets)
+    return ConditionalSplit(rows, weight / weight.mean(), train, chosen, targets, columns, drops)
 
-    Rows of weight 0 are left out; weights are scaled to a mean of 1 in each part. Without a fraction,
-    and on fewer than `FEWEST_ROWS`, choices are made by the rows that are trained on.
+
+def hold_out(
+    weight: np.ndarray, fraction: float, most: int, seed: int, fewest: int, least: int = 100
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of rows to train on and of at most `most` rows to choose by, drawn at random.
+
+    Of few rows `least` are held out, or a quarter. Rows of weight 0 are left out. Without a fraction, on fewer than
+    `FEWEST_ROWS`, and where no more than `fewest` would be left to train on, choices are made by the rows that are
+    trained on.
     """
     kept = np.flatnonzero(weight)
     order = kept[np.random.default_rng(seed).permutation(len(kept))]
-    num = min(most, max(int(fraction * len(order)), min(100, len(order) // 4)))
-    if fraction == 0 or len(order) < FEWEST_ROWS or len(order) - num <= rows.shape[1]:
-        train, chosen = order, order[:most]
-    else:
-        train, chosen = order[num:], order[:num]
-        # How near rows are says nothing where columns hold few values, or none.
-        if are_densities(columns) and not np.isnan(rows).any():
-            warn_of_near_copies(rows[train], rows[chosen])
-    scaled = lambda index: weight[index] / weight[index].mean()
-    return Split(rows[train], scaled(train), rows[chosen], scaled(chosen), columns)
+    num = min(most, max(int(fraction * len(order)), min(least, len(order) // 4)))
+    if fraction == 0 or len(order) < FEWEST_ROWS or len(order) - num <= fewest:
+        return order, order[:most]
+    return order[num:], order[:num]
+
+
+def scaled(weight: np.ndarray) -> np.ndarray:
+    """Return weights with a mean of 1."""
+    return weight / weight.mean()
+
+
+def _look_for_copies(rows: Rows, train: np.ndarray, chosen: np.ndarray, columns: tuple[Column, ...]) -> None:
+    """Warn of near copies among others; how near rows are says nothing where columns hold few values, or none."""
+    if not np.isin(chosen[:1], train).any() and are_densities(columns) and not np.isnan(rows).any():
+        warn_of_near_copies(rows[train], rows[chosen])
 
 
 def split_pictures(pixels: np.ndarray, weight: np.ndarray, size: int, levels: int, seed: int) -> PictureSplit:
@@ -156,7 +290,7 @@ def warn_of_near_copies(train: Rows, held_out: Rows) -> None:
             "out all but equal rows that are trained on. The likelihood by which choices are made is then too good; "
             "try leaving out near copies, or weights of rows instead.",
             UserWarning,
-            stacklevel=7,
+            stacklevel=8,
         )
 
 

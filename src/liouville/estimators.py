@@ -404,7 +404,7 @@ class FlowDensity(AbstractFlowEstimator):
         self.subsets_ = candidate.best()
         self.facts_["subsets"] = {
             "preprocess": candidate.preprocess,
-            **build_facts(candidate.build),
+            **build_facts(candidate.prepared.build),
             "steps": int(candidate.trainer.state.step),
             "best_step": candidate.trainer.best_step,
             "validation_nll": candidate.trainer.best_nll,

@@ -123,7 +123,7 @@ def _map_chunk(fn: Callable, part, rows: Float[AnyArray, "chunk *shape"], condit
     return jax.vmap(lambda x, c: fn(part, x, c, *args))(rows, condition)
 
 
-def _in_core(
+def in_core(
     fn: Callable,
     part,
     rows: Rows,
@@ -306,7 +306,7 @@ def path_costs(
     cnf = cnf_of(core)
     cnf = CNF(cnf.vector_field, cnf.divergence, cnf.integrator, regularizers, cnf.t0, cnf.t1)
     core, condition = in_default_precision(Transformed(core.base, cnf)), _checked(flow, condition, len(rows))
-    found = _in_core(_penalties, core, rows, condition, frame=frame, products=products_at_a_time(core))
+    found = in_core(_penalties, core, rows, condition, frame=frame, products=products_at_a_time(core))
     weights = {regularizer.name: regularizer.weight for regularizer in regularizers}
     return {name: found[:, i] / weights[name] for i, name in enumerate(sorted(weights))}
 
@@ -355,14 +355,14 @@ def _transform(bijection: AbstractBijection, x, condition):
 def to_base(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     """Map rows to the coordinates of the base, where the data look standard normal."""
     (core, frame), condition = _forward(flow), _checked(flow, condition, len(rows))
-    return _in_core(_transform, Invert(bijection_of(core)), rows, condition, frame=frame)
+    return in_core(_transform, Invert(bijection_of(core)), rows, condition, frame=frame)
 
 
 def from_base(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
     """Map rows of the base's coordinates to the data's: the inverse of `to_base`."""
     (core, frame), condition = _forward(flow), _checked(flow, condition, len(rows))
     decode = lambda found, points: frame.decode(found)
-    return _in_core(_transform, bijection_of(core), rows, condition, finish=decode)
+    return in_core(_transform, bijection_of(core), rows, condition, finish=decode)
 
 
 def paths(flow: Flow, rows: Rows, num_times: int, condition=None) -> np.ndarray:
@@ -371,7 +371,7 @@ def paths(flow: Flow, rows: Rows, num_times: int, condition=None) -> np.ndarray:
     cnf = cnf_of(core)
     times = np.linspace(cnf.t1, cnf.t0, num_times).astype(float_dtype())
     decode = lambda found, points: frame.decode(found)
-    return np.moveaxis(_in_core(_path, cnf, rows, condition, times, frame=frame, finish=decode), 1, 0)[::-1]
+    return np.moveaxis(in_core(_path, cnf, rows, condition, times, frame=frame, finish=decode), 1, 0)[::-1]
 
 
 def _path(cnf: CNF, x, condition, times):
@@ -392,7 +392,7 @@ def velocity(flow: Flow, rows: Rows, time: float, condition=None) -> np.ndarray:
         step = 1e-4 / np.maximum(1.0, np.linalg.norm(v, axis=1, keepdims=True))
         return (frame.decode(x + step * v) - frame.decode(x - step * v)) / (2 * step)
 
-    return _in_core(_velocity, cnf, rows, condition, np.asarray(time, float_dtype()), frame=frame, finish=in_units)
+    return in_core(_velocity, cnf, rows, condition, np.asarray(time, float_dtype()), frame=frame, finish=in_units)
 
 
 def _velocity(cnf: CNF, x, condition, time):
@@ -414,7 +414,7 @@ def gradient(flow: Flow, rows: Rows, condition=None) -> np.ndarray:
         )
     inside = in_default_precision(Density(density.core, Frame(density.shape, links[len(outer) :])))
     condition = _checked(flow, condition, len(rows))
-    found = _in_core(_slopes, inside, rows, condition, frame=Frame(density.shape, outer))
+    found = in_core(_slopes, inside, rows, condition, frame=Frame(density.shape, outer))
     x: Any = np.asarray(rows, np.float64)
     stretch, change = np.ones(rows.shape), np.zeros(rows.shape)
     for link in outer:

@@ -212,6 +212,7 @@ class MixedSpec(eqx.Module):
         weight: np.ndarray,
         of_subsets: bool = False,
         mixture: GaussianMixture | None = None,
+        given: tuple[tuple[int, ...], int] | None = None,
     ) -> "MixedSpec":
         """Return the specification of a table's distribution, given its rows as `fit_mixed` returns them.
 
@@ -227,6 +228,8 @@ class MixedSpec(eqx.Module):
             True for a `liouville.mixed.Subsets`.
         mixture
             What such a distribution has of all numbers (`liouville.mixed.mixture_of`), or None.
+        given
+            As of `Mixed`.
         """
         num, total = len(frame.levels), weight.sum()
         is_there, points = ~np.isnan(points), np.nan_to_num(points)
@@ -235,7 +238,7 @@ class MixedSpec(eqx.Module):
         counts = [count(j, levels) + 0.5 for j, levels in enumerate(frame.levels)]
         shares = tuple(tuple(map(float, column / column.sum())) for column in counts)
         whole = [column for column in frame.columns if column.kind == "whole"]
-        facts: dict[str, Any] = {"shares": shares, "switches": frame.switches}
+        facts: dict[str, Any] = {"shares": shares, "switches": frame.switches, "given": given}
         facts["columns"] = frame.owners if of_subsets else None
         if whole:
             grid = Grid.of(whole)

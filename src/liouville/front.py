@@ -1,17 +1,26 @@
 """Location and scale of a number given others, by boosted trees: what a flow of it may stand behind."""
 
-from typing import NamedTuple
+import math
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import numpy as np
-from threadpoolctl import threadpool_limits
+from scipy.optimize import minimize
+from scipy.special import gammaln, ndtr, ndtri, stdtr, stdtrit
+from threadpoolctl import ThreadpoolController
 
 from ._types import FixedMixin, constant
 
 # Each row's location and scale, as a flow is trained on them, are by trees that have not seen it.
 _FOLDS = 5
+# Of few rows there are several such sets of trees: the mean of some is then as good as that of all, which new rows are
+# told of.
+_REPEATED_ROWS, _MOST_REPEATS = 12_000, 4
 # Trees of these sizes, until held-out rows say that more do not help.
-_LEARNING_RATE, _MOST_TREES, _LEAVES, _PATIENCE, _HELD_OUT = 0.05, 500, 31, 20, 0.15
+_LEARNING_RATE, _MOST_TREES, _LEAVES, _FEWEST_IN_LEAF, _PATIENCE, _HELD_OUT = 0.05, 500, 31, 10, 20, 0.15
+# Tails are no heavier than these, and beyond those normal; less probability than this is none.
+_LEAST_DEGREES, _MOST_TAIL, _LEAST_TAIL = 1.5, 100.0, 1e-300
 # So small a share of a typical distance counts as one, and so few rows are followed through trees at a time.
 _LEAST_DISTANCE, _BLOCK = 1e-3, 1024
 
@@ -90,18 +99,36 @@ class Trees(FixedMixin, eqx.Module):
 
 
 class Front(FixedMixin, eqx.Module):
-    """``u = (y - m(x)) / s(x)``: location and scale of a number `y` given a row `x`.
+    """Location, scale and tails of a number `y` given a row `x`: what ``(y - m(x)) / s(x)`` is Student's `t` of.
 
-    A density of `u` given `x` is one of `y`: ``log p(y | x) = log p(u | x) - log s(x)``.
+    ``z = Phi^-1(T_nu((y - m(x)) / s(x)))`` is then standard normal, but for what a flow of it has to learn.
 
     Parameters
     ----------
     location, log_scale
         Trees for `m` and for ``log s``.
+    tail
+        Degrees of freedom of the law of distances: the less, the heavier its tails.
     """
 
     location: Trees
     log_scale: Trees
+    tail: np.ndarray
+
+    def __init__(self, location: Trees, log_scale: Trees, tail):
+        self.location, self.log_scale, self.tail = location, log_scale, constant(tail)
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """How many nodes and how many roots the trees of each have."""
+        return [(len(trees.feature), len(trees.roots)) for trees in (self.location, self.log_scale)]
+
+    @staticmethod
+    def of_sizes(sizes) -> "Front":
+        """Return trees of these sizes, with zeros everywhere: those of a file take their place."""
+        zeros = lambda nodes, roots: Trees(*(np.zeros(num) for num in (*[nodes] * 6, roots)), start=0.0)
+        location, log_scale = (zeros(nodes, roots) for nodes, roots in sizes)
+        return Front(location, log_scale, 1.0)
 
     def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return location and scale for rows of numbers, each of shape ``(n,)``."""
@@ -116,11 +143,13 @@ class FittedFront(NamedTuple):
     scale: np.ndarray
 
 
-def fit_front(rows: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int = 0, threads: int = 1) -> FittedFront:
-    """Return location and scale of a number given rows, by boosted trees, cross-fitted.
+def fit_front(
+    rows: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int = 0, threads: int = 1, copies: int = 1
+) -> FittedFront:
+    """Return location, scale and tails of a number given rows, by boosted trees, cross-fitted.
 
-    The scale is by trees on the logarithms of distances from locations that were not fitted to them, such that the
-    square of the distances in its units is 1 in the mean. Residuals of rows that trees were fitted to would be too
+    The scale is by trees on the logarithms of distances from locations that were not fitted to them, up to the factor
+    with which distances are likeliest under Student's t. Residuals of rows that trees were fitted to would be too
     small, and whatever is learned of them too sure.
 
     Parameters
@@ -134,7 +163,10 @@ def fit_front(rows: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int = 0
     seed
         Seed of the folds, and of the rows by which the number of trees is chosen.
     threads
-        How many threads, at most, the trees are fitted in.
+        How many folds, at most, are fitted at a time.
+    copies
+        Rows are so many copies of a table behind each other, with other gaps. Trees learn from one of each row, drawn
+        at random, and are asked of all.
 
     Examples
     --------
@@ -146,32 +178,88 @@ def fit_front(rows: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int = 0
     >>> print(location.round(0), scale[1] / scale[0] > 4)
     [-2.  2.] True
     """
-    fold = np.random.default_rng(seed).permutation(len(y)) % min(_FOLDS, len(y))
-    with threadpool_limits(threads):
-        location, of_location = _cross_fit(rows, y, weight, fold, seed)
-        off = np.abs(y - location)
-        least = _LEAST_DISTANCE * np.average(off, weights=weight)
-        log_scale, of_scale = _cross_fit(rows, np.log(np.maximum(off, max(least, 1e-300))), weight, fold, seed)
-    # Logarithms are lower in the mean than that of the root of the mean square.
-    shift = 0.5 * np.log(np.average((off / np.exp(log_scale)) ** 2, weights=weight)) if least > 0 else 0.0
-    of_scale = eqx.tree_at(lambda trees: trees.start, of_scale, of_scale.start + shift)
-    return FittedFront(Front(of_location, of_scale), location, np.exp(log_scale + shift))
+    rng, num = np.random.default_rng(seed), len(y) // copies
+    repeats = int(np.clip(_REPEATED_ROWS // num, 1, _MOST_REPEATS))
+    folds = [np.tile(rng.permutation(num) % min(_FOLDS, num), copies) for _ in range(repeats)]
+    is_learned = np.zeros(len(y), bool)
+    is_learned[np.arange(num) + num * rng.integers(copies, size=num)] = True
+    location, of_location = _cross_fit(rows, y, weight, folds, is_learned, seed, threads)
+    off = np.abs(y - location)
+    least = _LEAST_DISTANCE * np.average(off, weights=weight)
+    log_off = np.log(np.maximum(off, max(least, 1e-300)))
+    log_scale, of_scale = _cross_fit(rows, log_off, weight, folds, is_learned, seed, threads)
+    tail, shift = _tail_of(off / np.exp(log_scale), weight) if least > 0 else (_MOST_TAIL, 0.0)
+    of_scale = eqx.tree_at(lambda trees: trees.start, of_scale, constant(of_scale.start + shift))
+    return FittedFront(Front(of_location, of_scale, tail), location, np.exp(log_scale + shift))
+
+
+def to_normal(u: np.ndarray, tail: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``z = Phi^-1(T_nu(u))`` and ``log dz/du``."""
+    z = np.copysign(ndtri(np.maximum(stdtr(tail, -np.abs(u)), _LEAST_TAIL)), u)
+    return z, log_student(u, tail) + (z**2 + math.log(2 * math.pi)) / 2
+
+
+def from_normal(z: np.ndarray, tail: np.ndarray) -> np.ndarray:
+    """Return the `u` that `to_normal` maps to `z`."""
+    return np.copysign(stdtrit(tail, np.maximum(ndtr(-np.abs(z)), _LEAST_TAIL)), z)
+
+
+def log_student(u: np.ndarray, tail: Any) -> np.ndarray:
+    """Return the log-density of Student's t."""
+    norm = gammaln((tail + 1) / 2) - gammaln(tail / 2) - np.log(tail * np.pi) / 2
+    return norm - (tail + 1) / 2 * np.log1p(u**2 / tail)
+
+
+def _tail_of(off: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Return degrees of freedom and the logarithm of the scale of which distances are the likeliest."""
+
+    def loss(parameters: np.ndarray) -> float:
+        tail, shift = np.exp(np.clip(parameters[0], *np.log([_LEAST_DEGREES, _MOST_TAIL]))), parameters[1]
+        return float(-np.average(log_student(off * np.exp(-shift), tail) - shift, weights=weight))
+
+    start = np.array([np.log(5.0), 0.5 * np.log(np.average(off**2, weights=weight)) - 0.2])
+    found = minimize(loss, start, method="Nelder-Mead").x
+    return float(np.exp(np.clip(found[0], *np.log([_LEAST_DEGREES, _MOST_TAIL])))), float(found[1])
 
 
 def _cross_fit(
-    rows: np.ndarray, y: np.ndarray, weight: np.ndarray, fold: np.ndarray, seed: int
+    rows: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray,
+    folds: list[np.ndarray],
+    is_learned: np.ndarray,
+    seed: int,
+    threads: int,
 ) -> tuple[np.ndarray, Trees]:
-    """Return what trees say of rows that they have not seen, and the mean of all of them."""
+    """Return the mean of what trees say of rows that they have not seen, and the mean of all of them."""
     # Imported where it is needed: it takes long.
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    found, models = np.empty(len(y)), []
-    for k in range(fold.max() + 1):
+    def fit(chosen: tuple[int, int]):
+        repeat, k = chosen
+        kept = (folds[repeat] != k) & is_learned
         model = HistGradientBoostingRegressor(
-            learning_rate=_LEARNING_RATE, max_iter=_MOST_TREES, max_leaf_nodes=_LEAVES, n_iter_no_change=_PATIENCE,
-            early_stopping=len(y) >= 100, validation_fraction=_HELD_OUT, random_state=seed,  # pyright: ignore
-        )  # fmt: skip
-        model.fit(rows[fold != k], y[fold != k], sample_weight=weight[fold != k])
-        found[fold == k] = model.predict(rows[fold == k])
-        models.append(model)
+            learning_rate=_LEARNING_RATE,
+            max_iter=_MOST_TREES,
+            max_leaf_nodes=_LEAVES,
+            min_samples_leaf=_FEWEST_IN_LEAF,
+            n_iter_no_change=_PATIENCE,
+            early_stopping=cast(Any, len(y) >= 100),
+            validation_fraction=_HELD_OUT,
+            random_state=seed + repeat,
+        )
+        # A fold is of one thread: OpenMP's wait for each other by spinning, for long where other programs are busy.
+        with controller.limit(limits=1):
+            return model.fit(rows[kept], y[kept], sample_weight=None if are_equal else weight[kept])
+
+    # Weights that say nothing take four times as long.
+    are_equal = bool(np.all(weight == weight[0]))
+    controller = ThreadpoolController()
+    chosen = [(repeat, k) for repeat, fold in enumerate(folds) for k in range(fold.max() + 1)]
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        models = list(pool.map(fit, chosen))
+    found = np.zeros(len(y))
+    for (repeat, k), model in zip(chosen, models, strict=True):
+        left_out = folds[repeat] == k
+        found[left_out] += Trees.mean([model])(rows[left_out]) / len(folds)
     return found, Trees.mean(models)

@@ -13,13 +13,13 @@ from jaxtyping import PyTree
 from scipy.special import expit, logit
 
 from . import evaluation
-from ._splits import PictureSplit, Split
+from ._splits import AnySplit, Prepared
 from .density import Density
 from .distributions import Transformed
 from .divergences import AbstractDivergence
 from .flows import FlowSpec, NoiseSpec, with_divergence
 from .frames import AbstractFrame
-from .mixed import MixedFrame, Questions, SubsetsObjective, draw_validation
+from .mixed import Questions
 from .objectives import AbstractObjective
 from .training import Budget, Options, Trainer, clearly_better
 
@@ -64,6 +64,10 @@ class Plan:
         weights this one goes on; 0 learns from rows as they are.
     of_questions
         True validates by such questions; False by the log-density of rows.
+    has_fronts
+        True where trees may stand in front of a target.
+    longest_race
+        Share of the schedule to which the best two kinds race where the one behind would catch up.
     """
 
     preprocess: list[str]
@@ -79,21 +83,22 @@ class Plan:
     of_subsets: bool = False
     of_questions: bool = False
     num_fills: int = 0
+    has_fronts: bool = False
+    longest_race: float = 0.0
 
 
 @dataclasses.dataclass
 class Candidate:
-    """A kind of preprocessing in training: its trainer, its frame, and what builds the core or the density."""
+    """A kind of preprocessing in training: its trainer, and what was prepared for it, such as its frame."""
 
     preprocess: str
-    frame: AbstractFrame
+    prepared: Prepared
     trainer: Trainer
-    build: Callable[..., Any] | None = None
     weigh: Callable[[Density], Density] | None = None
 
     def density(self, params: PyTree) -> Density:
         """Return the density with these parameters."""
-        return framed(self.trainer.flow(params), self.frame)
+        return framed(self.trainer.flow(params), self.prepared.frame)
 
     def best(self) -> Density:
         """Return the density of the best weights."""
@@ -106,19 +111,13 @@ def framed(flow: Any, frame: AbstractFrame) -> Density:
     return flow if isinstance(flow, Density) else Density(flow, frame)
 
 
-def prepare(
-    preprocess: str, split: Split | PictureSplit, plan: Plan, budget: Budget, seed: int, start: PyTree = None
-) -> Candidate:
+def prepare(preprocess: str, split: AnySplit, plan: Plan, budget: Budget, seed: int, start: PyTree = None) -> Candidate:
     """Fit the frame of a kind, and make its trainer; `start` are weights to go on from, None draws them."""
-    frame, data, build = split.fit_frame(preprocess, plan, seed, budget.deadline)
-    questions, weigh = None, None
-    if plan.of_subsets:
-        drawn = partial(draw_validation, cast(MixedFrame, frame), split.validation_rows, seed)
-        weighed_by = drawn(cast(SubsetsObjective, plan.objective).share)
-        # What is never asked for all of a row at once is chosen by what it is asked for; in one program, all of them.
-        questions = weighed_by if plan.of_questions else drawn(1.0)
+    prepared = split.fit_frame(preprocess, plan, seed, budget.deadline)
+    frame, questions, weigh = prepared.frame, prepared.questions, None
+    if prepared.weighed_by is not None:
         by = {"weight": split.validation_weight, "divergence": plan.validation_divergence}
-        weigh = partial(weighed, questions=weighed_by, **by)
+        weigh = partial(weighed, questions=prepared.weighed_by, **by)
 
     def score(flow: Transformed | Density, num: int) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
         density = with_divergence(framed(flow, frame), plan.validation_divergence)
@@ -133,9 +132,9 @@ def prepare(
 
     trainer = Trainer(
         # Where no noise is drawn, points are made once, and the core alone is trained: one program for all kinds.
-        build,
+        prepared.build,
         plan.objective,
-        data,
+        prepared.data,
         # As many as have chosen before.
         lambda flow: score(flow, len(trainer.best_rows) or num)[0],
         options=plan.options,
@@ -149,7 +148,7 @@ def prepare(
         timed = partial(score, trainer.best_flow())
         found = validated_in_time(timed, min(num, plan.fewest_validated), num, budget.deadline)
         num, trainer.least_validate_seconds = found
-    return Candidate(preprocess, frame, trainer, build, weigh)
+    return Candidate(preprocess, prepared, trainer, weigh)
 
 
 def weighed(density: Density, questions: Questions, weight: np.ndarray, divergence: AbstractDivergence) -> Density:
@@ -197,10 +196,14 @@ class Race:
         Names, the simplest first.
     prepare
         Function of a kind that returns its candidate, not trained yet.
+    longest
+        Share of the schedule to which the best two go on where the one behind would catch up, as it gains.
     """
 
-    def __init__(self, names: list[str], prepare: Callable[[str], Candidate]):
-        self.names, self.prepare = names, prepare
+    def __init__(self, names: list[str], prepare: Callable[[str], Candidate], longest: float = 0.0):
+        self.names, self.prepare, self.longest = names, prepare, longest
+        # Mean log-likelihoods of the finalists, leg by leg.
+        self.marks: list[list[float]] = []
         self.candidates: dict[str, Candidate] = {}
         self.goal, self.finalists, self.winner = None, [], None
         self.saved: dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]] = {}
@@ -228,9 +231,28 @@ class Race:
             candidate.preprocess for candidate in finalists([*self.candidates.values()])
         ]
         if len(self.finalists) > 1 and not first.budget.is_over():
-            ahead, behind = (self.candidates[name].trainer for name in self.finalists)
-            run_leg(ahead, _FINAL_LENGTH * self.goal)
-            run_leg(behind, _FINAL_LENGTH * self.goal, pace=ahead)
+            self._run_final(*(self.candidates[name].trainer for name in self.finalists))
+
+    def _run_final(self, one: Trainer, other: Trainer) -> None:
+        """Run the best two further, and further yet while the one behind gains more than it lags."""
+        goal, leg = _FINAL_LENGTH * cast(float, self.goal), 0
+        self._mark(0, one, other)
+        while True:
+            run_leg(one, goal)
+            run_leg(other, goal, pace=one)
+            leg += 1
+            self._mark(leg, one, other)
+            before, after = (self.marks[at][0] - self.marks[at][1] for at in (leg - 1, leg))
+            # It gains as much again in the next leg, which is twice as long as all before.
+            is_caught_up = abs(after) < np.sign(after) * (before - after)
+            if goal >= self.longest or not is_caught_up or one.budget.is_over():
+                return
+            goal = min(_FINAL_LENGTH * goal, self.longest)
+
+    def _mark(self, leg: int, *trainers: Trainer) -> None:
+        """Note how likely the finalists' held-out rows are after a leg, unless a race that goes on has it noted."""
+        if leg == len(self.marks):
+            self.marks.append([float(np.mean(trainer.best_rows)) for trainer in trainers])
 
     def _prepared(self, name: str) -> Candidate:
         if name not in self.candidates:
@@ -269,7 +291,8 @@ class Race:
     def facts(self) -> dict[str, Any]:
         """Return what else it needs to go on, in JSON's types."""
         trainers = {name: candidate.trainer.facts() for name, candidate in self._going_on()}
-        return {"goal": self.goal, "finalists": self.finalists, "winner": self.winner, "trainers": trainers}
+        own = {"goal": self.goal, "finalists": self.finalists, "winner": self.winner, "marks": self.marks}
+        return {**own, "trainers": trainers}
 
     def _going_on(self) -> list[tuple[str, Candidate]]:
         return [(name, candidate) for name, candidate in self.candidates.items() if self.winner in (None, name)]
@@ -277,6 +300,7 @@ class Race:
     def restore(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Take up what `arrays`, by the names that `checkpoint.named_arrays` gives them, and `facts` returned."""
         self.goal, self.finalists, self.winner = facts["goal"], facts["finalists"], facts["winner"]
+        self.marks = facts["marks"]
         for name, own in facts["trainers"].items():
             start = f"{name}."
             named = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

@@ -17,6 +17,7 @@ from ._frame import any_mixed_frame as any_mixed_frame
 from ._frame import are_densities as are_densities
 from ._frame import edges_of as edges_of
 from ._frame import fit_mixed as fit_mixed
+from ._given import GivenRows as GivenRows
 from ._mixed import FactoredObjective as FactoredObjective
 from ._mixed import MaskedNormal as MaskedNormal
 from ._mixed import Mixed as Mixed

@@ -163,15 +163,20 @@ class Cells(AbstractDistribution):
         solution = integrate_flow(field, x, t0=start, t1=end, integrator=integrator, condition=contexts)
         return solution.x, solution.info
 
+    def upper(self, x: Point, condition: Condition) -> Point:
+        """Return where the base has the upper edges of the cells of numbers: the normal quantiles of ``P(n <= x)``."""
+        off, law = self.distances(x, condition, jnp.ones_like(x))
+        edges = self.expected.bent(off + self.halves(x, law.spread), law)
+        return self._moved(edges, self.contexts(x, condition, jnp.ones_like(x)), backwards=True)[0]
+
     def _sample(self, key: Key, condition: Condition) -> Point:
         return self._sample_and_info(key, condition, jnp.ones(self.shape))[0]
 
     def _sample_and_info(self, key: Key, condition: Condition, mask: Point) -> tuple[Point, SolveInfo]:
         def draw(drawn: Point, column: tuple) -> tuple[Point, SolveInfo]:
             j, z = column
-            u, info = self._moved(z[None], self.contexts(drawn, condition, mask)[j][None], backwards=False)
-            law = self.expected.given(drawn, mask, self.grid, self._told(drawn, condition)[0])
-            numbers = self.grid.numbers(law.expected + law.spread * self.expected.unbent(u[0], law))
+            places, info = self._place(z[None], drawn, condition, mask, j)
+            numbers = self.grid.numbers(places)
             # What lies beyond the last cell is in it.
             n = jnp.clip(numbers, self.grid.lowest, self.grid.highest)[j]
             return drawn.at[j].set(jnp.where(mask[j] > 0, n, 0.0)), info
@@ -179,6 +184,16 @@ class Cells(AbstractDistribution):
         base = jax.random.normal(key, self.shape)
         drawn, infos = jax.lax.scan(draw, jnp.zeros(self.shape), (jnp.arange(self.shape[0]), base))
         return drawn, summed(infos)
+
+    def _place(self, z: Point, before: Point, condition: Condition, mask: Point, j: Any) -> tuple[Point, SolveInfo]:
+        """Return where the flow takes a point of the base, in places, of column `j` given the numbers before it."""
+        u, info = self._moved(z, self.contexts(before, condition, mask)[j][None], backwards=False)
+        law = self.expected.given(before, mask, self.grid, self._told(before, condition)[0])
+        return law.expected + law.spread * self.expected.unbent(u[0], law), info
+
+    def place(self, z: Point, condition: Condition) -> Point:
+        """Return where the flow takes a point of the base, in places, of the first column."""
+        return self._place(z, jnp.zeros(self.shape), condition, jnp.ones(self.shape), 0)[0]
 
     def _sample_and_log_prob(self, key: Key, condition: Condition) -> tuple[Point, Scalar]:
         x = self._sample(key, condition)

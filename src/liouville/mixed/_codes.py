@@ -84,6 +84,10 @@ class Codes(AbstractDistribution):
             total = total + (log_prob if mask is None else jnp.where(mask[j] > 0, log_prob, 0.0))
         return total
 
+    def first(self, condition: Condition) -> Float[Array, " levels"]:
+        """Return the log-probabilities of the first column's levels."""
+        return self._log_shares(0, self._asked(condition)[1][0])
+
     def _asked(self, condition: Condition) -> tuple[Array | None, Array]:
         """Return which codes are asked for, None for all, and where the first layer of each starts."""
         if self.cond_shape is None:

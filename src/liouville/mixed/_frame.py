@@ -269,6 +269,15 @@ class MixedFrame(AbstractFrame):
         points[..., ~is_chosen[list(self.owners)]] = np.nan
         return points, change
 
+    def point_of(self, values: np.ndarray) -> np.ndarray:
+        """Return values of the first column, a continuous one, on the scale of the core, be they atoms or not."""
+        return _inwards(self.margins[0], values, ~np.isnan(values))[0]
+
+    def values_of(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the values of the first column that are numbers of the core, none of them an atom."""
+        column = self.columns[0]
+        return _from_counted(numbers, column) if column.kind == "whole" else _outwards(self.margins[0], numbers)
+
     def decode(self, points: Any) -> Any:
         """Map rows of the `Mixed` to rows of the table, on any leading axes."""
         num_codes, num_whole = len(self.levels), sum(column.kind == "whole" for column in self.columns)

@@ -59,6 +59,9 @@ class Columns:
     [[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]] True
     """
 
+    # What becomes of levels that the fit has not seen, in words.
+    unseen = "their log-probability is -inf"
+
     def __init__(self, X: Any, declared: Mapping[str, Any] | None = None, missing: str = "error"):
         frame, declared = _framed(X), {str(name): kind for name, kind in (declared or {}).items()}
         gaps = {name: gaps_of(frame.get_column(name)) for name in frame.columns}
@@ -167,7 +170,7 @@ class Columns:
         ]
         if unknown:
             warnings.warn(
-                f"Expected levels that the fit has seen, got {'; '.join(unknown)}: their log-probability is -inf.",
+                f"Expected levels that the fit has seen, got {'; '.join(unknown)}: {self.unseen}.",
                 UserWarning,
                 stacklevel=3,
             )
@@ -209,14 +212,14 @@ class Columns:
         """Return all that there is to know of the columns, in JSON's types."""
         fields = [{**dataclasses.asdict(field), "dtype": str(field.dtype)} for field in self.fields]
         backend = None if self.backend is None else self.backend.value
-        return {"backend": backend, "missing": self.missing, "fields": fields}
+        return {"backend": backend, "missing": self.missing, "unseen": self.unseen, "fields": fields}
 
     @staticmethod
     def of_facts(facts: dict[str, Any]) -> "Columns":
         """Return the columns that facts describe."""
         self = Columns.__new__(Columns)
         self.backend = None if facts["backend"] is None else nw.Implementation.from_backend(facts["backend"])
-        self.missing = facts.get("missing", "error")
+        self.missing, self.unseen = facts.get("missing", "error"), facts.get("unseen", Columns.unseen)
         self.fields = tuple(_field_of(fact, self.backend) for fact in facts["fields"])
         return self
 

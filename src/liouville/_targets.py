@@ -1,0 +1,65 @@
+"""Targets at the public boundary: what `y` is as a table."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import narwhals as nw
+import numpy as np
+from sklearn.utils.validation import check_consistent_length
+
+from ._errors import DataError
+from ._tables import check_rows, check_table, unmasked
+from ._types import Rows
+from .mixed import Columns
+
+Checked = TypeVar("Checked")
+# The name of a target that has none.
+_NAME = "y"
+
+
+def target_table(y: Any, name: str) -> Any:
+    """Return targets as a table, of one column where they are one axis; `name` is that of the estimator."""
+    if y is None:
+        raise ValueError(
+            f"This {name} requires y to be passed, but the target y is None: expected targets, got none; try "
+            "FlowDensity for the density of X."
+        )
+    native = nw.from_native(y, allow_series=True, pass_through=True)
+    if isinstance(native, nw.Series):
+        return (native if native.name is not None else native.alias(_NAME)).to_frame().to_native()
+    if isinstance(native, nw.DataFrame):
+        return y
+    y = np.asarray(unmasked(y))
+    y = y[:, None] if y.ndim == 1 else y
+    if y.dtype.kind == "b" and y.ndim == 2:
+        return y.astype(int)
+    if y.dtype.kind not in "OUS" or y.ndim != 2:
+        return y
+    names = [_NAME] if y.shape[1] == 1 else [str(j) for j in range(y.shape[1])]
+    columns = {name: column.tolist() for name, column in zip(names, y.T, strict=True)}
+    return nw.from_dict(columns, backend="pyarrow").to_native()
+
+
+def check_targets(X: Any, y: Any, estimator: Any, declared: Any) -> tuple[Rows, Columns]:
+    """Return targets of a fit as numbers, and what they are; none may be missing."""
+    table = target_table(y, type(estimator).__name__)
+    check_consistent_length(X, table)
+    return _of_targets(lambda: check_table(table, type(estimator)(), declared))
+
+
+def check_target_rows(X: Any, y: Any, estimator: Any) -> Rows:
+    """Return targets as numbers, by what they are in the fit."""
+    table = target_table(y, type(estimator).__name__)
+    check_consistent_length(X, table)
+    fitted = type(estimator)()
+    fitted.columns_, fitted.n_features_in_ = estimator.target_columns_, len(estimator.target_columns_.fields)
+    return _of_targets(lambda: check_rows(table, fitted))
+
+
+def _of_targets(check: Callable[[], Checked]) -> Checked:
+    """Return what a check returns; where it raises, the error says that it is of the targets."""
+    try:
+        return check()
+    except DataError as error:
+        error.args = (f"Of the targets y: {error}",)
+        raise
