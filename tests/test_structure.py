@@ -34,12 +34,12 @@ LAYERS = (
     ("training", "evaluation"),
     ("papers",),
     ("flows", "_conditions", "_laws", "_splits", "data", "metrics"),
-    ("recipes", "selection"),
+    ("recipes", "selection", "_noise_levels"),
     ("_defaults", "_image_defaults", "_progress", "_dependence", "_tables", "_targets", "_conditionals", "_fitting"),
     ("_model_file",),
     ("_fitted",),
     ("_estimator",),
-    ("estimators", "conditional_density", "image_density", "_axes", "_mixed_plots", "plots", "callbacks"),
+    ("estimators", "conditional_density", "image_density", "outliers", "_axes", "_mixed_plots", "plots", "callbacks"),
     ("cli", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

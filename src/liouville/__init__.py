@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from .conditional_density import ConditionalFlowDensity as ConditionalFlowDensity
     from .estimators import FlowDensity as FlowDensity
     from .image_density import ImageDensity as ImageDensity
+    from .outliers import FlowOutlierDetector as FlowOutlierDetector
 
 _ESTIMATORS = {
     "ConditionalFlowDensity": ".conditional_density",
     "FlowDensity": ".estimators",
+    "FlowOutlierDetector": ".outliers",
     "ImageDensity": ".image_density",
 }
 _MODULES = (
@@ -44,6 +46,7 @@ _MODULES = (
     "integrate",
     "metrics",
     "objectives",
+    "outliers",
     "paths",
     "penalties",
     "plots",

@@ -66,10 +66,7 @@ class Conditions(FixedMixin, eqx.Module):
     ) -> tuple["Conditions", Told]:
         """Return what rows of a fit are, and what these say: of trees, of those that have not seen them."""
         front = None if found is None else found.front
-        numbers = (0.0, 1.0) if found is None else (found.location, found.scale)
-        told = Told(
-            rows, *(np.broadcast_to(number, len(rows)) for number in numbers), None if front is None else front.tail
-        )
+        told = _plain(rows) if found is None else Told(rows, found.location, found.scale, found.front.tail)
         # Where trees might stand, conditions are of one shape with and without them: one program for both.
         columns = _with_trees(columns, has_fronts)
         beside = _beside(told, front is not None) if has_fronts else rows

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import checkpoint
 from ._conditions import Conditions
+from ._noise_levels import NoiseLevels
 from .bijections import Chain
 from .density import Density
 from .flows import FlowSpec, FramedFlow, MixedSpec, NoiseSpec
@@ -61,7 +62,7 @@ def write_model(estimator: Any, path: str | os.PathLike) -> None:
         "parameters": portable_params(estimator),
         "feature_names": None if names is None else list(names),
         "facts": estimator.facts_,
-        "history": estimator.history_,
+        "history": getattr(estimator, "history_", None),
         "table": None if getattr(estimator, "columns_", None) is None else estimator.columns_.to_facts(),
     }
     if hasattr(estimator, "target_columns_"):
@@ -70,7 +71,9 @@ def write_model(estimator: Any, path: str | os.PathLike) -> None:
 
 
 def arrays_of(estimator: Any) -> Any:
-    """Return the densities of an estimator under the names of their arrays in a file."""
+    """Return the densities of an estimator, or what else it has learned, under the names of their arrays in a file."""
+    if hasattr(estimator, "noise_levels_"):
+        return estimator.noise_levels_
     beside = {name: getattr(estimator, f"{name}_") for name in _BESIDE if hasattr(estimator, f"{name}_")}
     flow = estimator.flow_
     return {"core": flow.core, "frame": flow.frame, **beside} if beside else flow
@@ -89,6 +92,11 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
     is_old = facts["format_version"] == 1
     chosen = as_of_format_2(estimator, chosen) if is_old else chosen
     table = _columns_of(facts)
+    if facts["feature_names"] is not None:
+        estimator.feature_names_in_ = np.asarray(facts["feature_names"], dtype=object)
+    if "levels_of" in chosen:
+        estimator._take(_noise_levels_by(chosen, arrays), chosen, cast(Columns, table))
+        return estimator
     targets = Columns.of_facts(facts["targets"]) if "targets" in facts else table
     density = built_by(chosen, () if targets is None else targets.columns)
     arrays = _renamed(arrays, density) if is_old else _with_expected(arrays)
@@ -104,9 +112,13 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
     estimator.history_, estimator.facts_, estimator.n_iter_ = facts["history"], chosen, chosen["steps"]
     if "columns" in chosen:
         estimator.n_features_in_, estimator.columns_ = chosen["columns"], table
-    if facts["feature_names"] is not None:
-        estimator.feature_names_in_ = np.asarray(facts["feature_names"], dtype=object)
     return estimator
+
+
+def _noise_levels_by(chosen: dict[str, Any], arrays: dict[str, np.ndarray]) -> NoiseLevels:
+    """Return the levels of noise of a detector that facts describe, with a file's arrays."""
+    spec = None if chosen["flow"] is None else spec_of_facts(chosen["flow"])
+    return checkpoint.fill(NoiseLevels.any(spec, **chosen["levels_of"]), arrays)
 
 
 def _own(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
@@ -142,10 +154,15 @@ def spec_facts(flow: FlowSpec, noise: NoiseSpec | None, levels: int | None) -> d
     return facts if noise is None else {**facts, "noise": {"width": noise.width, "depth": noise.depth}}
 
 
+def spec_of_facts(chosen: dict[str, Any]) -> FlowSpec:
+    """Return the flow that facts describe."""
+    # What a file does not say was not known when it was written: it is what it was then.
+    return FlowSpec(**{f.name: chosen[f.name] for f in dataclasses.fields(FlowSpec) if f.name in chosen})
+
+
 def built_by(chosen: dict[str, Any], columns: tuple[Column, ...] = ()) -> Density:
     """Return the density that facts, and the columns of a table of several kinds, describe, but for its arrays."""
-    # What a file does not say was not known when it was written: it is what it was then.
-    flow = FlowSpec(**{f.name: chosen[f.name] for f in dataclasses.fields(FlowSpec) if f.name in chosen})
+    flow = spec_of_facts(chosen)
     if chosen.get("mixed"):
         return _mixed_by(flow, chosen, columns)
     noise = None if chosen["noise"] is None else NoiseSpec(flow.shape, **chosen["noise"])
