@@ -45,7 +45,7 @@ _TINY, _HUGE = 1e-150, 1e150
 _LEAST_ERROR, _LEAST_SPREAD = 1e-12, 1e-6
 # Quartiles of a normal variable are so many standard deviations apart.
 _QUARTILES = 1.35
-# Rows that are learned from once more without cells, each so often, and together they count as much as rows as they are.
+# Rows are learned from so many times more without cells; together these copies count as much as rows as they are.
 _MASKED_COPIES = 4
 # Rows with gaps are judged beside so many others without these cells, and beside no fewer, though some lack more.
 _MOST_BESIDE, _FEWEST_BESIDE = 200, 50
@@ -236,7 +236,9 @@ class NoiseLevels(eqx.Module):
         whole = self._encode(rows)
         points, off = self._split(whole)
         levels = np.mean([_log_errors(flow, points, off) for flow in self.flows or (None,)], axis=0)
-        return self._by_pattern(levels, ~np.isnan(whole)) if len(self.fold) else _judge(levels, self.center, self.spread)
+        if len(self.fold):
+            return self._by_pattern(levels, ~np.isnan(whole))
+        return _judge(levels, self.center, self.spread)
 
     def p_values(self, scores: np.ndarray) -> np.ndarray:
         """Return the share, with the row itself, of rows not trained on that are no less odd."""

@@ -401,7 +401,9 @@ def _velocity(cnf: CNF, x, condition, time):
     return cnf.vector_field(cnf.t0 + time * (cnf.t1 - cnf.t0), x, condition)
 
 
-def path_errors(flow: Flow, rows: Rows, x0: np.ndarray, times: np.ndarray, parts: int = 1, condition=None) -> np.ndarray:
+def path_errors(
+    flow: Flow, rows: Rows, x0: np.ndarray, times: np.ndarray, parts: int = 1, condition=None
+) -> np.ndarray:
     """Return how badly a flow predicts the velocity of the straight paths to each row, of shape ``(n, parts)``.
 
     It is ``|x - x0 - v(t, (1 - t) x0 + t x)|^2``, in the core's coordinates, per unit of the flow's time: what flow

@@ -36,13 +36,13 @@ _LEARNING_TIME = 0.8
 class FlowOutlierDetector(OutlierMixin, SavedMixin, BaseEstimator):
     """Outliers of a table by flow matching: rows that a flow of the table knows badly, at some level of noise.
 
-    A flow is trained to predict the velocity of straight paths from noise to the rows. Its squared error there, on paths
-    to one row, says how far the noise around this row is from the rows that the flow knows behind the same noise: in the
-    limit of a perfect flow, it is how fast their Kullback-Leibler divergence grows as the noise shrinks. The error is
-    averaged over draws at each of four levels, from five standard deviations of noise to a quarter of one, its logarithm
-    counted in units of quartiles among rows that the flow has not seen, and the level at which a row is oddest makes its
-    score. It belongs to the family of denoising errors and of diffusion time estimation (Livernoche and others, On
-    diffusion modeling for anomaly detection, 2024). No ODE is solved.
+    A flow is trained to predict the velocity of straight paths from noise to the rows. Its squared error there, on
+    paths to one row, says how far the ball of noise around this row is from the flow's density behind the same noise:
+    were the flow perfect, it would be how fast their Kullback-Leibler divergence grows as the noise shrinks. The error
+    is averaged over draws at each of four levels, from five standard deviations of noise to a quarter of one, its
+    logarithm counted in units of quartiles among rows that the flow has not seen, and the level at which a row is
+    oddest makes its score. It belongs to the family of denoising errors and of diffusion time estimation (Livernoche
+    and others, On diffusion modeling for anomaly detection, 2024). No ODE is solved.
 
     Below 2,000 distinct rows there are several flows, each trained on all rows but its part (cross-fitting), of more a
     tenth of the rows, at most 1,000, is held out. Equal rows are in the same part, unless they are made of categories
@@ -86,6 +86,8 @@ class FlowOutlierDetector(OutlierMixin, SavedMixin, BaseEstimator):
         What was chosen, by which figures, and which columns are ``constant``.
     columns_ : Columns
         What the columns are, and why.
+    n_iter_ : int
+        Number of training steps of each flow, where no time was set.
     n_features_in_ : int
         Number of columns.
     feature_names_in_ : ndarray of str
@@ -107,6 +109,7 @@ class FlowOutlierDetector(OutlierMixin, SavedMixin, BaseEstimator):
     noise_levels_: NoiseLevels
     facts_: dict[str, Any]
     columns_: Columns
+    n_iter_: int
     n_features_in_: int
     feature_names_in_: np.ndarray
 
@@ -184,8 +187,7 @@ class FlowOutlierDetector(OutlierMixin, SavedMixin, BaseEstimator):
         levels = NoiseLevels.fit(_expanded(rows, table), weight, parts, learn)
         facts = self._facts(rows, table, levels, steps, seed)
         _warn_of_rows(self.contamination, len(levels.calibration), facts["constant"])
-        for old in ("feature_names_in_",):
-            vars(self).pop(old, None)
+        vars(self).pop("feature_names_in_", None)
         vars(self).update(noted)
         self._take(levels, {**facts, "seconds": round(time.perf_counter() - started, 3)}, table)
         return self
@@ -201,7 +203,8 @@ class FlowOutlierDetector(OutlierMixin, SavedMixin, BaseEstimator):
         X
             Rows, as `fit` takes them.
         """
-        return self.noise_levels_.score(self._points(X))
+        points = self._points(X)
+        return self.noise_levels_.score(points)
 
     def decision_function(self, X) -> np.ndarray:
         """Return ``score_samples(X) - offset_``: below 0 of outliers.
@@ -211,7 +214,8 @@ class FlowOutlierDetector(OutlierMixin, SavedMixin, BaseEstimator):
         X
             Rows, as `fit` takes them.
         """
-        return self.score_samples(X) - self.offset_
+        scores = self.score_samples(X)
+        return scores - self.offset_
 
     def predict(self, X) -> np.ndarray:
         """Return -1 of outliers and 1 of others.
@@ -235,7 +239,8 @@ class FlowOutlierDetector(OutlierMixin, SavedMixin, BaseEstimator):
         X
             Rows, as `fit` takes them.
         """
-        return self.noise_levels_.p_values(self.score_samples(X))
+        scores = self.score_samples(X)
+        return self.noise_levels_.p_values(scores)
 
     def _check_parameters(self) -> None:
         share = self.contamination
@@ -308,7 +313,7 @@ class FlowOutlierDetector(OutlierMixin, SavedMixin, BaseEstimator):
         """Take up what was learned, or stood in a file."""
         self.noise_levels_, self.flows_, self.calibration_ = levels, levels.flows, levels.calibration
         self.facts_, self.columns_, self.n_features_in_ = facts, table, facts["columns"]
-        self.offset_ = facts["offset"]
+        self.offset_, self.n_iter_ = facts["offset"], facts["steps"]
 
 
 def _number(field: Any) -> Any:
@@ -319,7 +324,7 @@ def _number(field: Any) -> Any:
 
 
 def _expanded(rows: Rows, table: Columns) -> Rows:
-    """Return rows with a column for each level, 1 in the row's own: NaN where it is missing, and 0 in all of another."""
+    """Return rows with a column for each level, 1 in a row's own: NaN where that is missing, and 0 for a new one."""
     parts = []
     for column, values in zip(table.columns, rows.T, strict=True):
         values = values[:, None]
@@ -360,8 +365,9 @@ def _warn_of_rows(contamination: Any, num: int, constant: list[str]) -> None:
     if constant:
         more = f" and {len(constant) - MOST_NAMED} more" if len(constant) > MOST_NAMED else ""
         said.append(
-            f"Expected columns that vary, got one value in {', '.join(map(repr, constant[:MOST_NAMED]))}{more}: rows with "
-            "another are odd by how far they are off, in the column's own unit; try leaving out what may be any number."
+            f"Expected columns that vary, got one value in {', '.join(map(repr, constant[:MOST_NAMED]))}{more}: rows "
+            "with another are odd by how far they are off, in the column's own unit; try leaving out what may be any "
+            "number."
         )
     if num < _FEWEST_ROWS:
         said.append(

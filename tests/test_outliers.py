@@ -1,0 +1,323 @@
+"""Outliers: planted ones are found, p-values are what they say, and every table is taken."""
+
+import warnings
+
+import jax
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import check_estimator
+
+from liouville import CheckpointError, DataError, FlowDensity, FlowOutlierDetector, evaluation
+from liouville._copies import in_random_order
+from liouville._noise_levels import Build, fit_frame, parts_of, spec_of
+from liouville.flows import FlowSpec
+
+FAST = {"max_iter": 150, "random_state": 0}
+
+
+@pytest.fixture(autouse=True)
+def small_nets(monkeypatch):
+    """What is tested is no matter of size, and small nets compile in a third of the time."""
+    small = lambda columns, has_gaps: FlowSpec(columns, width=16, depth=1, cond_shape=columns if has_gaps else None)
+    monkeypatch.setattr("liouville.outliers.spec_of", small)
+
+
+def rows_of(num: int, seed: int) -> np.ndarray:
+    """Two columns that nearly fix each other, an even one, and a constant one."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=num)
+    return np.stack([x, 0.9 * x + 0.1 * rng.normal(size=num), rng.uniform(size=num), np.full(num, 5.0)], axis=1)
+
+
+def with_gaps(rows: np.ndarray, seed: int) -> np.ndarray:
+    rows = rows.copy()
+    rows[:, :2][np.random.default_rng(seed).random((len(rows), 2)) < 0.15] = np.nan
+    return rows
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    # Of the width that detectors have: nothing is patched in a fixture of the module.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return FlowOutlierDetector(**FAST).fit(rows_of(700, 0))
+
+
+@pytest.fixture(scope="module")
+def fitted_with_gaps():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return FlowOutlierDetector(missing="ignore", max_iter=300, random_state=0).fit(with_gaps(rows_of(700, 0), 1))
+
+
+# They set the contamination to the share of outliers that they then expect among the rows of the fit.
+BY_OTHERS = "the quantile is that of scores by flows that have not seen a row, those asked for are by flows that have"
+EXPECTED_FAILURES = {"check_outliers_train": BY_OTHERS, "check_outliers_fit_predict": BY_OTHERS}
+
+
+def test_check_estimator(monkeypatch):
+    smallest = lambda columns, has_gaps: FlowSpec(columns, width=8, depth=0)
+    monkeypatch.setattr("liouville.outliers.spec_of", smallest)
+    monkeypatch.setattr("liouville._noise_levels.FOLDS_OF_FEW", 2)
+    check_estimator(FlowOutlierDetector(max_iter=2, random_state=0), expected_failed_checks=EXPECTED_FAILURES)
+
+
+ODD = {
+    "far": [20.0, 18.0, 0.5, 5.0],
+    "off the others, each column as usual": [1.5, -1.5, 0.5, 5.0],
+    "beyond an end": [0.0, 0.0, 1.8, 5.0],
+    "off a constant column": [0.0, 0.0, 0.5, 6.0],
+    "infinitely far, nearly": [1e300, 0.0, 0.5, -1e300],
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_planted_outliers_are_found(fitted, kind):
+    usual = [0.5, 0.45, 0.5, 5.0]
+    scores = fitted.score_samples([ODD[kind], usual])
+    assert np.isfinite(scores).all() and scores[0] < scores[1]
+    assert fitted.predict([ODD[kind], usual]).tolist() == [-1, 1]
+    assert fitted.p_values([ODD[kind]])[0] == 1 / (len(fitted.calibration_) + 1)
+
+
+@pytest.mark.parametrize("has_gaps", [False, True])
+def test_p_values_of_fresh_rows_are_uniform(fitted, fitted_with_gaps, has_gaps):
+    rows, detector = rows_of(1000, 5), fitted_with_gaps if has_gaps else fitted
+    found = detector.p_values(with_gaps(rows, 6) if has_gaps else rows)
+    for share in (0.02, 0.05, 0.1, 0.25, 0.5, 0.75):
+        error = np.sqrt(share * (1 - share) * (1 / len(rows) + 1 / len(detector.calibration_)))
+        assert abs(np.mean(found <= share) - share) < 4 * error, share
+
+
+def test_each_calibration_score_is_of_a_flow_that_has_not_seen_the_row(fitted):
+    """Those that have seen them know them better: a flow of few rows that learns them by heart shows it."""
+    rows = np.random.default_rng(0).normal(size=(40, 2))
+    detector = FlowOutlierDetector(max_iter=1500, contamination=0.1, random_state=0).fit(rows)
+    fresh = detector.score_samples(np.random.default_rng(1).normal(size=(400, 2)))
+    assert abs(np.median(detector.calibration_) - np.median(fresh)) < abs(
+        np.median(detector.score_samples(rows)) - np.median(fresh)
+    )
+    assert len(fitted.calibration_) == 700
+
+
+@pytest.mark.filterwarnings("ignore:Expected columns that vary")
+@pytest.mark.parametrize("contamination, share", [("auto", 0.01), (0.05, 0.05), (0.3, 0.3), (0.5, 0.5)])
+def test_offset_predict_and_p_values_agree(contamination, share):
+    detector = FlowOutlierDetector(contamination=contamination, max_iter=20, random_state=0).fit(rows_of(300, 0))
+    rows = np.concatenate([rows_of(500, 1), [ODD["far"]]])
+    is_odd = detector.predict(rows) == -1
+    assert np.array_equal(is_odd, detector.p_values(rows) <= share)
+    assert np.array_equal(is_odd, detector.score_samples(rows) < detector.offset_)
+    assert np.array_equal(is_odd, detector.decision_function(rows) < 0)
+    assert is_odd[-1] and abs(is_odd.mean() - share) < 0.1
+    assert abs(np.mean(detector.calibration_ <= detector.offset_) - share) < 2 / 300
+
+
+@pytest.mark.parametrize("contamination", [0, 0.51, -1, "some", None, True, float("nan")])
+def test_contamination_is_a_share(contamination):
+    with pytest.raises(ValueError, match="Expected contamination"):
+        FlowOutlierDetector(contamination=contamination).fit(rows_of(20, 0))
+
+
+@pytest.mark.parametrize("wrong", [{"missing": "model"}, {"columns": "all"}, {"max_iter": 0}, {"max_seconds": -1}])
+def test_parameters_without_meaning_are_refused(wrong):
+    with pytest.raises(ValueError, match="Expected .*; try"):
+        FlowOutlierDetector(**wrong).fit(rows_of(20, 0))
+
+
+def test_few_rows_are_said_to_be_few():
+    rows = rows_of(98, 0)[:, :3]
+    with pytest.warns(UserWarning, match="got 98: no p-value is 0.01 or less"):
+        detector = FlowOutlierDetector(max_iter=2, random_state=0).fit(rows)
+    assert detector.offset_ == -np.inf and (detector.predict(1e3 * rows) == 1).all()
+    with pytest.warns(UserWarning, match="got 6: p-values are multiples of 1/7"):
+        few = FlowOutlierDetector(max_iter=2, contamination=0.1, random_state=0).fit(rows[:6])
+    assert few.offset_ == few.calibration_.min()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FlowOutlierDetector(max_iter=2, random_state=0).fit(rows_of(99, 0)[:, :3])
+        FlowOutlierDetector(max_iter=2, contamination=0.1, random_state=0).fit(rows)
+
+
+def test_constant_columns_are_named_once():
+    frame = pd.DataFrame(rows_of(120, 0), columns=["a", "b", "c", "fixed"])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        detector = FlowOutlierDetector(max_iter=2, random_state=0).fit(frame)
+    assert [str(one.message) for one in said if "'fixed'" in str(one.message)] == [
+        str(one.message) for one in said if issubclass(one.category, UserWarning)
+    ]
+    assert len(said) == 1 and detector.facts_["constant"] == ["fixed"]
+
+
+def test_a_file_brings_the_same_scores(tmp_path, fitted, fitted_with_gaps):
+    for detector, rows in ((fitted, rows_of(50, 3)), (fitted_with_gaps, with_gaps(rows_of(50, 3), 4))):
+        detector.save(tmp_path / "detector")
+        loaded = FlowOutlierDetector.load(tmp_path / "detector")
+        assert np.array_equal(loaded.score_samples(rows), detector.score_samples(rows))
+        assert np.array_equal(loaded.p_values(rows), detector.p_values(rows))
+        assert loaded.offset_ == detector.offset_ and loaded.get_params() == detector.get_params()
+        assert np.array_equal(loaded.calibration_, detector.calibration_)
+        assert loaded.n_features_in_ == 4 and len(loaded.flows_) == len(detector.flows_)
+        with pytest.raises(CheckpointError, match="FlowOutlierDetector.load"):
+            FlowDensity.load(tmp_path / "detector")
+    with pytest.raises(CheckpointError, match="Expected a model of FlowOutlierDetector"):
+        rows = rows_of(100, 0)[:, :1]
+        FlowDensity(max_iter=2, width=8, depth=1, preprocess="standardize").fit(rows).save(tmp_path / "density")
+        FlowOutlierDetector.load(tmp_path / "density")
+
+
+@pytest.mark.filterwarnings("ignore:Expected")
+def test_one_seed_one_fit_to_the_bit():
+    rows = rows_of(60, 0)
+    first, second, other = (
+        FlowOutlierDetector(max_iter=20, random_state=seed).fit(rows).score_samples(rows) for seed in (0, 0, 1)
+    )
+    assert np.array_equal(first, second) and not np.array_equal(first, other)
+
+
+def test_a_row_has_its_score_whatever_rows_are_beside_it(fitted, fitted_with_gaps):
+    for detector, rows in ((fitted, rows_of(300, 7)), (fitted_with_gaps, with_gaps(rows_of(300, 7), 8))):
+        scores = detector.score_samples(rows)
+        assert np.array_equal(scores[[5, 17]], detector.score_samples(rows[[5, 17]]))
+        assert np.array_equal(scores[::-1], detector.score_samples(rows[::-1]))
+
+
+EDGES = {
+    "constant": np.ones((30, 3)),
+    "collinear": np.outer(np.arange(30.0), [1.0, -2.0, 5.0]),
+    "more columns than rows": np.random.default_rng(0).normal(size=(20, 25)),
+    "nearly constant": 1e6 + 1e-5 * np.random.default_rng(0).normal(size=(30, 3)),
+    "all equal but one": np.eye(1, 90).reshape(30, 3),
+    "one column": np.random.default_rng(0).normal(size=(30, 1)),
+    "two rows": np.array([[0.0, 1.0, 2.0], [1.0, 1.0, 4.0]]),
+    "huge and tiny": np.random.default_rng(0).normal(size=(30, 3)) * [1e300, 1e-300, 1.0],
+    "whole numbers": np.random.default_rng(0).integers(0, 3, size=(30, 3)),
+    "yes and no": np.random.default_rng(0).random((30, 3)) < 0.5,
+}
+
+
+@pytest.mark.filterwarnings("ignore:Expected")
+@pytest.mark.parametrize("kind", EDGES)
+def test_every_table_is_taken(kind):
+    rows = EDGES[kind]
+    detector = FlowOutlierDetector(max_iter=20, contamination=0.1, random_state=0).fit(rows)
+    scores, odd = detector.score_samples(rows), np.asarray(rows[:1], float) * 3 + 1e4
+    assert np.isfinite(scores).all() and len(detector.calibration_) == len(rows)
+    if kind != "yes and no":
+        assert detector.score_samples(odd)[0] < scores.min()
+        assert detector.p_values(odd)[0] == 1 / (len(rows) + 1)
+
+
+@pytest.mark.parametrize("bad, said", [(np.inf, "infinity in row 7, column 1"), (np.nan, "NaN in row 7, column 1")])
+def test_cells_that_are_no_numbers_are_named(fitted, bad, said):
+    rows = rows_of(30, 0)
+    rows[7, 1] = bad
+    for refuses in (FlowOutlierDetector(max_iter=2).fit, fitted.score_samples):
+        with pytest.raises(DataError, match=said):
+            refuses(rows)
+
+
+def test_rows_of_weight_zero_are_left_out():
+    rows, junk = rows_of(110, 0)[:, :3], 1e5 + rows_of(40, 1)[:, :3]
+    detector = FlowOutlierDetector(max_iter=5, random_state=0)
+    alone = clone(detector).fit(rows)
+    beside = clone(detector).fit(np.concatenate([rows, junk]), sample_weight=np.repeat([2.0, 0.0], [110, 40]))
+    assert np.array_equal(alone.score_samples(junk), beside.score_samples(junk))
+    heavy = clone(detector).fit(rows, sample_weight=np.linspace(0.01, 1, 110))
+    assert not np.array_equal(alone.score_samples(rows), heavy.score_samples(rows))
+
+
+@pytest.mark.parametrize("num", [30, 1500, 4000])
+def test_equal_rows_are_in_one_part(num):
+    rows = np.random.default_rng(0).normal(size=(num, 2))
+    rows = np.concatenate([rows, rows[: num // 2]])
+    parts = parts_of(*in_random_order(rows, 0))
+    part_of = np.full(len(rows), -1)
+    for k, part in enumerate(parts):
+        assert (part_of[part] == -1).all()
+        part_of[part] = k
+    assert np.array_equal(part_of[: num // 2], part_of[num:])
+    assert len(parts) == {30: 5, 1500: 3, 4000: 1}[num] and (part_of[:num] == 0).mean() == pytest.approx(
+        {30: 0.2, 1500: 1 / 3, 4000: 0.1}[num]
+    )
+
+
+def test_columns_that_repeat_a_value_are_no_wider_than_a_sixth_of_their_range():
+    rows = np.zeros((1000, 2))
+    rows[:10, 0], rows[:, 1] = 6.0, np.random.default_rng(0).normal(size=1000)
+    points = fit_frame(rows, np.ones(1000))[0].encode(rows)[0]
+    assert np.ptp(points[:, 0]) == pytest.approx(6.0) and points[:, 1].std() == pytest.approx(1.0)
+
+
+def frames(num: int, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(["cat", "dog", "hen"], num, p=[0.5, 0.3, 0.2])
+    size = np.select([kind == "cat", kind == "dog"], [1.0, 3.0], 0.0) + 0.2 * rng.normal(size=num)
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 300, num), unit="D")
+    return pd.DataFrame(
+        {"kind": kind, "size": size, "flies": kind == "hen", "legs": 4 - 2 * (kind == "hen"), "seen": days}
+    )
+
+
+@pytest.mark.parametrize("library", [pd, pl])
+def test_frames_with_levels(tmp_path, library):
+    of = (lambda frame: frame) if library is pd else pl.from_pandas
+    detector = FlowOutlierDetector(max_iter=300, contamination=0.02, random_state=0).fit(of(frames(600, 0)))
+    odd = frames(5, 1)
+    odd["kind"] = ["cat", "dog", "cat", "horse", "cat"]
+    odd["size"], odd["flies"], odd["legs"] = [1.0, 3.0, 3.0, 1.0, 1.0], [False, False, False, False, True], 4
+    with pytest.warns(UserWarning, match="'horse' in row 3, column 'kind': they are unlike all others"):
+        assert detector.predict(of(odd)).tolist() == [1, 1, -1, -1, -1]
+    odd["kind"], odd["legs"] = "cat", [4, 5, 100, 4, -40]
+    odd["flies"], odd["size"] = False, 1.0
+    assert detector.predict(of(odd)).tolist()[2:] == [-1, 1, -1]
+    assert list(detector.feature_names_in_) == ["kind", "size", "flies", "legs", "seen"]
+    detector.save(tmp_path / "frames")
+    fresh = of(frames(50, 2))
+    assert np.array_equal(
+        FlowOutlierDetector.load(tmp_path / "frames").score_samples(fresh), detector.score_samples(fresh)
+    )
+    declared = FlowOutlierDetector(max_iter=2, random_state=0, columns={"legs": "category"}).fit(of(frames(120, 0)))
+    assert declared.facts_["levels_of"]["columns"] == detector.facts_["levels_of"]["columns"] + 1
+
+
+def test_rows_with_gaps_are_judged_by_what_is_known(fitted_with_gaps):
+    known, nan = [1.5, -1.5, 0.5, 5.0], np.nan
+    rows = [known, [nan, -1.5, 0.5, 5.0], [1.5, nan, 0.5, 5.0], [nan, 9.0, 0.5, 5.0], [nan, nan, 0.5, 7.0], [nan] * 4]
+    assert fitted_with_gaps.predict(rows).tolist() == [-1, 1, 1, -1, -1, 1]
+    assert fitted_with_gaps.p_values(rows)[-1] > 0.9
+
+
+def test_gaps_come_where_the_fit_had_some(fitted):
+    rows = rows_of(110, 0)[:, :3]
+    detector = FlowOutlierDetector(max_iter=2, missing="ignore", random_state=0).fit(rows)
+    alike = FlowOutlierDetector(max_iter=2, random_state=0).fit(rows)
+    assert np.array_equal(detector.score_samples(rows), alike.score_samples(rows))
+    rows[3, 2] = np.nan
+    with pytest.raises(DataError, match="got one in row 3, column '2'"):
+        detector.score_samples(rows)
+
+
+def test_a_time_limit_ends_a_fit():
+    detector = FlowOutlierDetector(max_iter=10**7, max_seconds=1.0, contamination=0.1, random_state=0)
+    assert detector.fit(rows_of(40, 0)[:, :3]).facts_["seconds"] < 60
+
+
+@pytest.mark.parametrize("has_gaps", [False, True])
+def test_path_errors_are_those_of_the_formula(has_gaps):
+    """Of a flow at the Gaussian field, ``(2 t - 1) x / (t^2 + (1 - t)^2)``, in closed form; gaps do not count."""
+    flow = Build(spec_of(3, has_gaps))(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    rows, x0, times = rng.normal(size=(70, 3)), rng.normal(size=(8, 3)), np.linspace(0.1, 0.9, 8)
+    known = rng.random((70, 3)) < (0.6 if has_gaps else 1.1)
+    t = times[:, None]
+    place = (1 - t) * x0 + t * rows[:, None]
+    errors = (rows[:, None] - x0 - (2 * t - 1) * place / (t**2 + (1 - t) ** 2)) ** 2
+    expected = (errors * known[:, None]).sum(-1).reshape(70, 4, 2).mean(2)
+    condition = known.astype(float) if has_gaps else None
+    found = evaluation.path_errors(flow, rows * known, x0, times, 4, condition)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
