@@ -12,8 +12,9 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from liouville import CheckpointError, DataError, FlowDensity, FlowOutlierDetector, _noise_levels, evaluation, outliers
 from liouville._copies import in_random_order
-from liouville._noise_levels import Build, fit_frame, parts_of, spec_of, steps_of
+from liouville._noise_levels import Build, fit_frame, parts_of, spec_of, steps_of, train
 from liouville.flows import FlowSpec
+from liouville.training import Budget
 
 FAST = {"max_iter": 150, "random_state": 0}
 
@@ -85,13 +86,24 @@ def test_planted_outliers_are_found(fitted, kind):
     assert fitted.p_values([ODD[kind]])[0] == 1 / (len(fitted.calibration_) + 1)
 
 
-@pytest.mark.parametrize("has_gaps", [False, True])
-def test_p_values_of_fresh_rows_are_uniform(fitted, fitted_with_gaps, has_gaps):
-    rows, detector = rows_of(1000, 5), fitted_with_gaps if has_gaps else fitted
-    found = detector.p_values(with_gaps(rows, 6) if has_gaps else rows)
+def check_uniform(p_values: np.ndarray, calibration_rows: int) -> None:
     for share in (0.02, 0.05, 0.1, 0.25, 0.5, 0.75):
-        error = np.sqrt(share * (1 - share) * (1 / len(rows) + 1 / len(detector.calibration_)))
-        assert abs(np.mean(found <= share) - share) < 4 * error, share
+        error = np.sqrt(share * (1 - share) * (1 / len(p_values) + 1 / calibration_rows))
+        assert abs(np.mean(p_values <= share) - share) < 4 * error, share
+
+
+def test_p_values_of_fresh_rows_are_uniform(fitted, fitted_with_gaps):
+    rows = rows_of(1000, 5)
+    check_uniform(fitted.p_values(rows), 700)
+    check_uniform(fitted_with_gaps.p_values(with_gaps(rows, 6)), 700)
+
+
+@pytest.mark.parametrize("gaps", [[], [0], [0, 1], [2]])
+def test_p_values_are_uniform_whatever_is_missing(fitted_with_gaps, gaps):
+    """Each pattern by itself, so that none is odd for what it lacks; a row's errors are many times less without two."""
+    rows = rows_of(700, 9)
+    rows[:, gaps] = np.nan
+    check_uniform(fitted_with_gaps.p_values(rows), 200)
 
 
 @pytest.mark.filterwarnings("ignore:Expected")
@@ -234,8 +246,19 @@ def test_rows_of_weight_zero_are_left_out():
     alone = clone(detector).fit(rows)
     beside = clone(detector).fit(np.concatenate([rows, junk]), sample_weight=np.repeat([2.0, 0.0], [110, 40]))
     assert np.array_equal(alone.score_samples(junk), beside.score_samples(junk))
-    heavy = clone(detector).fit(rows, sample_weight=np.linspace(0.01, 1, 110))
-    assert not np.array_equal(alone.score_samples(rows), heavy.score_samples(rows))
+
+
+def test_rows_count_by_their_weight_in_scale_and_training():
+    rows, weight = np.random.default_rng(0).normal(size=(200, 2)) + 3, np.repeat([3.0, 1.0], 100)
+    repeated = np.concatenate([rows, rows[:100], rows[:100]])
+    link, of_copies = (fit_frame(*pair)[0].links[0] for pair in ((rows, weight), (repeated, np.ones(400))))
+    np.testing.assert_allclose(link.loc, of_copies.loc)
+    np.testing.assert_allclose(link.scale, of_copies.scale)
+    flows = [
+        train(rows, w, Build(FlowSpec(2, width=16, depth=1)), Budget(20), 0) for w in (weight, 2 * weight, weight**2)
+    ]
+    first, scaled, other = (evaluation.path_errors(flow, rows, rows[:1] * 0, np.array([0.5])) for flow in flows)
+    assert np.array_equal(first, scaled) and not np.array_equal(first, other)
 
 
 @pytest.mark.parametrize("num", [30, 1500, 4000])
