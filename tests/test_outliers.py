@@ -1,5 +1,6 @@
 """Outliers: planted ones are found, p-values are what they say, and every table is taken."""
 
+import dataclasses
 import warnings
 
 import jax
@@ -326,6 +327,16 @@ def test_rows_with_gaps_are_judged_by_what_is_known(fitted_with_gaps):
     rows = [known, [nan, -1.5, 0.5, 5.0], [1.5, nan, 0.5, 5.0], [nan, 9.0, 0.5, 5.0], [nan, nan, 0.5, 7.0], [nan] * 4]
     assert fitted_with_gaps.predict(rows).tolist() == [-1, 1, 1, -1, -1, 1]
     assert fitted_with_gaps.p_values(rows)[-1] > 0.9
+
+
+def test_rows_with_gaps_are_judged_beside_rows_that_know_as_much(fitted_with_gaps):
+    levels, pattern = fitted_with_gaps.noise_levels_, np.array([True, False, True, True])
+    beside = levels._beside(pattern)
+    assert len(beside) == len(np.unique(beside)) == 200 and not np.isnan(levels.rows[beside][:, pattern]).any()
+    # Where few know as much, they and others that lack fewest.
+    few = dataclasses.replace(levels, rows=np.where(np.arange(700)[:, None] % 70, levels.rows * [1, 1, np.nan, 1], 0.0))
+    beside = few._beside(np.array([False, False, True, True]))
+    assert len(beside) == 50 and set(range(0, 700, 70)) <= set(beside.tolist())
 
 
 def test_gaps_come_where_the_fit_had_some(fitted):
