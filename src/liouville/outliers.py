@@ -62,7 +62,8 @@ class FlowOutlierDetector(OutlierMixin, SavedMixin, BaseEstimator):
         ``"category"`` count as levels, of which one that was not in the fit is unlike all others.
     missing
         What gaps are: ``"error"`` refuses them; ``"ignore"`` judges rows by the cells that they have, beside rows that
-        were not trained on without the same cells. The fit must have had gaps, too.
+        were not trained on without the same cells, which takes as long as 200 rows more for each set of missing cells.
+        The fit must have had gaps, too.
     max_iter
         Steps of training of each flow; None is 1,500 below 2,000 rows, else 2,500, or of 24 columns and more 3,000.
     max_seconds
