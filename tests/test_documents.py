@@ -16,7 +16,11 @@ from liouville.cli import app
 from liouville.recipes import IMAGE_RECIPES, RECIPES
 
 # What a page says of its time is too long for a test: each budget becomes a few steps of a small net.
-SHORTER = {r"max_seconds=\d+": "max_iter=3, width=8, depth=1", r"Budget\(max_iter=\d+\)": "Budget(max_iter=3)"}
+SHORTER = {
+    r"Detector\(max_seconds=\d+": "Detector(max_iter=3",
+    r"max_seconds=\d+": "max_iter=3, width=8, depth=1",
+    r"Budget\(max_iter=\d+\)": "Budget(max_iter=3)",
+}
 
 
 @pytest.mark.parametrize("number", range(len(blocks("README.md", "python"))))

@@ -43,6 +43,8 @@ MOST_ON_DEVICE = 2**30
 MOST_FITTED = 60_000
 # Of the time until a deadline.
 FITTING_SHARE = 0.05
+# Of the time until a deadline, for trees in front of a target.
+FRONT_SHARE = 0.2
 # So many rows choose between kinds of targets' laws, where there are few: a quarter of them.
 _LEAST_CHOSEN = 300
 # What stands before the kind of preprocessing of a number behind trees.
@@ -156,7 +158,10 @@ class ConditionalSplit:
         if self.drops:
             x, y, mass = np.concatenate([x, without_some(x, seed)]), np.tile(y, (2, 1)), np.tile(mass, 2)
             train = np.concatenate([train, len(self.table) + train])
-        fitting = {"threads": threads_of_machine(), "copies": 1 + self.drops}
+        fitting: dict[str, Any] = {"threads": threads_of_machine(), "copies": 1 + self.drops}
+        if deadline is not None:
+            now = time.perf_counter()
+            fitting["until"] = now + FRONT_SHARE * (deadline - now)
         found = fit_front(x, y[:, 0], mass, seed, **fitting) if fronts else None
         conditions, told = Conditions.fit(x, mass, self.given_columns, plan.has_fronts, found)
         (learned, of_front), weight = told.inwards(y), scaled(mass[train])

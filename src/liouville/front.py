@@ -1,6 +1,7 @@
 """Location and scale of a number given others, by boosted trees: what a flow of it may stand behind."""
 
 import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, cast
 
@@ -19,6 +20,8 @@ _FOLDS = 5
 _REPEATED_ROWS, _MOST_REPEATS = 12_000, 4
 # Trees of these sizes, until held-out rows say that more do not help.
 _LEARNING_RATE, _MOST_TREES, _LEAVES, _FEWEST_IN_LEAF, _PATIENCE, _HELD_OUT = 0.05, 500, 31, 10, 20, 0.15
+# Of longer tables trees learn from so many rows.
+_MOST_LEARNED = 200_000
 # Tails are no heavier than these, and beyond those normal; less probability than this is none.
 _LEAST_DEGREES, _MOST_TAIL, _LEAST_TAIL = 1.5, 100.0, 1e-300
 # So small a share of a typical distance counts as one, and so few rows are followed through trees at a time.
@@ -144,7 +147,13 @@ class FittedFront(NamedTuple):
 
 
 def fit_front(
-    rows: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int = 0, threads: int = 1, copies: int = 1
+    rows: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray,
+    seed: int = 0,
+    threads: int = 1,
+    copies: int = 1,
+    until: float = math.inf,
 ) -> FittedFront:
     """Return location, scale and tails of a number given rows, by boosted trees, cross-fitted.
 
@@ -167,6 +176,8 @@ def fit_front(
     copies
         Rows are so many copies of a table behind each other, with other gaps. Trees learn from one of each row, drawn
         at random, and are asked of all.
+    until
+        When, by `time.perf_counter`, no further sets of trees are begun.
 
     Examples
     --------
@@ -182,12 +193,14 @@ def fit_front(
     repeats = int(np.clip(_REPEATED_ROWS // num, 1, _MOST_REPEATS))
     folds = [np.tile(rng.permutation(num) % min(_FOLDS, num), copies) for _ in range(repeats)]
     is_learned = np.zeros(len(y), bool)
-    is_learned[np.arange(num) + num * rng.integers(copies, size=num)] = True
-    location, of_location = _cross_fit(rows, y, weight, folds, is_learned, seed, threads)
+    one_of_each = np.arange(num) + num * rng.integers(copies, size=num)
+    is_learned[one_of_each if num <= _MOST_LEARNED else rng.choice(one_of_each, _MOST_LEARNED, replace=False)] = True
+    now = time.perf_counter()
+    location, of_location = _cross_fit(rows, y, weight, folds, is_learned, seed, threads, now + (until - now) / 2)
     off = np.abs(y - location)
     least = _LEAST_DISTANCE * np.average(off, weights=weight)
     log_off = np.log(np.maximum(off, max(least, 1e-300)))
-    log_scale, of_scale = _cross_fit(rows, log_off, weight, folds, is_learned, seed, threads)
+    log_scale, of_scale = _cross_fit(rows, log_off, weight, folds, is_learned, seed, threads, until)
     tail, shift = _tail_of(off / np.exp(log_scale), weight) if least > 0 else (_MOST_TAIL, 0.0)
     of_scale = eqx.tree_at(lambda trees: trees.start, of_scale, constant(of_scale.start + shift))
     return FittedFront(Front(of_location, of_scale, tail), location, np.exp(log_scale + shift))
@@ -230,6 +243,7 @@ def _cross_fit(
     is_learned: np.ndarray,
     seed: int,
     threads: int,
+    until: float,
 ) -> tuple[np.ndarray, Trees]:
     """Return the mean of what trees say of rows that they have not seen, and the mean of all of them."""
     # Imported where it is needed: it takes long.
@@ -255,11 +269,13 @@ def _cross_fit(
     # Weights that say nothing take four times as long.
     are_equal = bool(np.all(weight == weight[0]))
     controller = ThreadpoolController()
-    chosen = [(repeat, k) for repeat, fold in enumerate(folds) for k in range(fold.max() + 1)]
+    models, sums, num = [], np.zeros(len(y)), 0
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        models = list(pool.map(fit, chosen))
-    found = np.zeros(len(y))
-    for (repeat, k), model in zip(chosen, models, strict=True):
-        left_out = folds[repeat] == k
-        found[left_out] += Trees.mean([model])(rows[left_out]) / len(folds)
-    return found, Trees.mean(models)
+        for repeat, fold in enumerate(folds):
+            if num and time.perf_counter() > until:
+                break
+            new = list(pool.map(fit, [(repeat, k) for k in range(fold.max() + 1)]))
+            for k, model in enumerate(new):
+                sums[fold == k] += Trees.mean([model])(rows[fold == k])
+            models, num = models + new, num + 1
+    return sums / num, Trees.mean(models)
