@@ -300,7 +300,8 @@ class Race:
     def restore(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Take up what `arrays`, by the names that `checkpoint.named_arrays` gives them, and `facts` returned."""
         self.goal, self.finalists, self.winner = facts["goal"], facts["finalists"], facts["winner"]
-        self.marks = facts["marks"]
+        # A file of an older version has none.
+        self.marks = facts.get("marks", [])
         for name, own in facts["trainers"].items():
             start = f"{name}."
             named = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
