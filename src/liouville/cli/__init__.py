@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from . import _demo, _evaluate, _fit, _impute, _info, _plot, _recipes, _sample, _score
+from . import _demo, _evaluate, _fit, _impute, _info, _outliers, _plot, _predict, _recipes, _sample, _score
 from ._common import guarded, say
 
 
@@ -30,6 +30,8 @@ for command in (
     _score.run_score,
     _sample.run_sample,
     _impute.run_impute,
+    _predict.run_predict,
+    _outliers.run_outliers,
     _info.run_info,
     _recipes.run_recipes,
     _evaluate.run_evaluate,

@@ -72,7 +72,7 @@ def run_fit(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of FlowDensity or ImageDensity; repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the estimator in Python; repeatable."),
     ] = None,
     log: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Of pictures: where samples and curves go as training goes.")
@@ -90,22 +90,28 @@ def run_fit(
     drop_missing: DropMissing = False,
     missing: MissingValues = None,
     conditionals: Conditionals = False,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAMES", help="Learn these columns given the others: predict. With commas; repeatable."),
+    ] = None,
+    outliers: Annotated[bool, typer.Option("--outliers", help="Learn which rows do not belong: outliers.")] = False,
 ) -> None:
     """Learn the density of a table, or of pictures, and write it to a model file.
 
-    Pictures are a folder of PNG or JPEG files, an idx file, NPY or NPZ of bytes, or Parquet with encoded pictures.
-    Ctrl-C ends the fit early: what was learned so far is written.
+    With --target the density of some columns given the others, with --outliers what rows are like. Pictures are a
+    folder of PNG or JPEG files, an idx file, NPY or NPZ of bytes, or Parquet with encoded pictures. Ctrl-C ends the fit
+    early: what was learned so far is written.
     """
-    from .. import FlowDensity, ImageDensity
-    from ..data import read_table
-
-    estimator_class = ImageDensity if kind is Kind.image else FlowDensity
+    targets = names_in(target) or []
+    estimator_class = class_of(kind, targets, outliers)
+    forms = dict(map(parse_kind, kinds or []))
     given = {
         "recipe": recipe,
         "objective": objective,
         "max_seconds": max_seconds,
         "checkpoint": None if checkpoint is None else str(checkpoint),
-        "columns": dict(map(parse_kind, kinds)) if kinds else None,
+        "columns": {name: form for name, form in forms.items() if name not in targets} or None,
+        "target_columns": {name: form for name, form in forms.items() if name in targets} or None,
         "missing": None if missing is None else str(missing),
         "conditionals": conditionals or None,
         **dict(parse_setting(setting, estimator_class) for setting in settings or []),
@@ -123,15 +129,49 @@ def run_fit(
         if kind is Kind.image:
             fit_pictures(estimator, data, skip_bad, log)
         else:
-            texts = [name for name, form in map(parse_kind, kinds or []) if form == "category"]
+            chosen["texts"] = [name for name, form in forms.items() if form == "category"]
             chosen["gaps"] = estimator.get_params().get("missing", "error") != "error"
-            estimator.fit(read_table(table_file(data), **chosen, texts=texts).frame())
+            fit_table(estimator, data, targets, chosen)
     except KeyboardInterrupt:
         keep(estimator, output, checkpoint)
         raise typer.Exit(130) from None
     with to_write(output, ".safetensors") as path:
         estimator.save(path)
     say(summary(output, estimator.facts_))
+
+
+def class_of(kind: Kind, targets: list[str], outliers: bool) -> type:
+    """Return the estimator that is asked for."""
+    from .. import ConditionalFlowDensity, FlowDensity, FlowOutlierDetector, ImageDensity
+
+    asked = {"--kind image": kind is Kind.image, "--target": bool(targets), "--outliers": outliers}
+    if sum(asked.values()) > 1:
+        both = " and ".join(name for name, is_asked in asked.items() if is_asked)
+        raise typer.BadParameter(f"Expected one of {', '.join(asked)}, got {both}; try one of them.")
+    if kind is Kind.image:
+        return ImageDensity
+    return ConditionalFlowDensity if targets else FlowOutlierDetector if outliers else FlowDensity
+
+
+def fit_table(estimator: Any, data: Path, targets: list[str], chosen: dict[str, Any]) -> None:
+    """Fit an estimator to the table of a file, of targets given the other columns."""
+    from ..data import read_table
+
+    if chosen["columns"]:
+        chosen = {**chosen, "columns": [*chosen["columns"], *(n for n in targets if n not in chosen["columns"])]}
+    frame = read_table(table_file(data), **chosen).frame()
+    if not targets:
+        estimator.fit(frame)
+        return
+    known = list(map(str, frame.column_names))
+    if missing := [name for name in targets if name not in known]:
+        raise ValueError(
+            f"Expected targets among the columns of the table, got {missing[0]!r}{did_you_mean(missing[0], known)}; "
+            f"try names among {known[:MOST_NAMED]}."
+        )
+    if len(targets) == len(known):
+        raise ValueError(f"Expected columns beside the targets, got none but {targets}; try fewer targets.")
+    estimator.fit(frame.drop_columns(targets), frame.select(targets))
 
 
 def keep(estimator: "FlowDensity | ImageDensity", output: Path, checkpoint: Path | None) -> None:
@@ -168,7 +208,7 @@ def fit_pictures(estimator: "FlowDensity | ImageDensity", data: Path, skip_bad: 
         estimator.fit(pictures.pixels, callback=written)
 
 
-def configured(estimator_class: type, params: dict[str, Any]) -> "FlowDensity | ImageDensity":
+def configured(estimator_class: type, params: dict[str, Any]) -> Any:
     """Return the estimator; a value without meaning is an error of usage, found before any data are read."""
     known = estimator_class().get_params()
     for name in params:
@@ -216,6 +256,9 @@ def parse_kind(text: str) -> tuple[str, Any]:
 
 def summary(output: Path, facts: dict[str, Any]) -> str:
     """Return what came of a fit, in a line."""
+    if "calibration_rows" in facts:
+        size = f"{facts['rows']} rows x {facts['columns']} columns"
+        return f"{output}: {size}, {facts['flows']} flows, {facts['steps']} steps, {facts['seconds']:.1f} s"
     end = f"preprocess {facts['preprocess']}, {facts['steps']} steps, {facts['seconds']:.1f} s"
     if "pictures" in facts:
         size = " x ".join(map(str, facts["shape"]))

@@ -18,9 +18,11 @@ def run_info(model: Model, as_json: Annotated[bool, typer.Option("--json", help=
     arrays, header = checkpoint.read(model, "model")
     chosen, names = header["facts"], header.pop("feature_names")
     columns = {"columns": names or default_names(chosen["columns"])} if "columns" in chosen else {}
-    kinds = {}
-    if header.get("table") is not None:
-        kinds = {"kinds": {field.name: said_of(field) for field in Columns.of_facts(header["table"]).fields}}
+    kinds = {
+        name: {field.name: said_of(field) for field in Columns.of_facts(header[table]).fields}
+        for name, table in (("kinds", "table"), ("targets", "targets"))
+        if header.get(table) is not None
+    }
     facts = {
         "model": header["estimator"],
         "format": header["format_version"],

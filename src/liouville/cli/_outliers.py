@@ -1,0 +1,22 @@
+"""``liouville outliers``: how odd each row is."""
+
+from ._common import Data, Model, Output, check_place, rows_for
+
+
+def run_outliers(model: Model, data: Data, output: Output = None) -> None:
+    """Write score, p-value and label of each row, of a model fitted with --outliers.
+
+    The higher the score, the more normal the row; the p-value is how often a row like those of the fit would be as odd;
+    the label is -1 of outliers and 1 of others. Columns are found by the names of the fit; the table may have others.
+    """
+    import numpy as np
+
+    from ..data import check_output, write_table
+    from ..outliers import FlowOutlierDetector
+
+    check_output(output)
+    check_place(output, model, data)
+    estimator = FlowOutlierDetector.load(model)
+    score = estimator.score_samples(rows_for(estimator, data))
+    p_value = estimator.noise_levels_.p_values(score)
+    write_table(output, {"score": score, "p_value": p_value, "label": np.where(score < estimator.offset_, -1, 1)})
