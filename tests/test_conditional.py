@@ -13,6 +13,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
 from liouville import CheckpointError, ConditionalFlowDensity, DataError, FlowDensity, front
+from liouville._targets import check_targets
 
 # One size for all: programs are compiled once.
 FAST = {"max_iter": 150, "width": 16, "depth": 1, "preprocess": "standardize", "batch_size": 256, "random_state": 0}
@@ -235,6 +236,17 @@ def test_gaps_are_refused_or_were_in_the_fit():
     with pytest.raises(DataError, match="columns that had some in the fit"):
         density.predict(np.array([[np.nan, 0.0, 1.0]]))
     assert np.isfinite(density.predict(np.array([[0.0, np.nan, 1.0]]))).all()
+
+
+def test_targets_end_where_they_are_declared_to():
+    """Trees may then stand in front of a price, of a series as of an array."""
+    X, price = np.zeros((100, 1)), pd.Series(np.random.default_rng(0).lognormal(size=100), name="price")
+    find = lambda y, declared=None: check_targets(X, y, ConditionalFlowDensity(), declared)[1].columns[0]
+    assert find(price) == find(price.to_numpy())
+    assert not find(price).is_bounded
+    assert find(price, {"price": "positive"}).edges == (0, np.inf)
+    # Zeros that rows share are masses, beside what is above.
+    assert find(pd.Series(np.where(np.arange(100) < 30, 0.0, price))).edges[0] == 0
 
 
 def test_faults_of_targets_are_said():

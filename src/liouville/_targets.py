@@ -1,5 +1,6 @@
 """Targets at the public boundary: what `y` is as a table."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ from sklearn.utils.validation import check_consistent_length
 from ._errors import DataError
 from ._tables import check_rows, check_table, unmasked
 from ._types import Rows
-from .mixed import Columns
+from .mixed import Column, Columns, Field
 
 Checked = TypeVar("Checked")
 # The name of a target that has none.
@@ -41,10 +42,22 @@ def target_table(y: Any, name: str) -> Any:
 
 
 def check_targets(X: Any, y: Any, estimator: Any, declared: Any) -> tuple[Rows, Columns]:
-    """Return targets of a fit as numbers, and what they are; none may be missing."""
+    """Return targets of a fit as numbers, and what they are; none may be missing.
+
+    One that has a density everywhere ends where it is declared to, and nowhere else: what it is given a row says more
+    than that none was negative.
+    """
     table = target_table(y, type(estimator).__name__)
     check_consistent_length(X, table)
-    return _of_targets(lambda: check_table(table, type(estimator)(), declared))
+    rows, columns = _of_targets(lambda: check_table(table, type(estimator)(), declared))
+    known = {str(name) for name in declared or {}}
+    columns.fields = tuple(field if str(field.name) in known else _without_end(field) for field in columns.fields)
+    return rows, columns
+
+
+def _without_end(field: Field) -> Field:
+    column = field.column
+    return dataclasses.replace(field, column=Column("continuous")) if column.is_density else field
 
 
 def check_target_rows(X: Any, y: Any, estimator: Any) -> Rows:

@@ -44,7 +44,8 @@ class ConditionalFlowDensity(AbstractFitted):
         As of `liouville.FlowDensity`.
     columns, target_columns
         What the columns of rows and of targets are: ``"auto"``, or a dictionary of kinds by name (of an array by
-        number), as of `liouville.FlowDensity`: ``{"share": ("bounded", 0, 1)}`` as a target has no density beyond.
+        number), as of `liouville.FlowDensity`. Targets that rows do not share end where this says so, as a prior does,
+        and nowhere else: ``{"share": ("bounded", 0, 1)}``, ``{"price": "positive"}``.
     missing
         What gaps in rows are (targets have none): ``"error"`` refuses them; ``"model"`` takes them for values, in
         columns that had some in the fit; ``"ignore"`` for what is not known: the density is that of the targets given
