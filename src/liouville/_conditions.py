@@ -65,13 +65,12 @@ class Conditions(FixedMixin, eqx.Module):
         rows: Rows, weight: np.ndarray, columns: tuple[Column, ...], has_fronts: bool, found: FittedFront | None
     ) -> tuple["Conditions", Told]:
         """Return what rows of a fit are, and what these say: of trees, of those that have not seen them."""
-        front = None if found is None else found.front
         told = _plain(rows) if found is None else Told(rows, found.location, found.scale, found.front.tail)
         # Where trees might stand, conditions are of one shape with and without them: one program for both.
-        columns = _with_trees(columns, has_fronts)
-        beside = _beside(told, front is not None) if has_fronts else rows
-        given = GivenRows.fit(beside, weight, columns)
-        return Conditions(given, front), told._replace(condition=given.encode(beside))
+        beside = _beside(told) if has_fronts else rows
+        given = GivenRows.fit(beside, weight, _with_trees(columns, has_fronts))
+        conditions = Conditions(given, None if found is None else found.front)
+        return conditions, told._replace(condition=given.encode(beside))
 
     @staticmethod
     def any(columns: tuple[Column, ...], has_fronts: bool, trees: list | None) -> "Conditions":
@@ -86,7 +85,7 @@ class Conditions(FixedMixin, eqx.Module):
             location, scale = self.front(rows)
             told = Told(rows, location, scale, self.front.tail)
         is_wider = len(self.given.columns) > rows.shape[1]
-        beside = _beside(told, self.front is not None) if is_wider else rows
+        beside = _beside(told) if is_wider else rows
         return told._replace(condition=self.given.encode(beside))
 
 
@@ -98,7 +97,8 @@ def _with_trees(columns: tuple[Column, ...], has_fronts: bool) -> tuple[Column, 
     return columns + (Column("continuous"),) * (2 * has_fronts)
 
 
-def _beside(told: Told, is_known: bool) -> Rows:
+def _beside(told: Told) -> Rows:
     """Return rows with location and scale behind them, NaN where no trees say them."""
+    is_known = told.tail is not None
     more = [told.location, np.log(told.scale)] if is_known else np.full((2, len(told.location)), np.nan)
     return np.column_stack([told.condition, *more])

@@ -61,17 +61,22 @@ def check_parameters(estimator: Any) -> None:
     params = estimator.get_params()
     check_choices(params, {name: choices for name, choices in CHOICES.items() if name in params})
     check_numbers(params, POSITIVE, AT_LEAST_ZERO, INTEGERS)
+    check_kinds(params)
+    if not isinstance(params.get("conditionals", False), bool | np.bool_):
+        raise ValueError(f"Expected conditionals as True or False, got {params['conditionals']!r}; try True.")
+    fraction = params["validation_fraction"]
+    if not isinstance(fraction, numbers.Real) or not 0 <= float(fraction) < 1:
+        raise ValueError(f"Expected validation_fraction in [0, 1), got {fraction!r}; try validation_fraction=0.1.")
+
+
+def check_kinds(params: dict[str, Any]) -> None:
+    """Raise ``ValueError`` where what columns are is told by no dictionary."""
     for name in ("columns", "target_columns"):
         columns = params.get(name, "auto")
         if not (isinstance(columns, Mapping) or (isinstance(columns, str) and columns == "auto")):
             raise ValueError(
                 f"Expected {name} as 'auto' or a dictionary of kinds by name, got {columns!r}; try 'auto'."
             )
-    if not isinstance(params.get("conditionals", False), bool | np.bool_):
-        raise ValueError(f"Expected conditionals as True or False, got {params['conditionals']!r}; try True.")
-    fraction = params["validation_fraction"]
-    if not isinstance(fraction, numbers.Real) or not 0 <= float(fraction) < 1:
-        raise ValueError(f"Expected validation_fraction in [0, 1), got {fraction!r}; try validation_fraction=0.1.")
 
 
 def check_choices(params: dict[str, Any], known: Mapping[str, Collection]) -> None:

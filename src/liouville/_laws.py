@@ -24,6 +24,7 @@ _NODES = np.linspace(-5.0, 5.0, 41)
 _FINE = np.linspace(-5.0, 5.0, 1001)
 # Beyond this floats do not tell the base's probabilities.
 _FARTHEST = 8.0
+# Laws are solved at so much of the flow's tolerance.
 _TIGHTER = 0.03
 # So many points are solved for, or summed over, at a time.
 _BLOCK = 2**20
@@ -111,7 +112,7 @@ class NumberLaw:
         for atom, mass in zip(self.atoms, self.masses.T, strict=True):
             below = np.zeros(len(self.rest))
             if self.levels is None:
-                below = self.rest * self._below(atom)
+                below = self.rest * self._of_rest(np.full(len(self.rest), atom))
             # The mass of lower atoms is in `reached` of those probabilities alone that lie above them.
             is_open = np.isnan(found)
             start = reached + below[:, None]
@@ -123,12 +124,7 @@ class NumberLaw:
             return np.where(is_open, self.atoms[-1], found)
         with np.errstate(divide="ignore", invalid="ignore"):
             z = np.clip(ndtri(np.clip((p - reached) / self.rest[:, None], 0.0, 1.0)), -_FARTHEST, _FARTHEST)
-        return np.where(is_open, self._values(z), found)
-
-    def _below(self, atom: float) -> np.ndarray:
-        """Return the probability of less than an atom among what is none."""
-        y = np.full(len(self.rest), atom)
-        return self._of_rest(y)
+        return np.where(is_open, self._of_places(self._places(z, slice(None)), slice(None)), found)
 
     def mean(self) -> np.ndarray:
         """Return the means, of shape ``(n,)``."""
@@ -163,10 +159,6 @@ class NumberLaw:
             # Between the nodes the flow is increasing and smooth, and so is this.
             places = self._places(np.broadcast_to(_NODES, (len(self.rest[rows]), len(_NODES))), rows)
             yield rows, self._of_places(PchipInterpolator(_NODES, places, axis=1)(_FINE), rows), weights
-
-    def _values(self, z: np.ndarray) -> np.ndarray:
-        """Return the values of points of the base, of shape ``(n, k)``."""
-        return self._of_places(self._places(z, slice(None)), slice(None))
 
     def _places(self, z: np.ndarray, rows: slice) -> np.ndarray:
         """Return where the flow takes points of the base, of shape ``(rows, k)``."""

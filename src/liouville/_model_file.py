@@ -104,10 +104,8 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
         estimator.subsets_ = checkpoint.fill(built_by(chosen["subsets"], table.columns), _own(arrays, "subsets"))
     if table is not None and "targets" in facts:
         conditions = Conditions.any(table.columns, chosen["has_fronts"], chosen["trees"])
-        estimator.target_columns_, estimator.conditions_ = (
-            targets,
-            checkpoint.fill(conditions, _own(arrays, "conditions")),
-        )
+        estimator.conditions_ = checkpoint.fill(conditions, _own(arrays, "conditions"))
+        estimator.target_columns_ = targets
     estimator.flow_, estimator._steps_by_error = checkpoint.fill(density, arrays), {}
     estimator.history_, estimator.facts_, estimator.n_iter_ = facts["history"], chosen, chosen["steps"]
     if "columns" in chosen:

@@ -1,7 +1,7 @@
 """The friendly layer of targets given rows: p(y | x), its quantiles, and posteriors."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 import numpy as np
@@ -239,12 +239,9 @@ class ConditionalFlowDensity(AbstractFitted):
         told = self._told_of(X)
         if len(self.target_columns_.fields) == 1:
             return self._law(told, "predict").mean()
-        numbers = [self._levels_of(field) for field in self.target_columns_.fields]
-        drawn = self._drawn(told, _MEAN_DRAWS, 0)
-        for j, levels in enumerate(numbers):
-            if levels is not None:
-                drawn[..., j] = levels[drawn[..., j].astype(int)]
-        return drawn.mean(axis=0)
+        # Text has no mean: that is said before anything is drawn.
+        levels = [self._levels_of(field) for field in self.target_columns_.fields]
+        return _named(self._drawn(told, _MEAN_DRAWS, 0), levels, float).mean(axis=0)
 
     def predict_quantiles(self, X, alpha=(0.05, 0.25, 0.5, 0.75, 0.95)) -> np.ndarray:
         """Return quantiles of one target given rows, of shape ``(n, len(alpha))``.
@@ -347,15 +344,9 @@ class ConditionalFlowDensity(AbstractFitted):
         """
         told = self._told_of(X)
         drawn = self._drawn(told, check_count("n_samples", n_samples), seed_of(random_state))
-        levels = [field.levels for field in self.target_columns_.fields]
-        if not any(levels):
-            return drawn
-        is_text = any(isinstance(level, str) for column in levels for level in column)
-        found = drawn.astype(object if is_text else float)
-        for j, column in enumerate(levels):
-            if column:
-                found[..., j] = np.asarray(column, object if is_text else float)[drawn[..., j].astype(int)]
-        return found
+        levels = [field.levels or None for field in self.target_columns_.fields]
+        is_text = any(isinstance(level, str) for column in levels for level in column or ())
+        return _named(drawn, levels, object if is_text else float)
 
     def certify(self, X, y, num_rows: int = 200, random_state=0) -> evaluation.Certificate:
         """Solve a subsample again at a tenth of the tolerance, and say how far its log-densities move.
@@ -404,11 +395,11 @@ class ConditionalFlowDensity(AbstractFitted):
 
     def _numbers_of(self, X, y) -> np.ndarray:
         """Return one target as numbers."""
-        numbers = self._check_targets(X, y)[:, 0]
+        numbers = self._check_targets(X, y)
         levels = self._levels_of(self.target_columns_.fields[0])
-        if levels is None:
-            return numbers
-        return np.where(numbers < 0, np.nan, levels[numbers.astype(int)])
+        # A level that the fit has not seen is no number that is known.
+        is_known = np.ones(len(numbers), bool) if levels is None else numbers[:, 0] >= 0
+        return np.where(is_known, _named(numbers, [levels], float)[:, 0], np.nan)
 
     def _levels_of(self, field) -> np.ndarray | None:
         """Return the numbers that the levels of a target are, or None of numbers; raise for text."""
@@ -474,3 +465,12 @@ class ConditionalFlowDensity(AbstractFitted):
 
     def _facts_of_data(self, given: Given) -> dict[str, Any]:
         return {"columns": given.columns["n_features_in_"]}
+
+
+def _named(numbers: np.ndarray, levels: Sequence, dtype: type) -> np.ndarray:
+    """Return numbers of targets, of shape ``(..., k)``, with the levels of each in the place of its codes, if any."""
+    found = numbers.astype(dtype)
+    for j, column in enumerate(levels):
+        if column is not None:
+            found[..., j] = np.asarray(column, dtype)[numbers[..., j].astype(int)]
+    return found

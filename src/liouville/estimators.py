@@ -424,12 +424,9 @@ class FlowDensity(AbstractFlowEstimator):
 
     def _read(self, file, *, columns=None, drop_missing: bool = False, names=None, some: bool = False) -> Any:
         """Return rows of a file: of all columns, of those of some names, or of `some`, those that it has."""
-        from .data import column_names, read_rows
+        from .data import read_rows_of
 
-        gaps = some or self.columns_.missing != "error"
-        chosen: dict[str, Any] = {"columns": columns, "drop_missing": drop_missing, "texts": self.columns_.texts}
-        table = read_rows(file, names or column_names(self), **chosen, gaps=gaps, some=some)
-        return table.frame() if hasattr(self, "feature_names_in_") else table.values
+        return read_rows_of(self, file, columns=columns, drop_missing=drop_missing, names=names, some=some)
 
     def _check_output(self, file) -> None:
         from .data import check_output

@@ -226,13 +226,16 @@ def log_student(u: np.ndarray, tail: Any) -> np.ndarray:
 def _tail_of(off: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
     """Return degrees of freedom and the logarithm of the scale of which distances are the likeliest."""
 
+    def law(parameters: np.ndarray) -> tuple[float, float]:
+        log_tail = np.clip(parameters[0], np.log(_LEAST_DEGREES), np.log(_MOST_TAIL))
+        return float(np.exp(log_tail)), float(parameters[1])
+
     def loss(parameters: np.ndarray) -> float:
-        tail, shift = np.exp(np.clip(parameters[0], *np.log([_LEAST_DEGREES, _MOST_TAIL]))), parameters[1]
+        tail, shift = law(parameters)
         return float(-np.average(log_student(off * np.exp(-shift), tail) - shift, weights=weight))
 
     start = np.array([np.log(5.0), 0.5 * np.log(np.average(off**2, weights=weight)) - 0.2])
-    found = minimize(loss, start, method="Nelder-Mead").x
-    return float(np.exp(np.clip(found[0], *np.log([_LEAST_DEGREES, _MOST_TAIL])))), float(found[1])
+    return law(minimize(loss, start, method="Nelder-Mead").x)
 
 
 def _cross_fit(

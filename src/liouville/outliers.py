@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ._copies import in_random_order
-from ._defaults import check_numbers, given_or, seed_of
+from ._defaults import check_choices, check_kinds, check_numbers, given_or, seed_of
 from ._errors import DataError
 from ._model_file import SavedMixin, spec_facts
 from ._noise_levels import Build, NoiseLevels, parts_of, spec_of, steps_of, train
@@ -250,13 +250,10 @@ class FlowOutlierDetector(OutlierMixin, SavedMixin, BaseEstimator):
             raise ValueError(
                 f"Expected contamination 'auto', or above 0 and up to 0.5, got {share!r}; try contamination='auto'."
             )
-        if self.missing not in ("error", "ignore"):
-            raise ValueError(f"Expected missing among ['error', 'ignore'], got {self.missing!r}; try 'error'.")
-        if not (isinstance(self.columns, Mapping) or (isinstance(self.columns, str) and self.columns == "auto")):
-            raise ValueError(
-                f"Expected columns as 'auto' or a dictionary of kinds by name, got {self.columns!r}; try 'auto'."
-            )
-        check_numbers(self.get_params(), ("max_iter", "max_seconds"), (), ("max_iter",))
+        params = self.get_params()
+        check_choices(params, {"missing": ("error", "ignore")})
+        check_kinds(params)
+        check_numbers(params, ("max_iter", "max_seconds"), (), ("max_iter",))
 
     def _check_fit(self, X) -> tuple[Rows, Columns, np.ndarray, dict[str, Any]]:
         """Return rows, what their columns are, which rows are masses, and what is noted of the table."""

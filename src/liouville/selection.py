@@ -244,8 +244,8 @@ class Race:
             self._mark(leg, one, other)
             before, after = (self.marks[at][0] - self.marks[at][1] for at in (leg - 1, leg))
             # It gains as much again in the next leg, which is twice as long as all before.
-            is_caught_up = abs(after) < np.sign(after) * (before - after)
-            if goal >= self.longest or not is_caught_up or one.budget.is_over():
+            catches_up = abs(after) < np.sign(after) * (before - after)
+            if goal >= self.longest or not catches_up or one.budget.is_over():
                 return
             goal = min(_FINAL_LENGTH * goal, self.longest)
 

@@ -87,16 +87,6 @@ def load(path: Path) -> Any:
     return read_model([FlowDensity, ImageDensity], path)
 
 
-def rows_for(estimator: Any, path: Path) -> Any:
-    """Return rows of a file as an estimator takes them, by the names of its columns: the file may have others."""
-    from ..data import column_names, read_rows
-
-    known = estimator.columns_
-    options: dict[str, Any] = {"texts": known.texts, "gaps": known.missing != "error"}
-    table = read_rows(table_file(path), column_names(estimator), **options)
-    return table.frame() if hasattr(estimator, "feature_names_in_") else table.values
-
-
 def taken_by(function: Callable, **options: tuple[str, Any]) -> dict[str, Any]:
     """Return by name what was given of options; one that the function does not take is an error of usage.
 

@@ -163,7 +163,7 @@ def fit_table(estimator: Any, data: Path, targets: list[str], chosen: dict[str, 
     if not targets:
         estimator.fit(frame)
         return
-    known = list(map(str, frame.column_names))
+    known = frame.column_names
     if missing := [name for name in targets if name not in known]:
         raise ValueError(
             f"Expected targets among the columns of the table, got {missing[0]!r}{did_you_mean(missing[0], known)}; "

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ import pyarrow.parquet
 from .._errors import DataError, did_you_mean
 from .._gaps import unmatched
 from ._csv import SAMPLE_ROWS, Source, default_names, nameless_at_head, open_csv, pc
-from ._table import MOST_NAMED, Table, format_of, holds_numbers, listed
+from ._table import MOST_NAMED, Table, column_names, format_of, holds_numbers, listed
 
 # What has no name says by its first bytes what it is; all else is CSV.
 FIRST_BYTES = {
@@ -102,6 +102,35 @@ def read_table(
         places = _chosen(source, columns, [drop] if isinstance(drop, str) else drop)
         of_text = [place for place in places if source.columns[place] in texts]
         return _load(source, places, of_text, drop_missing, ADVICE, gaps)
+
+
+def read_rows_of(
+    estimator: Any,
+    path: str | os.PathLike | BinaryIO,
+    *,
+    columns: Sequence[str] | None = None,
+    drop_missing: bool = False,
+    names: Sequence[str] | None = None,
+    some: bool = False,
+) -> Any:
+    """Read rows of a file as a fitted estimator takes them: a frame, or where its table had no names an array.
+
+    Parameters
+    ----------
+    estimator
+        What is fitted to a table.
+    path, columns, drop_missing
+        As of `read_rows`.
+    names
+        Names of those of its columns that are read; None is all.
+    some
+        True reads those of the columns that the file has, whatever gaps they have.
+    """
+    known = estimator.columns_
+    chosen: dict[str, Any] = {"columns": columns, "drop_missing": drop_missing, "texts": known.texts}
+    gaps = some or known.missing != "error"
+    table = read_rows(path, names or column_names(estimator), **chosen, gaps=gaps, some=some)
+    return table.frame() if hasattr(estimator, "feature_names_in_") else table.values
 
 
 def read_rows(
