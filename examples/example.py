@@ -24,17 +24,22 @@ class Example:
         Whose work it is: authors, title, year.
     published
         The figure that was published for it, or ``"-"``.
+    data
+        Name of data that are read only where ``--NAME FOLDER`` says where they are, or None.
 
     Notes
     -----
     ``--fast`` runs a small version, for tests; ``--output`` names the folder for figures and pictures.
     """
 
-    def __init__(self, name: str, title: str, paper: str, published: str = "-"):
+    def __init__(self, name: str, title: str, paper: str, published: str = "-", data: str | None = None):
         parser = argparse.ArgumentParser(description=f"{title} ({paper}).")
         parser.add_argument("--fast", action="store_true", help="a small version, which shows that all runs")
         parser.add_argument("--output", type=Path, default=Path(__file__).parent / "output", metavar="FOLDER")
+        if data is not None:
+            parser.add_argument(f"--{data}", type=Path, dest="data", metavar="FOLDER", help=f"also {data}, from there")
         arguments = parser.parse_args()
+        self.data: Path | None = getattr(arguments, "data", None)
         self.fast, self.folder = arguments.fast, arguments.output
         self.folder.mkdir(parents=True, exist_ok=True)
         self.facts = {"name": name, "title": title, "paper": paper, "published": published}

@@ -16,7 +16,7 @@ from . import evaluation, flows
 from ._defaults import check_count, check_time, rng_of, seed_of
 from ._fitted import AbstractFitted
 from ._fitting import Given
-from ._tables import has_flow, warn_of_target
+from ._tables import has_flow
 from ._types import in_default_precision
 from .bespoke import FittedSteps, fit_steps
 from .bijections import CNF, map_integrators
@@ -32,7 +32,7 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
     """A density that is learned as a flow."""
 
     @abc.abstractmethod
-    def _check_fit(self, X, sample_weight) -> Given:
+    def _check_fit(self, X, y, sample_weight) -> Given:
         """Return the data of a fit, or raise where there is no density to learn of them."""
 
     @abc.abstractmethod
@@ -42,6 +42,10 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
     @abc.abstractmethod
     def _check_points(self, Z) -> np.ndarray:
         """Return points of the base."""
+
+    def _condition(self, y, num: int) -> np.ndarray | None:
+        """Return what each of so many rows is conditioned on: of a table nothing, whatever scikit-learn passes as y."""
+        return None
 
     _num_drawn: ClassVar[int]
 
@@ -74,7 +78,9 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
             Of pictures whole numbers from 0 on, as bytes, of shape ``(n, height, width)`` or
             ``(n, height, width, channels)`` (`liouville.data.read_pictures`).
         y
-            Ignored, with a warning where it holds numbers.
+            What each picture is given, if anything: its class, an array of whole numbers or of text; numbers, an array
+            of floats of shape ``(n,)`` or ``(n, k)``; or a data frame of columns of any kinds. What is learned is then
+            the density of pictures given `y`. Of a table it is ignored, with a warning where it holds numbers.
         sample_weight
             Weights of shape ``(n,)``: a row of weight 2 counts like two. Equal rows are one row with the sum of their
             weights: none is held out while another is trained on.
@@ -100,13 +106,13 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
         """
         started = time.perf_counter()
         self._check_parameters()
-        warn_of_target(y)
-        return self._fit(self._check_fit(X, sample_weight), started, callback)
+        return self._fit(self._check_fit(X, y, sample_weight), started, callback)
 
     @overload
     def score_samples(
         self,
         X,
+        y=...,
         *,
         time=...,
         error=...,
@@ -117,11 +123,21 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
     ) -> np.ndarray: ...
     @overload
     def score_samples(
-        self, X, *, time=..., error=..., num_draws=..., num_probes=..., return_info: Literal[True], random_state=...
+        self,
+        X,
+        y=...,
+        *,
+        time=...,
+        error=...,
+        num_draws=...,
+        num_probes=...,
+        return_info: Literal[True],
+        random_state=...,
     ) -> tuple[np.ndarray, evaluation.EvaluationInfo]: ...
     def score_samples(
         self,
         X,
+        y=None,
         *,
         time: float = 1.0,
         error: float | None = None,
@@ -139,6 +155,8 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
         ----------
         X
             Data, as `fit` takes them.
+        y
+            Of pictures what they are given, where the fit has had it (see `fit`); of a table it is ignored.
         time
             Time of the flow at which the density is asked for, from 0, where it is the base's in the data's units, to
             1, where it is the data's. Of continuous flows alone.
@@ -165,6 +183,7 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
             Only with `return_info`.
         """
         rows = self._check(X)
+        condition = self._condition(y, len(rows))
         check_count("num_draws", num_draws)
         if check_time(time) != 1 and error is not None:
             raise ValueError(
@@ -179,7 +198,7 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
         flow = self._flow(error)
         if time != 1:
             flow = flows.until(flow, time)
-        log_prob, info = self._score(flow, rows, num_draws, num_probes, random_state)
+        log_prob, info = self._score(flow, rows, condition, num_draws, num_probes, random_state)
         evaluation.warn_of_failures(info)
         return (log_prob, info) if return_info else log_prob
 
@@ -191,9 +210,9 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
         X
             Data, as `fit` takes them.
         y
-            Ignored.
+            Of pictures what they are given, where the fit has had it (see `fit`); of a table it is ignored.
         """
-        return float(np.mean(self.score_samples(X)))
+        return float(np.mean(self.score_samples(X, y)))
 
     def sample(self, n: int = 1, random_state=None, *, error: float | None = None) -> np.ndarray:
         """Draw rows, or pictures.
@@ -215,9 +234,11 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
         """
         return self._as_given(self._draw(n, random_state, error))
 
-    def _draw(self, n: int, random_state: Any = None, error: float | None = None) -> np.ndarray:
+    def _draw(
+        self, n: int, random_state: Any = None, error: float | None = None, condition: np.ndarray | None = None
+    ) -> np.ndarray:
         """Draw rows of numbers, or pictures."""
-        rows, info = evaluation.sample(self._flow(error), check_count("n", n), seed=seed_of(random_state))
+        rows, info = evaluation.sample(self._flow(error), check_count("n", n), condition, seed=seed_of(random_state))
         evaluation.warn_of_failures(info)
         return rows
 
@@ -225,7 +246,7 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
         """Return rows of numbers in the form of the data of the fit."""
         return rows
 
-    def sample_with_log_prob(self, n: int = 1, random_state=None) -> tuple[np.ndarray, np.ndarray]:
+    def sample_with_log_prob(self, n: int = 1, random_state=None, *, y=None) -> tuple[np.ndarray, np.ndarray]:
         """Draw as `sample` does, and return what is drawn with its log-density in nats, as `score_samples` has it.
 
         Parameters
@@ -234,33 +255,40 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
             How many.
         random_state
             Seed.
+        y
+            Of pictures what they are given, where the fit has had it (see `fit`); of a table it is ignored.
         """
-        rows = self._draw(n, random_state)
-        return self._as_given(rows), self._score(self._flow(), rows)[0]
+        flow, condition = self._flow(), self._condition(y, check_count("n", n))
+        rows = self._draw(n, random_state, condition=condition)
+        return self._as_given(rows), self._score(flow, rows, condition)[0]
 
-    def transform(self, X) -> np.ndarray:
+    def transform(self, X, y=None) -> np.ndarray:
         """Map data to the base's coordinates, in which they are standard normal; pictures with noise of seed 0.
 
         Parameters
         ----------
         X
             Data, as `fit` takes them.
+        y
+            Of pictures what they are given, where the fit has had it (see `fit`); of a table it is ignored.
         """
         rows = self._check(X)
-        return evaluation.to_base(self._flow(), rows)
+        return evaluation.to_base(self._flow(), rows, self._condition(y, len(rows)))
 
-    def inverse_transform(self, Z) -> np.ndarray:
+    def inverse_transform(self, Z, y=None) -> np.ndarray:
         """Map points of the base to data: the inverse of `transform`.
 
         Parameters
         ----------
         Z
             Points, of the shape of the data.
+        y
+            Of pictures what they are given, where the fit has had it (see `fit`); of a table it is ignored.
         """
-        flow = self._flow()
-        return evaluation.from_base(flow, self._check_points(Z))
+        flow, points = self._flow(), self._check_points(Z)
+        return evaluation.from_base(flow, points, self._condition(y, len(points)))
 
-    def trajectory(self, X, num_times: int = 100) -> np.ndarray:
+    def trajectory(self, X, num_times: int = 100, *, y=None) -> np.ndarray:
         """Return the paths along which the flow carries base points to data.
 
         Parameters
@@ -269,6 +297,8 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
             Data in which the paths end.
         num_times
             Number of equal times from 0 (base) to 1 (data).
+        y
+            Of pictures what they are given, where the fit has had it (see `fit`); of a table it is ignored.
 
         Returns
         -------
@@ -277,7 +307,7 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
         """
         rows = self._check(X)
         check_count("num_times", num_times, least=2)
-        return evaluation.paths(self._flow(), rows, num_times)
+        return evaluation.paths(self._flow(), rows, num_times, self._condition(y, len(rows)))
 
     def score_gradient(self, X) -> np.ndarray:
         """Return the gradient of the log-density with respect to the row, in nats per unit of each column.
@@ -295,7 +325,9 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
         rows = self._check(X)
         return evaluation.gradient(self._flow(), rows)
 
-    def certify(self, X, num_rows: int = 200, random_state=0, *, error: float | None = None) -> evaluation.Certificate:
+    def certify(
+        self, X, num_rows: int = 200, random_state=0, *, error: float | None = None, y=None
+    ) -> evaluation.Certificate:
         """Solve a subsample again at a tenth of the tolerance, and say how far its log-densities move.
 
         Parameters
@@ -308,13 +340,15 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
             Seed that chooses it.
         error
             What `score_samples` is called with.
+        y
+            Of pictures what they are given, where the fit has had it (see `fit`); of a table it is ignored.
         """
-        rows, num_rows = self._check(X), check_count("num_rows", num_rows)
-        rows, flow = rows[rng_of(random_state).permutation(len(rows))[:num_rows]], self._flow(error)
+        rows, num_rows, flow = self._check(X), check_count("num_rows", num_rows), self._flow(error)
+        condition, chosen = self._condition(y, len(rows)), rng_of(random_state).permutation(len(rows))[:num_rows]
         # Both by the same divergence: what moves should be the solve alone.
         probes = "auto" if flow.steps is None else None
         solved, tight = (self._with_probes(f, probes) for f in (flow, flows.with_tolerance(self.flow_, 0.1)))
-        return evaluation.certify(solved, tight, rows)
+        return evaluation.certify(solved, tight, rows[chosen], None if condition is None else condition[chosen])
 
     def log_prob_fn(self, *, error: float | None = None):
         """Return the log-density as a pure JAX function of an array of shape ``(..., d)``.
@@ -335,19 +369,32 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
         Callable
             Function of an array of shape ``(..., d)``, of pictures of ``(..., height, width, channels)`` and ``key=``,
             that returns nats, of shape ``(...)``.
+
+        Raises
+        ------
+        ValueError
+            Of pictures given something: what that is is no array of JAX's.
         """
         flow = self._flow(error)
+        if flow.needs_condition:
+            raise ValueError("Expected a density of data that are given nothing, got one given y; try score_samples.")
         steps = flow.steps
         if steps is not None:
             flow = dataclasses.replace(flow, core=map_integrators(lambda _: steps.score, flow.core), steps=None)
         return jax.tree_util.Partial(AbstractDistribution.log_prob, in_default_precision(flow))
 
     def _score(
-        self, flow: Density, rows: np.ndarray, num_draws: int = 1, num_probes: Any = "auto", random_state: Any = 0
+        self,
+        flow: Density,
+        rows: np.ndarray,
+        condition: np.ndarray | None = None,
+        num_draws: int = 1,
+        num_probes: Any = "auto",
+        random_state: Any = 0,
     ) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
         """Score rows that were checked by what is fitted, or what is made of it."""
         flow = self._with_probes(flow, num_probes)
-        return evaluation.score(flow, rows, seed=seed_of(random_state), num_draws=num_draws)
+        return evaluation.score(flow, rows, condition, seed=seed_of(random_state), num_draws=num_draws)
 
     def _with_probes(self, flow: Density, num_probes: Any) -> Density:
         """Return the density with the divergence that is asked for; exact is what a flow is built with."""
@@ -377,6 +424,11 @@ class AbstractFlowEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, D
         if not isinstance(flow.bijection, CNF):
             raise ValueError(
                 f"Expected a flow of one CNF for error={error!r}, got {type(flow.bijection).__name__} of several; try "
+                "error=None."
+            )
+        if flow.needs_condition and condition is None:
+            raise ValueError(
+                f"Expected no error with pictures given something, got {error!r}: steps are not fitted to that; try "
                 "error=None."
             )
         return fit_steps(flow, error, condition=condition)

@@ -106,7 +106,7 @@ class AbstractFitted(SavedMixin, BaseEstimator, abc.ABC):
     def _keep(self, name: str, candidate: Candidate, plan: Plan, given: Given, seed: int, seconds: float) -> None:
         """Take up what a training has learned, by the name of its stage."""
         trainer = candidate.trainer
-        for old in ("feature_names_in_", "subsets_"):
+        for old in ("feature_names_in_", "subsets_", "given_", "given_columns_"):
             vars(self).pop(old, None)
         vars(self).update(given.columns)
         self.flow_, self._steps_by_error = candidate.best(), {}

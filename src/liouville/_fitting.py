@@ -34,12 +34,15 @@ class Given(NamedTuple):
         What was given: data are told from others by its digest.
     columns
         What the estimator notes of them, by the names of its attributes.
+    condition
+        What each row is conditioned on, of shape ``(n, c)``, or None.
     """
 
     rows: np.ndarray
     weight: np.ndarray
     arrays: tuple[np.ndarray, ...]
     columns: dict[str, Any]
+    condition: np.ndarray | None = None
 
 
 class Stage(NamedTuple):

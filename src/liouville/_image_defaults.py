@@ -67,8 +67,11 @@ def check_parameters(estimator: Any) -> None:
         )
 
 
-def resolve(estimator: Any, shape: tuple[int, ...]) -> Plan:
-    """Return how pictures of a shape are fitted: the estimator's parameters, the recipe's, then defaults."""
+def resolve(estimator: Any, shape: tuple[int, ...], num_given: int | None = None) -> Plan:
+    """Return how pictures of a shape are fitted: the estimator's parameters, the recipe's, then defaults.
+
+    `num_given` is of how many numbers the condition of each is, or None.
+    """
     named, (num, *picture) = IMAGE_RECIPES[known_name(estimator.recipe)], shape
     size = int(np.prod(picture))
     field = given_or(estimator.vector_field, named.small_field if size <= named.small_size else named.vector_field)
@@ -83,6 +86,7 @@ def resolve(estimator: Any, shape: tuple[int, ...]) -> Plan:
         solver=given_or(estimator.solver, "dopri5"),
         rtol=estimator.rtol,
         atol=estimator.atol,
+        cond_shape=num_given,
     )
     objective, batch_size = named.objective(size), given_or(estimator.batch_size, named.batch_size)
     steps = max(FEWEST_STEPS, math.ceil(PASSES * num / batch_size))
@@ -121,7 +125,8 @@ def affordable_validation(flow: FlowSpec) -> int:
     """Return the number of pictures whose log-density, by one probe, costs about as much as it may."""
     field = eqx.filter_eval_shape(lambda key: flow.make_field(flow.shape, key), jax.random.key(0))
     arrays, static = eqx.partition(field, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
-    velocity = lambda arrays, x: eqx.combine(arrays, static)(jnp.zeros(()), x)
+    given = None if flow.cond_shape is None else jnp.zeros(flow.cond_shape)
+    velocity = lambda arrays, x: eqx.combine(arrays, static)(jnp.zeros(()), x, given)
     operations = count_operations(velocity, arrays, jax.ShapeDtypeStruct(flow.shape, jnp.float32))
     # A product with the Jacobian costs twice a value.
     solves = 3 * SOLVE_EVALUATIONS * (FLOWS_OF_MULTISCALE if flow.multiscale else 1)

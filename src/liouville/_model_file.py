@@ -17,10 +17,10 @@ from .bijections import Chain
 from .density import Density
 from .flows import FlowSpec, FramedFlow, MixedSpec, NoiseSpec
 from .frames import any_frame
-from .mixed import Column, Columns, Expected, Grid, any_mixed_frame, as_tuple, edges_of
+from .mixed import Column, Columns, Expected, GivenRows, Grid, any_mixed_frame, as_tuple, edges_of
 
 # What an estimator may have beside its density.
-_BESIDE = ("subsets", "conditions")
+_BESIDE = ("subsets", "conditions", "given")
 
 
 class SavedMixin:
@@ -67,6 +67,8 @@ def write_model(estimator: Any, path: str | os.PathLike) -> None:
     }
     if hasattr(estimator, "target_columns_"):
         facts["targets"] = estimator.target_columns_.to_facts()
+    if hasattr(estimator, "given_columns_"):
+        facts["given"] = estimator.given_columns_.to_facts()
     checkpoint.write(path, "model", arrays_of(estimator), facts)
 
 
@@ -106,6 +108,10 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
         conditions = Conditions.any(table.columns, chosen["has_fronts"], chosen["trees"])
         estimator.conditions_ = checkpoint.fill(conditions, _own(arrays, "conditions"))
         estimator.target_columns_ = targets
+    if "given" in facts:
+        estimator.given_columns_ = Columns.of_facts(facts["given"])
+        given = GivenRows.any(estimator.given_columns_.columns)
+        estimator.given_ = checkpoint.fill(given, _own(arrays, "given"))
     estimator.flow_, estimator._steps_by_error = checkpoint.fill(density, arrays), {}
     estimator.history_, estimator.facts_, estimator.n_iter_ = facts["history"], chosen, chosen["steps"]
     if "columns" in chosen:
@@ -147,6 +153,8 @@ def build_facts(build: Any) -> dict[str, Any]:
 def spec_facts(flow: FlowSpec, noise: NoiseSpec | None, levels: int | None) -> dict[str, Any]:
     """Return all that a density of numbers of one kind is built by, likewise."""
     facts = {**dataclasses.asdict(flow), "shape": list(flow.shape), "levels": levels, "noise": None}
+    if flow.cond_shape is not None:
+        facts["cond_shape"] = list(flow.cond_shape)
     if flow.layer is not None:
         facts["vector_field"] = None
     return facts if noise is None else {**facts, "noise": {"width": noise.width, "depth": noise.depth}}

@@ -69,6 +69,8 @@ class Prepared(NamedTuple):
         Questions by which a flow, and what stands beside it, are weighed; None where nothing does.
     conditions
         What rows are to targets that are conditioned on them, or None.
+    given
+        What the rows that are held out are conditioned on, or None.
     """
 
     frame: AbstractFrame
@@ -77,6 +79,7 @@ class Prepared(NamedTuple):
     questions: Questions | None = None
     weighed_by: Questions | None = None
     conditions: Conditions | None = None
+    given: np.ndarray | None = None
 
 
 @dataclasses.dataclass
@@ -187,16 +190,30 @@ def threads_of_machine() -> int:
 
 @dataclasses.dataclass
 class PictureSplit:
-    """Pictures in two parts; those to train on are numbers in a random order, so that they may stay in their file."""
+    """Pictures in two parts, by their numbers; those to train on in random order, so that they may stay in their file.
+
+    `mass` is that of the pictures to choose by, `condition` what each picture is conditioned on, or None.
+    """
 
     pixels: np.ndarray
     weight: np.ndarray
     train: np.ndarray
-    validation_rows: np.ndarray
-    validation_weight: np.ndarray
+    chosen: np.ndarray
+    mass: np.ndarray
     levels: int
+    condition: np.ndarray | None = None
     # Noise makes of each picture many: few are not learned by heart.
     is_small: ClassVar[bool] = False
+
+    @property
+    def validation_rows(self) -> np.ndarray:
+        """The pictures to choose by."""
+        return self.pixels[self.chosen]
+
+    @property
+    def validation_weight(self) -> np.ndarray:
+        """Their weights."""
+        return scaled(self.mass)
 
     def fit_frame(self, preprocess: str, plan: Any, seed: int, deadline: float | None) -> Prepared:
         """Fit the frame of a kind; pictures are all on the device, or a part at a time."""
@@ -204,10 +221,15 @@ class PictureSplit:
         some = np.sort(self.train[:MOST_FITTED])
         frame = fit_pictures(preprocess, self.pixels[some], self.weight[some], self.levels, UniformDequantization())
         build = FramedFlow(plan.flow, frame, plan.noise)
+        given = None if self.condition is None else self.condition[self.chosen]
         if len(train) * size <= MOST_ON_DEVICE:
-            return Prepared(frame, TrainingData.pad(self.pixels[train], self.weight[train]), build)
+            condition = None if self.condition is None else self.condition[train]
+            return Prepared(
+                frame, TrainingData.pad(self.pixels[train], self.weight[train], condition), build, given=given
+            )
         stream = {"batch_size": plan.options.batch_size, "part_rows": MOST_ON_DEVICE // size // 2, "seed": seed}
-        return Prepared(frame, StreamedData(self.pixels, train, self.weight[train], **stream), build)
+        data = StreamedData(self.pixels, train, self.weight[train], **stream, conditions=self.condition)
+        return Prepared(frame, data, build, given=given)
 
 
 AnySplit: TypeAlias = Split | ConditionalSplit | PictureSplit
@@ -266,11 +288,14 @@ def _look_for_copies(rows: Rows, train: np.ndarray, chosen: np.ndarray, columns:
         warn_of_near_copies(rows[train], rows[chosen])
 
 
-def split_pictures(pixels: np.ndarray, weight: np.ndarray, size: int, levels: int, seed: int) -> PictureSplit:
+def split_pictures(
+    pixels: np.ndarray, weight: np.ndarray, size: int, levels: int, seed: int, condition: np.ndarray | None = None
+) -> PictureSplit:
     """Hold out at random `size` distinct pictures, at most a tenth, to choose by.
 
     Pictures of weight 0 are left out. Of very few none is held out: choices are made by those that are trained on. A
-    picture that is held out has no copy among the others, which come in random order, their further copies last.
+    picture that is held out has no copy among the others, which come in random order, their further copies last. Copies
+    under several conditions are held out together, each under its own.
     """
     first, copy_of = first_copies(pixels)
     mass = np.bincount(copy_of, weight)
@@ -283,7 +308,11 @@ def split_pictures(pixels: np.ndarray, weight: np.ndarray, size: int, levels: in
     further[first] = False
     train = np.concatenate([first[order[held:]], np.flatnonzero(further)])
     chosen = np.sort(order[: held or size])
-    return PictureSplit(pixels, weight, train, pixels[first[chosen]], mass[chosen] / mass[chosen].mean(), levels)
+    if condition is None:
+        return PictureSplit(pixels, weight, train, first[chosen], mass[chosen], levels)
+    told = np.flatnonzero(np.isin(copy_of, chosen) & (weight > 0))
+    one, copy_of = first_copies(np.column_stack([copy_of[told], condition[told]]))
+    return PictureSplit(pixels, weight, train, told[one], np.bincount(copy_of, weight[told]), levels, condition)
 
 
 def warn_of_near_copies(train: Rows, held_out: Rows) -> None:

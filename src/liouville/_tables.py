@@ -316,7 +316,7 @@ def warn_of_target(y: Any) -> None:
         "Expected no target for a density, got numbers as y, which are ignored; try "
         "fit(X, sample_weight=...) for weights of rows.",
         UserWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
 
 

@@ -60,19 +60,49 @@ def _without_end(field: Field) -> Field:
     return dataclasses.replace(field, column=Column("continuous")) if column.is_density else field
 
 
-def check_target_rows(X: Any, y: Any, estimator: Any) -> Rows:
-    """Return targets as numbers, by what they are in the fit."""
+def check_target_rows(X: Any, y: Any, estimator: Any, columns: Columns) -> Rows:
+    """Return targets as numbers, by what their columns are in the fit."""
     table = target_table(y, type(estimator).__name__)
     check_consistent_length(X, table)
     fitted = type(estimator)()
-    fitted.columns_, fitted.n_features_in_ = estimator.target_columns_, len(estimator.target_columns_.fields)
+    fitted.columns_, fitted.n_features_in_ = columns, len(columns.fields)
     return _of_targets(lambda: check_rows(table, fitted))
 
 
+def check_given(X: Any, y: Any, estimator: Any) -> tuple[Rows, Columns]:
+    """Return as numbers what rows of a fit are given, and what it is: whole numbers of one column are classes."""
+    y = _plain(y)
+    is_class = isinstance(y, np.ndarray) and y.dtype.kind in "iub" and (y.size,) == y.shape[:1]
+    rows, columns = check_targets(X, y, estimator, {"0": "category"} if is_class else None)
+    columns.unseen = None
+    return rows, columns
+
+
+def given_rows(y: Any, num: int, estimator: Any, columns: Columns) -> Rows:
+    """Return as numbers what each of so many rows is given, of which `y` may say one for all."""
+    y = _plain(y)
+    if isinstance(y, np.ndarray) and (y.ndim == 0 or (y.ndim == 1 and len(columns.fields) > 1)):
+        y = y[None]
+    rows = check_target_rows(y, y, estimator, columns)
+    if len(rows) not in (1, num):
+        raise DataError(f"Expected y for {num} pictures, or one for all, got {len(rows)}; try y[:{num}].")
+    return np.broadcast_to(rows[:1], (num, rows.shape[1])) if len(rows) == 1 else rows
+
+
+def _plain(y: Any) -> Any:
+    """Return a frame of several columns as it is, and all else as an array, without a name; of integers if it can."""
+    if isinstance(nw.from_native(y, pass_through=True), nw.DataFrame):
+        return y
+    y = np.asarray(unmasked(y))
+    if y.dtype == object and all(isinstance(cell, int | np.integer) for cell in y.flat):
+        return y.astype(int)
+    return y
+
+
 def _of_targets(check: Callable[[], Checked]) -> Checked:
-    """Return what a check returns; where it raises, the error says that it is of the targets."""
+    """Return what a check returns; where it raises, the error says that it is of them."""
     try:
         return check()
     except DataError as error:
-        error.args = (f"Of the targets y: {error}",)
+        error.args = (f"Of y: {error}",)
         raise

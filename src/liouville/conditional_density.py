@@ -391,7 +391,7 @@ class ConditionalFlowDensity(AbstractFitted):
 
     def _check_targets(self, X, y) -> Rows:
         check_is_fitted(self)
-        return check_target_rows(X, y, self)
+        return check_target_rows(X, y, self, self.target_columns_)
 
     def _numbers_of(self, X, y) -> np.ndarray:
         """Return one target as numbers."""

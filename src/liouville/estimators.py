@@ -354,7 +354,8 @@ class FlowDensity(AbstractFlowEstimator):
     def _check_parameters(self) -> None:
         check_parameters(self)
 
-    def _check_fit(self, X, sample_weight) -> Given:
+    def _check_fit(self, X, y, sample_weight) -> Given:
+        warn_of_target(y)
         # Attributes change when the fit has ended: until then another one takes note of the columns.
         other = type(self)()
         rows, table = check_table(X, other, None if self.columns == "auto" else self.columns, self.missing)

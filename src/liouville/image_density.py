@@ -7,19 +7,23 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
+from scipy.special import softmax
 from sklearn.utils.validation import check_is_fitted
 
-from ._defaults import check_count
+from . import evaluation
+from ._defaults import check_count, seed_of
 from ._errors import DataError
 from ._estimator import AbstractFlowEstimator
-from ._fitting import Given
+from ._fitting import Given, Stage
 from ._image_defaults import check_parameters, resolve
 from ._progress import Watch
 from ._splits import PictureSplit, split_pictures
 from ._tables import check_weight
+from ._targets import check_given, given_rows
 from .data import check_pictures, check_pictures_file, read_pictures, write_pictures
 from .dequantization import MidPoints
 from .metrics import bits_per_dim, likelihood
+from .mixed import Columns, GivenRows
 from .selection import Candidate, Plan
 from .training import Trainer
 
@@ -52,7 +56,7 @@ class BitsPerDim(NamedTuple):
 
 
 class ImageDensity(AbstractFlowEstimator):
-    """Density of pictures, learned as a continuous normalizing flow.
+    """Density of pictures, of all or given a class or attributes, learned as a continuous normalizing flow.
 
     Pixels are whole numbers: noise fills the gaps between them, and what is measured is a bound of their
     log-probability, in bits per dimension. Pictures stay bytes, and may be mapped from a file.
@@ -108,6 +112,10 @@ class ImageDensity(AbstractFlowEstimator):
         What was chosen, and by which figures.
     n_iter_ : int
         Number of training steps done.
+    given_columns_ : Columns
+        What the columns of `y` are, where the fit has had it.
+    given_ : GivenRows
+        What their cells are to the flow.
 
     Examples
     --------
@@ -118,6 +126,9 @@ class ImageDensity(AbstractFlowEstimator):
     >>> print(density.fit(X).sample(3).shape)
     (3, 8, 8, 1)
     """
+
+    given_columns_: Columns
+    given_: GivenRows
 
     def __init__(
         self,
@@ -167,7 +178,14 @@ class ImageDensity(AbstractFlowEstimator):
         self.checkpoint = checkpoint
 
     def bits_per_dim(
-        self, X, *, num_draws: int = 1, num_probes: int | str | None = "auto", middle: bool = False, random_state=0
+        self,
+        X,
+        y=None,
+        *,
+        num_draws: int = 1,
+        num_probes: int | str | None = "auto",
+        middle: bool = False,
+        random_state=0,
     ) -> BitsPerDim:
         """Return the mean bits per dimension of pictures, with its standard error: in expectation an upper bound.
 
@@ -175,6 +193,8 @@ class ImageDensity(AbstractFlowEstimator):
         ----------
         X
             Pictures that the fit has not seen, two or more, as `fit` takes them.
+        y
+            What they are given, as `sample` takes it: they are then bits given `y`.
         num_draws, num_probes, random_state
             As in `score_samples`.
         middle
@@ -183,8 +203,20 @@ class ImageDensity(AbstractFlowEstimator):
         """
         pixels, num_probes = self._check(X), 1 if num_probes == "auto" else num_probes
         check_count("num_draws", num_draws)
+        return self._bits(pixels, self._condition(y, len(pixels)), num_draws, num_probes, middle, random_state)
+
+    def _bits(
+        self,
+        pixels: np.ndarray,
+        condition: np.ndarray | None,
+        num_draws: int = 1,
+        num_probes: int | None = 1,
+        middle: bool = False,
+        random_state: Any = 0,
+    ) -> BitsPerDim:
+        """Return the bits per dimension of pictures that were checked."""
         flow = eqx.tree_at(lambda f: f.frame.noise, self.flow_, MidPoints()) if middle else self.flow_
-        log_prob, info = self._score(flow, pixels, num_draws, num_probes, random_state)
+        log_prob, info = self._score(flow, pixels, condition, num_draws, num_probes, random_state)
         found, size = likelihood("flow", log_prob), pixels[0].size
         return BitsPerDim(
             mean=bits_per_dim(found.nll, size),
@@ -198,7 +230,7 @@ class ImageDensity(AbstractFlowEstimator):
         )
 
     def evaluate(
-        self, X, *, num_draws: int = 1, num_probes: int = 1, num_exact: int = 0, random_state=0
+        self, X, y=None, *, num_draws: int = 1, num_probes: int = 1, num_exact: int = 0, random_state=0
     ) -> dict[str, BitsPerDim]:
         """Measure pictures by a protocol that hides nothing: each line says how it was measured.
 
@@ -206,6 +238,8 @@ class ImageDensity(AbstractFlowEstimator):
         ----------
         X
             Pictures that the fit has not seen, two or more, as `fit` takes them.
+        y
+            What they are given, as `sample` takes it.
         num_draws
             Draws of the importance-weighted bound; 1 leaves it out.
         num_probes
@@ -222,26 +256,143 @@ class ImageDensity(AbstractFlowEstimator):
             on the same first pictures and the same noise; ``"mid-points"``, which is no bound.
         """
         pixels = self._check(X)
+        condition = self._condition(y, len(pixels))
+        check_count("num_draws", num_draws)
         check_count("num_exact", num_exact, least=0)
-        measure = partial(self.bits_per_dim, random_state=random_state)
-        found = {"1 draw": measure(pixels, num_probes=num_probes)}
+        measure = partial(self._bits, pixels, condition, random_state=random_state)
+        found = {"1 draw": measure(num_probes=num_probes)}
         if num_draws > 1:
-            found[f"{num_draws} draws"] = measure(pixels, num_draws=num_draws, num_probes=num_probes)
+            found[f"{num_draws} draws"] = measure(num_draws=num_draws, num_probes=num_probes)
         if num_exact:
-            found["exact"] = measure(pixels[:num_exact], num_probes=None)
-            found["probes"] = measure(pixels[:num_exact], num_probes=num_probes)
-        found["mid-points"] = measure(pixels, num_probes=num_probes, middle=True)
+            few = pixels[:num_exact], None if condition is None else condition[:num_exact]
+            of_few = partial(self._bits, *few, random_state=random_state)
+            found["exact"], found["probes"] = of_few(num_probes=None), of_few(num_probes=num_probes)
+        found["mid-points"] = measure(num_probes=num_probes, middle=True)
         return found
+
+    def sample(self, n: int = 1, random_state=None, *, error: float | None = None, y=None) -> np.ndarray:
+        """Draw pictures.
+
+        Parameters
+        ----------
+        n
+            How many.
+        random_state
+            Seed; the same seed draws the same ones, and fewer are the first of many.
+        error
+            As in `score_samples`.
+        y
+            What they are given, where the fit has had it: one value, or row of a table, for all, or one for each.
+
+        Returns
+        -------
+        ndarray of shape (n, height, width, channels)
+            Bytes, black where a solve failed. A warning says so.
+
+        Raises
+        ------
+        DataError
+            Where a class is none of the fit's.
+        ValueError
+            Where `y` is missing, or the fit has had none.
+        """
+        check_is_fitted(self)
+        return self._draw(n, random_state, error, self._condition(y, check_count("n", n)))
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The classes of `y`, in order, where `y` is one column of classes."""
+        if not self._is_of_classes:
+            raise AttributeError("Expected a fit of pictures given a class, got another; try fit(X, y).")
+        return np.asarray(self.given_columns_.fields[0].levels)
+
+    def predict_proba(self, X, *, num_draws: int = 1, num_probes: int | str | None = "auto", random_state=0):
+        """Return the probability of each class given a picture, by Bayes' rule.
+
+        It is the share of each class in the fit, by weight, times the density of the picture given the class, which is
+        the bound of `score_samples`: noise and probes of a picture are the same for all classes.
+
+        Parameters
+        ----------
+        X
+            Pictures, as `fit` takes them.
+        num_draws, num_probes, random_state
+            As in `score_samples`.
+
+        Returns
+        -------
+        ndarray of shape (n, classes)
+            In the order of `classes_`; NaN, with a warning, where a solve failed.
+
+        Raises
+        ------
+        TypeError
+            Where `y` is no single column of classes.
+        """
+        pixels, num = self._check(X), self._num_classes()
+        check_count("num_draws", num_draws)
+        how = {"num_draws": num_draws, "num_probes": num_probes, "random_state": seed_of(random_state)}
+        terms = np.empty((len(pixels), num))
+        for k, condition in enumerate(self.given_.features(np.arange(num)[:, None])):
+            terms[:, k], info = self._score(self.flow_, pixels, condition, **how)
+            evaluation.warn_of_failures(info)
+        with np.errstate(divide="ignore"):
+            return softmax(terms + np.log(self.facts_["class_shares"]), axis=1)
+
+    def predict(self, X) -> np.ndarray:
+        """Return the most probable class of each picture, by `predict_proba`.
+
+        Parameters
+        ----------
+        X
+            Pictures, as `fit` takes them.
+
+        Raises
+        ------
+        TypeError
+            Where `y` is no single column of classes.
+        """
+        place = np.argmax(self.predict_proba(X), axis=1)
+        return self.classes_[place]
 
     def _check_parameters(self) -> None:
         check_parameters(self)
 
-    def _check_fit(self, X, sample_weight) -> Given:
+    def _check_fit(self, X, y, sample_weight) -> Given:
         pixels = check_pictures(X, self.levels)
         weight = check_weight(sample_weight, pixels)
         # Pictures without weights are the same data as before there were any.
         arrays = (pixels,) if sample_weight is None else (pixels, weight)
-        return Given(pixels, weight, arrays, {})
+        if y is None:
+            return Given(pixels, weight, arrays, {})
+        rows, columns = check_given(pixels, y, self)
+        given = GivenRows.fit(rows, weight, columns.columns)
+        noted = {"given_": given, "given_columns_": columns}
+        return Given(pixels, weight, (*arrays, rows), noted, given.features(rows))
+
+    def _condition(self, y, num: int) -> np.ndarray | None:
+        is_given = hasattr(self, "given_")
+        if is_given != (y is not None):
+            had, got = ("y", "none") if is_given else ("no y", "y")
+            raise ValueError(
+                f"Expected {had}, as in the fit, got {got}; try "
+                + ("y=..., of which one may be for all." if is_given else "fit(X, y) first.")
+            )
+        return None if y is None else self.given_.features(given_rows(y, num, self, self.given_columns_))
+
+    @property
+    def _is_of_classes(self) -> bool:
+        columns = getattr(self, "given_columns_", None)
+        return columns is not None and [column.kind for column in columns.columns] == ["code"]
+
+    def _num_classes(self) -> int:
+        """Return the number of classes, or raise where pictures are given something else."""
+        if not self._is_of_classes:
+            raise TypeError(
+                "Expected a fit of pictures given one class each, got another; try fit(X, y) with y of whole numbers "
+                "or of text."
+            )
+        return len(self.classes_)
 
     def _check(self, X) -> np.ndarray:
         check_is_fitted(self)
@@ -258,8 +409,12 @@ class ImageDensity(AbstractFlowEstimator):
     def _plan(self, shape: tuple[int, ...], columns: Any = None) -> Plan:
         return resolve(self, shape)
 
+    def _stages(self, given: Given) -> list[Stage]:
+        num_given = None if given.condition is None else given.condition.shape[1]
+        return [Stage("flow_", resolve(self, given.rows.shape, num_given))]
+
     def _split(self, given: Given, plan: Plan, seed: int) -> PictureSplit:
-        return split_pictures(given.rows, given.weight, plan.validation_size, self.levels, seed)
+        return split_pictures(given.rows, given.weight, plan.validation_size, self.levels, seed, given.condition)
 
     def _shown(self, watch: Watch, given: Given) -> Watch:
         return shown_in_bits(watch, given.rows[0].size)
@@ -272,7 +427,10 @@ class ImageDensity(AbstractFlowEstimator):
         self.facts_["validation_bits_per_dim"] = float(bits_per_dim(candidate.trainer.best_nll, size))
 
     def _facts_of_data(self, given: Given) -> dict[str, Any]:
-        return {"pictures": len(given.rows)}
+        facts: dict[str, Any] = {"pictures": len(given.rows)}
+        if self._is_of_classes:
+            facts["class_shares"] = np.average(given.condition, axis=0, weights=given.weight).tolist()
+        return facts
 
     _num_drawn = 64
 

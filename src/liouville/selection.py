@@ -115,20 +115,22 @@ def prepare(preprocess: str, split: AnySplit, plan: Plan, budget: Budget, seed: 
     """Fit the frame of a kind, and make its trainer; `start` are weights to go on from, None draws them."""
     prepared = split.fit_frame(preprocess, plan, seed, budget.deadline)
     frame, questions, weigh = prepared.frame, prepared.questions, None
+    rows, weights = split.validation_rows, split.validation_weight
     if prepared.weighed_by is not None:
-        by = {"weight": split.validation_weight, "divergence": plan.validation_divergence}
+        by = {"weight": weights, "divergence": plan.validation_divergence}
         weigh = partial(weighed, questions=prepared.weighed_by, **by)
 
     def score(flow: Transformed | Density, num: int) -> tuple[np.ndarray, evaluation.EvaluationInfo]:
         density = with_divergence(framed(flow, frame), plan.validation_divergence)
         if questions is None:
-            log_prob, info = evaluation.score(density, split.validation_rows[:num])
+            given = None if prepared.given is None else prepared.given[:num]
+            log_prob, info = evaluation.score(density, rows[:num], given)
         else:
             log_prob, info = evaluation.score(density.core, questions.points[:num], questions.condition[:num])
             log_prob = log_prob + questions.change[:num]
         # A weighted mean as a plain one: rows carry their share of the weight, of those that are scored.
-        weight = split.validation_weight[:num]
-        return log_prob * (weight if num >= len(split.validation_rows) else weight / weight.mean()), info
+        weight = weights[:num]
+        return log_prob * (weight if num >= len(rows) else weight / weight.mean()), info
 
     trainer = Trainer(
         # Where no noise is drawn, points are made once, and the core alone is trained: one program for all kinds.
@@ -143,7 +145,7 @@ def prepare(preprocess: str, split: AnySplit, plan: Plan, budget: Budget, seed: 
     )
     if start is not None:
         trainer.start_from(start)
-    num = len(split.validation_rows)
+    num = len(rows)
     if budget.deadline is not None and plan.fewest_validated is not None:
         timed = partial(score, trainer.best_flow())
         found = validated_in_time(timed, min(num, plan.fewest_validated), num, budget.deadline)

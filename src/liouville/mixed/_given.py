@@ -63,6 +63,19 @@ class GivenRows(FixedMixin, eqx.Module):
         """How many levels each code has, and how many numbers there are behind them."""
         return tuple(column.levels for column in self.columns if column.kind == "code"), 2 * len(self.loc)
 
+    @property
+    def num_features(self) -> int:
+        """How many numbers `features` makes of a row."""
+        levels, numbers = self.sizes
+        return sum(levels) + numbers
+
+    def features(self, rows: Rows) -> np.ndarray:
+        """Return conditions that are numbers alone: each code as one of so many, then numbers on both scales."""
+        levels, _ = self.sizes
+        codes, numbers = np.split(self.encode(rows), [len(levels)], axis=1)
+        one_of = [code[:, None] == np.arange(size) for code, size in zip(codes.T, levels, strict=True)]
+        return np.concatenate([*one_of, numbers], axis=1, dtype=np.float64)
+
     def encode(self, rows: Rows) -> np.ndarray:
         """Return conditions: codes, numbers by their standard deviations, and by their normal scores."""
         is_code = np.array([column.kind == "code" for column in self.columns], bool)

@@ -59,8 +59,8 @@ class Columns:
     [[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]] True
     """
 
-    # What becomes of levels that the fit has not seen, in words.
-    unseen = "their log-probability is -inf"
+    # What becomes of levels that the fit has not seen, in words; None refuses them.
+    unseen: str | None = "their log-probability is -inf"
 
     def __init__(self, X: Any, declared: Mapping[str, Any] | None = None, missing: str = "error"):
         frame, declared = _framed(X), {str(name): kind for name, kind in (declared or {}).items()}
@@ -168,12 +168,11 @@ class Columns:
             for row in np.flatnonzero(rows[:, j] == -1)[:1]
             if field.levels
         ]
+        said = f"Expected levels that the fit has seen, got {'; '.join(unknown)}"
+        if unknown and self.unseen is None:
+            raise DataError(f"{said}; try leaving these rows out.")
         if unknown:
-            warnings.warn(
-                f"Expected levels that the fit has seen, got {'; '.join(unknown)}: {self.unseen}.",
-                UserWarning,
-                stacklevel=3,
-            )
+            warnings.warn(f"{said}: {self.unseen}.", UserWarning, stacklevel=3)
         return rows
 
     def _some(self, places: Sequence[int]) -> "Columns":
