@@ -1,4 +1,4 @@
-"""Pictures given a class or attributes: the law of each, the class by Bayes' rule, and that nothing is lost on the way."""
+"""Pictures given a class or attributes: the law of each, the class by Bayes' rule, and that nothing is lost."""
 
 import functools
 import math

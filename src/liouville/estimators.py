@@ -13,7 +13,16 @@ from ._estimator import AbstractFlowEstimator
 from ._fitting import Given, Stage
 from ._model_file import build_facts
 from ._splits import Split, split_rows
-from ._tables import check_points, check_present, check_rows, check_table, check_varied, check_weight, warn_of_fixed
+from ._tables import (
+    check_points,
+    check_present,
+    check_rows,
+    check_table,
+    check_varied,
+    check_weight,
+    warn_of_fixed,
+    warn_of_target,
+)
 from .density import Density
 from .metrics import Likelihood, evaluate_baselines, evaluate_independent, likelihood, table_of
 from .mixed import Columns

@@ -210,7 +210,7 @@ class ImageDensity(AbstractFlowEstimator):
         pixels: np.ndarray,
         condition: np.ndarray | None,
         num_draws: int = 1,
-        num_probes: int | None = 1,
+        num_probes: Any = 1,
         middle: bool = False,
         random_state: Any = 0,
     ) -> BitsPerDim:
@@ -428,7 +428,7 @@ class ImageDensity(AbstractFlowEstimator):
 
     def _facts_of_data(self, given: Given) -> dict[str, Any]:
         facts: dict[str, Any] = {"pictures": len(given.rows)}
-        if self._is_of_classes:
+        if self._is_of_classes and given.condition is not None:
             facts["class_shares"] = np.average(given.condition, axis=0, weights=given.weight).tolist()
         return facts
 
