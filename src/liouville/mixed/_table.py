@@ -168,11 +168,13 @@ class Columns:
             for row in np.flatnonzero(rows[:, j] == -1)[:1]
             if field.levels
         ]
-        said = f"Expected levels that the fit has seen, got {'; '.join(unknown)}"
+        said = "; ".join(unknown)
         if unknown and self.unseen is None:
-            raise DataError(f"{said}; try leaving these rows out.")
+            raise DataError(f"Expected levels that the fit has seen, got {said}; try leaving these rows out.")
         if unknown:
-            warnings.warn(f"{said}: {self.unseen}.", UserWarning, stacklevel=3)
+            warnings.warn(
+                f"Expected levels that the fit has seen, got {said}: {self.unseen}.", UserWarning, stacklevel=3
+            )
         return rows
 
     def _some(self, places: Sequence[int]) -> "Columns":
