@@ -32,6 +32,7 @@ bench: $(STAMP) $(PEERS)/.installed  ## measure beside other libraries, in hours
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/roofline.py
+	$(BIN)/python benchmarks/regression.py
 	$(BIN)/python benchmarks/run.py
 
 bench-quick: $(STAMP) $(PEERS)/.installed  ## the same, small: two targets in under 10 minutes
@@ -74,9 +75,11 @@ $(BIN)/python:
 	echo "Expected Python 3.11 or newer, found none among: $(CANDIDATES); try make PYTHON=/path/to/python3.11." >&2; \
 	exit 1
 
-# torchcfm asks for torchvision, whose wheels do not all fit the CPU build of torch; nothing here uses it.
+# torchcfm asks for torchvision, whose wheels do not all fit the CPU build of torch; nothing here uses it. ngboost asks
+# for a scikit-learn below 1.7 on most Pythons, and runs by the newer one: what else it needs is in the list.
 $(PEERS)/.installed: benchmarks/peers/requirements.txt | $(STAMP)
 	$(BIN)/python -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps ngboost==0.6.0
 	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision
 	@touch $@

@@ -65,11 +65,13 @@ def elsewhere(folder: Path) -> str | None:
     return min(machines, default=None)
 
 
-def collect(script: str, ours: Iterable[str], others: Iterable[str], data: Path, *options: str) -> list[dict]:
+def collect(
+    script: str, ours: Iterable[str], others: Iterable[str], data: Path, *options: str, peers: Path = PEERS
+) -> list[dict]:
     """Run each method of a script, and of the peers' one of that name, in a process of its own; return the results."""
     found, result = [], data.with_suffix(".json")
     runs = [(sys.executable, FOLDER / script, name) for name in ours]
-    runs += [(PEERS, FOLDER / "peers" / script, name) for name in others]
+    runs += [(peers, FOLDER / "peers" / script, name) for name in others]
     for python, path, name in runs:
         run = subprocess.run([str(python), str(path), name, str(data), str(result), *options], text=True, check=False)
         if run.returncode == 0:

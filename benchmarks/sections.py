@@ -8,6 +8,8 @@ import numpy as np
 
 # An error of a log-density, in nats, that is good enough for a comparison of speeds.
 MOST = 1e-3
+# Of ranks that may be uniform.
+LEAST_P = 0.01
 
 
 def likelihood_step(found: dict) -> list[str]:
@@ -217,13 +219,7 @@ def gaps_table(found: dict) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     for run in found["runs"]:
-        said = []
-        for key, digits in (("log_prob", 3), ("crps", 4), ("levels", 4)):
-            mean, more = run.get(key), run.get(f"{key}_more")
-            text = "-" if mean is None else f"{mean[0]:.{digits}f} ± {mean[1]:.{digits}f}"
-            if mean and more and run["method"] != "liouville":
-                text += f" ({more[0]:+.{digits}f} ± {more[1]:.{digits}f})"
-            said.append(text)
+        said = [beside(run, key, digits) for key, digits in (("log_prob", 3), ("crps", 4), ("levels", 4))]
         failed = f", {run['failed']} rows failed" if run.get("failed") else ""
         covered = f"{100 * run['covered'][0]:.1f} ± {100 * run['covered'][1]:.1f} %"
         lines.append(
@@ -231,6 +227,95 @@ def gaps_table(found: dict) -> list[str]:
             f"| {run['seconds']:.0f} | {run['settings']} |"
         )
     return lines
+
+
+def beside(run: dict, key: str, digits: int) -> str:
+    """Return a method's mean with its standard error, and in brackets how much more it is than liouville's."""
+    mean, more = run.get(key), run.get(f"{key}_more")
+    text = "-" if mean is None else f"{mean[0]:.{digits}f} ± {mean[1]:.{digits}f}"
+    if mean and more and run["method"] != "liouville":
+        text += f" ({more[0]:+.{digits}f} ± {more[1]:.{digits}f})"
+    return text
+
+
+def regression(found: dict) -> list[str]:
+    """Return the tables of all data sets with splits."""
+    runs = [run for table in found.values() for splits in table["runs"].values() for run in splits.values()]
+    machines = "; ".join(sorted({run["machine"] for run in runs}))
+    versions = {name: version for run in runs for name, version in run["versions"].items()}
+    lines = [
+        "## Targets given rows",
+        "",
+        f"`python benchmarks/regression.py --data FOLDER`, on {machines}: means over splits of data sets in FOLDER, "
+        "with standard errors that take splits for independent; in brackets how much more a method has than liouville, "
+        "split by split. NLL is in nats in the units of the target, CRPS in its units; both are better lower. The next "
+        "share is of test rows in central 90 % intervals. Then in how many splits the ranks that test rows have in "
+        "their laws (the probability integral transform) may be uniform, at 1 %, by Kolmogorov and Smirnov (KS) and by "
+        "Anderson and Darling (AD), which weighs the tails. A number with a mass has any rank within it, drawn at "
+        "random; of such, intervals hold the middle nine tenths of ranks. Seconds are of fitting and of all scores, "
+        "compilation included. `liouville` is `ConditionalFlowDensity()` as it comes. A quantile forest has no "
+        "density; a Gaussian process is fitted to no more than 2,000 rows.",
+        "",
+        "Versions: " + ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) + ".",
+    ]
+    return lines + [line for name, table in found.items() for line in ["", *regression_table(name, table)]]
+
+
+def regression_table(name: str, table: dict) -> list[str]:
+    """Return the lines of one data set with splits."""
+    said = f"{table['train']:,} rows to train on, {table['test']:,} to test on, {table['columns']} columns."
+    if table["step"]:
+        said += (
+            f" Targets lie on a grid of {table['step']:g}: by all methods NLL is that of the mass of a number's cell, "
+            "over which densities are integrated, and CRPS that of laws that are rounded to the grid."
+        )
+    if table["atoms"]:
+        said += (
+            f" {table['atoms']:,} of all targets are values that many rows share: liouville's NLL is of their masses, "
+            "that of the others of densities as elsewhere."
+        )
+    lines = [
+        f"### {name.replace('_', ' ')}",
+        "",
+        said,
+        "",
+        "| method | splits | NLL | CRPS | in 90 % intervals | KS | AD | seconds | settings |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in over_splits(table["runs"]):
+        passed = [f"{run[key]} of {run['splits']}" for key in ("kolmogorov_smirnov", "anderson_darling")]
+        failed = f", {run['failed']} rows failed" if run["failed"] else ""
+        covered = f"{100 * run['covered'][0]:.1f} ± {100 * run['covered'][1]:.1f} %"
+        lines.append(
+            f"| {run['method']} | {run['splits']} | {beside(run, 'nll', 3)}{failed} | {beside(run, 'crps', 3)} "
+            f"| {covered} | {passed[0]} | {passed[1]} | {run['seconds']:.0f} | {run['settings']} |"
+        )
+    return lines
+
+
+def over_splits(runs: dict[str, dict[str, dict]]) -> list[dict]:
+    """Return each method's means over its splits, and differences to liouville on those that both have; best first."""
+    ours, found = runs.get("liouville", {}), []
+    for method, splits in runs.items():
+        values = lambda key, splits=splits: [run[key] for run in splits.values()]
+        one = {"method": method, "splits": len(splits), "settings": "; ".join(dict.fromkeys(values("settings")))}
+        one |= {"seconds": np.mean(values("seconds")), "failed": sum(values("failed"))}
+        for key in ("nll", "crps", "covered"):
+            if None in values(key):
+                continue
+            one[key] = with_error(values(key))
+            more = [run[key] - ours[split][key] for split, run in splits.items() if split in ours]
+            one |= {f"{key}_more": with_error(more)} if more else {}
+        for key in ("kolmogorov_smirnov", "anderson_darling"):
+            one[key] = sum(p >= LEAST_P for p in values(key))
+        found.append(one)
+    return sorted(found, key=lambda run: run["crps"])
+
+
+def with_error(values: list[float]) -> tuple[float, float]:
+    """Return a mean, and its standard error: NaN of one number alone."""
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return float(np.mean(values)), float(error)
 
 
 # By the beginning of a file's name, in the page's order.
@@ -241,6 +326,7 @@ SECTIONS: dict[str, Callable[[dict], list[str]]] = {
     "roofline": roofline,
     "mixed_tables": mixed_tables,
     "gaps": gaps,
+    "regression": regression,
 }
 
 

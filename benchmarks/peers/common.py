@@ -73,12 +73,18 @@ class Standardizer:
         return (rows - self.loc) / self.scale
 
 
-def asked_for(methods: dict[str, Callable]) -> argparse.Namespace:
-    """Read the command line: METHOD DATA.npz RESULT.json --seconds S --seed K."""
+def parser_of(methods: dict[str, Callable]) -> argparse.ArgumentParser:
+    """Return what reads a command line: METHOD DATA.npz RESULT.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("method", choices=methods)
     parser.add_argument("data", type=Path)
     parser.add_argument("result", type=Path)
+    return parser
+
+
+def asked_for(methods: dict[str, Callable]) -> argparse.Namespace:
+    """Read the command line: METHOD DATA.npz RESULT.json --seconds S --seed K."""
+    parser = parser_of(methods)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--seed", type=int, required=True)
     return parser.parse_args()
@@ -148,17 +154,13 @@ def write(path: Path, found: dict) -> None:
 
 
 def main_of_steps(methods: dict[str, Callable], packages: tuple[str, ...]) -> None:
-    """Time one method's step of maximum likelihood; called as METHOD SETUP.npz RESULT.json.
+    """Time one method's step of maximum likelihood; called as METHOD DATA.npz RESULT.json.
 
     A method is called with layers (weight and bias), rows and a tolerance, and returns a function that does the step
     and returns the NLL, the gradient as a vector, and the evaluations of the field.
     """
-    parser = argparse.ArgumentParser()
-    parser.add_argument("method", choices=methods)
-    parser.add_argument("setup", type=Path)
-    parser.add_argument("result", type=Path)
-    arguments = parser.parse_args()
-    with np.load(arguments.setup) as found:
+    arguments = parser_of(methods).parse_args()
+    with np.load(arguments.data) as found:
         layers = [(found[f"weight{i}"], found[f"bias{i}"]) for i in range(int(found["layers"]))]
         rows, tolerance, repeats = found["rows"], float(found["tolerance"]), int(found["repeats"])
     start = time.perf_counter()
