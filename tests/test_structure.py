@@ -39,7 +39,17 @@ LAYERS = (
     ("_model_file",),
     ("_fitted",),
     ("_estimator",),
-    ("estimators", "conditional_density", "image_density", "outliers", "_axes", "_mixed_plots", "plots", "callbacks"),
+    (
+        "estimators",
+        "conditional_density",
+        "image_density",
+        "outliers",
+        "calibration",
+        "_axes",
+        "_mixed_plots",
+        "plots",
+        "callbacks",
+    ),
     ("cli", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -28,6 +28,7 @@ _MODULES = (
     "augmented",
     "bespoke",
     "bijections",
+    "calibration",
     "callbacks",
     "checkpoint",
     "conditional_density",

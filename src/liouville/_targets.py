@@ -1,7 +1,7 @@
 """Targets at the public boundary: what `y` is as a table."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import narwhals as nw
@@ -18,8 +18,11 @@ Checked = TypeVar("Checked")
 _NAME = "y"
 
 
-def target_table(y: Any, name: str) -> Any:
-    """Return targets as a table, of one column where they are one axis; `name` is that of the estimator."""
+def target_table(y: Any, name: str, names: Sequence[str] = ()) -> Any:
+    """Return targets as a table, of one column where they are one axis.
+
+    `name` is that of the estimator, and an array of text has the names of its targets, if there are so many.
+    """
     if y is None:
         raise ValueError(
             f"This {name} requires y to be passed, but the target y is None: expected targets, got none; try "
@@ -36,7 +39,8 @@ def target_table(y: Any, name: str) -> Any:
         return y.astype(int)
     if y.dtype.kind not in "OUS" or y.ndim != 2:
         return y
-    names = [_NAME] if y.shape[1] == 1 else [str(j) for j in range(y.shape[1])]
+    if len(names) != y.shape[1]:
+        names = [_NAME] if y.shape[1] == 1 else [str(j) for j in range(y.shape[1])]
     columns = {name: column.tolist() for name, column in zip(names, y.T, strict=True)}
     return nw.from_dict(columns, backend="pyarrow").to_native()
 
@@ -62,7 +66,8 @@ def _without_end(field: Field) -> Field:
 
 def check_target_rows(X: Any, y: Any, estimator: Any, columns: Columns) -> Rows:
     """Return targets as numbers, by what their columns are in the fit."""
-    table = target_table(y, type(estimator).__name__)
+    names = [str(field.name) for field in columns.fields]
+    table = target_table(y, type(estimator).__name__, names)
     check_consistent_length(X, table)
     fitted = type(estimator)()
     fitted.columns_, fitted.n_features_in_ = columns, len(columns.fields)
