@@ -29,6 +29,7 @@ def folder(tmp_path_factory):
     kind, size = rng.choice(["a", "b"], 300), rng.normal(size=300)
     price = 3 * size + (kind == "a") + rng.normal(size=300)
     csv.write_csv(pa.table({"price": price, "kind": kind, "size": size}), folder / "table.csv")
+    csv.write_csv(pa.table({"kind": kind, "size": size}), folder / "rows.csv")
     run("fit", folder / "table.csv", "--target", "price", "-o", folder / "model.safetensors", *SMALL)
     run("fit", folder / "table.csv", "--outliers", "-o", folder / "odd.safetensors", *FAST)
     return folder
@@ -44,6 +45,18 @@ def test_predictions_are_those_of_python(folder, tmp_path):
     quantiles = density.predict_quantiles(rows, [0.05, 0.5, 0.95])
     np.testing.assert_array_equal(np.stack([found[name] for name in found.column_names[1:]], axis=1), quantiles)
     assert run("predict", model, table).stdout.splitlines()[0] == "mean"
+
+
+def test_scores_of_targets_are_those_of_python(folder, tmp_path):
+    table, model = folder / "table.csv", folder / "model.safetensors"
+    run("score", model, table, "-o", tmp_path / "found.csv")
+    rows, density = csv.read_csv(table), ConditionalFlowDensity.load(model)
+    scores = density.log_prob(rows.select(["kind", "size"]), rows["price"].to_numpy())
+    np.testing.assert_array_equal(csv.read_csv(tmp_path / "found.csv")["log_prob"], scores)
+    # Columns are found by name, in any order, and others are left alone.
+    csv.write_csv(rows.select(["size", "price", "kind"]).append_column("more", rows["size"]), tmp_path / "other.csv")
+    run("score", model, tmp_path / "other.csv", "-o", tmp_path / "again.csv")
+    np.testing.assert_array_equal(csv.read_csv(tmp_path / "again.csv")["log_prob"], scores)
 
 
 def test_outliers_are_those_of_python(folder, tmp_path):
@@ -77,7 +90,10 @@ def test_columns_and_kinds_of_targets(folder, tmp_path):
         (["predict", "model.safetensors", "table.csv", "--quantiles", "5"], 2, "above 0 and below 1"),
         (["predict", "model.safetensors", "table.csv", "--quantiles", "low"], 2, "above 0 and below 1"),
         (["predict", "odd.safetensors", "table.csv"], 1, "FlowOutlierDetector"),
-        (["score", "model.safetensors", "table.csv"], 1, "ConditionalFlowDensity"),
+        (["score", "model.safetensors", "table.csv", "--target", "price"], 2, "Expected no --target"),
+        (["score", "model.safetensors", "table.csv", "--error", "0.1"], 2, "Expected no --error"),
+        (["score", "model.safetensors", "rows.csv"], 1, "got none called 'price'"),
+        (["sample", "model.safetensors", "-n", "3"], 1, "ConditionalFlowDensity"),
     ],
 )
 def test_failures_are_one_line_and_a_code(folder, monkeypatch, arguments, code, words):

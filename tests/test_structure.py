@@ -47,6 +47,8 @@ LAYERS = (
         "calibration",
         "_axes",
         "_mixed_plots",
+        "_corner",
+        "_conditional_plots",
         "plots",
         "callbacks",
     ),

@@ -70,7 +70,9 @@ def check_target_rows(X: Any, y: Any, estimator: Any, columns: Columns) -> Rows:
     table = target_table(y, type(estimator).__name__, names)
     check_consistent_length(X, table)
     fitted = type(estimator)()
-    fitted.columns_, fitted.n_features_in_ = columns, len(columns.fields)
+    fitted.columns_, fitted.n_features_in_ = columns, len(names)
+    if hasattr(table, "columns") and columns.backend is not None:
+        fitted.feature_names_in_ = np.array(names, object)
     return _of_targets(lambda: check_rows(table, fitted))
 
 

@@ -198,7 +198,8 @@ def sbc_ranks(density: Any, X, y, *, num_draws: int = 100, level: float = 0.99, 
     """
     rng = rng_of(random_state)
     truths, drawn, names = _truths_and_draws(density, X, y, num_draws, rng)
-    return uniformity(_places(*_as_numbers(truths, drawn), rng), names, level=level, random_state=seed_of(rng))
+    truths, drawn = _as_numbers(truths, drawn)
+    return uniformity(_places(truths, drawn, rng), names, level=level, random_state=seed_of(rng))
 
 
 def expected_coverage(density: Any, X, y, *, num_draws: int = 100, level: float = 0.99, random_state=0) -> Uniformity:

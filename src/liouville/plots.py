@@ -11,23 +11,26 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.lines import Line2D
 
 from . import evaluation
-from ._axes import DATA, QUIET, SAMPLES, Scale, num_bins, open_sides, range_of, scale_of, wrapped
+from ._axes import DATA, QUIET, SAMPLES, num_bins, open_sides, range_of, scale_of
+from ._conditional_plots import plot_calibration as plot_calibration
+from ._conditional_plots import plot_fan as plot_fan
+from ._conditional_plots import plot_pit as plot_pit
+from ._conditional_plots import plot_posterior as plot_posterior
+from ._corner import MOST_LEVELS, draw_corner, of_column
 from ._defaults import check_time
 from ._files import check_writable, replacing
-from ._mixed_plots import Cloud, draw_column, draw_margin
+from ._mixed_plots import Cloud, draw_column
 from ._tables import has_flow
 from .data._table import column_names
-from .mixed import Field
 
 if TYPE_CHECKING:
     from .estimators import FlowDensity
 
 # Maps that are as even in grey.
 DENSITY_MAP, _TIME_MAP = "magma", "viridis"
-_MOST_COLUMNS = _MOST_LEVELS = 8
+_MOST_COLUMNS = 8
 _MOST_POINTS = 4000
 # The map ends this far below its top: what is rarer than one in 160,000 needs no colours.
 DEPTH = 12.0
@@ -75,7 +78,7 @@ def _of_masses(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> F
         raise ValueError(f"Expected one column, or two that are continuous, got {said}; try a corner plot.")
     figure = Figure(figsize=(7, 4), layout="constrained")
     probability = lambda values: np.exp(_log_prob(estimator, values[:, None]))
-    cloud = _of_column(_clouds(estimator, data)[0], fields[0], 0)
+    cloud = of_column(_clouds(estimator, data)[0], fields[0], 0)
     draw_column(figure, fields[0], names[0], cloud, probability, num)
     return figure
 
@@ -83,7 +86,7 @@ def _of_masses(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> F
 def _curve(estimator: "FlowDensity", data: np.ndarray | None, num: int) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    name, rows, colour = _of_column(_clouds(estimator, data)[0], estimator.columns_.fields[0], 0)
+    name, rows, colour = of_column(_clouds(estimator, data)[0], estimator.columns_.fields[0], 0)
     low, high = range_of(rows[:, 0])
     grid = np.linspace(low, high, 4 * num)
     axes.hist(
@@ -170,31 +173,11 @@ def plot_corner(
     """
     names = column_names(estimator)
     chosen = _chosen(names, columns)
-    size, clouds = len(chosen), _few(_clouds(estimator, data), estimator.columns_.is_mixed)
+    clouds = _few(_clouds(estimator, data), estimator.columns_.is_mixed)
     clouds = [cloud._replace(rows=cloud.rows[:, chosen]) for cloud in clouds]
     fields = [estimator.columns_.fields[k] for k in chosen]
-    scales = [scale_of(*pair, _MOST_LEVELS) for pair in zip(fields, clouds[0].rows.T, strict=True)]
-    side = max(1.75 * size + 0.7, 4.0)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    panels: Any = figure.subplots(size, size, squeeze=False)
-    points = _scattered(clouds, scales)
-    for i, j in np.ndindex(size, size):
-        if j > i:
-            panels[i, j].set_axis_off()
-            continue
-        panels[i, j].set(xlim=scales[j].limits)
-        if i == j:
-            _diagonal_panel(panels[i, j], scales[i], clouds, i)
-        else:
-            _pair_panel(panels[i, j], points, clouds, [j, i])
-            panels[i, j].set(ylim=scales[i].limits)
-        _corner_labels(panels[i, j], scales, [names[k] for k in chosen], i, j)
-    figure.align_labels()
-    handles = [Line2D([], [], marker="o", ls="", color=cloud.colour, label=cloud.name) for cloud in clouds]
-    # The upper right is empty, unless there is one panel.
-    place: Any = {"loc": "upper right"} if size > 1 else {"loc": "outside upper right", "ncols": 2}
-    figure.legend(handles=handles, frameon=False, fontsize=12, **place)
-    return figure
+    scales = [scale_of(*pair, MOST_LEVELS) for pair in zip(fields, clouds[0].rows.T, strict=True)]
+    return draw_corner(clouds, scales, [names[k] for k in chosen])
 
 
 def _few(clouds: list[Cloud], is_mixed: bool) -> list[Cloud]:
@@ -212,53 +195,6 @@ def _chosen(names: list[str], columns: Sequence[str] | None) -> list[int]:
     if unknown or not 1 <= len(columns) <= _MOST_COLUMNS:
         raise ValueError(f"Expected 1 to {_MOST_COLUMNS} columns among {names}, got {list(columns)}; try {names[:2]}.")
     return [names.index(name) for name in columns]
-
-
-def _scattered(clouds: list[Cloud], scales: list[Scale]) -> list[np.ndarray]:
-    """Return where the rows of each cloud stand, as many of each."""
-    rng, num = np.random.default_rng(0), min(len(cloud.rows) for cloud in clouds)
-    pairs = lambda cloud: zip(scales, cloud.rows[:num].T, strict=True)
-    return [np.stack([scale.scattered(column, rng) for scale, column in pairs(cloud)], axis=1) for cloud in clouds]
-
-
-def _diagonal_panel(axes: Axes, scale: Scale, clouds: list[Cloud], i: int) -> None:
-    clouds = [_of_column(cloud, scale.field, i) for cloud in clouds]
-    if not scale.field.column.is_density:
-        draw_margin(axes, scale, clouds, i)
-        return
-    for cloud in clouds:
-        # As many as the data bear, for the samples too: what differs is then no matter of bins.
-        axes.hist(
-            cloud.rows[:, i],
-            num_bins(len(clouds[0].rows), 40),
-            range=scale.limits,
-            density=True,
-            histtype="step",
-            color=cloud.colour,
-            lw=1.5,
-        )
-
-
-def _pair_panel(axes: Axes, points: list[np.ndarray], clouds: list[Cloud], pair: list[int]) -> None:
-    # In mixed order: neither cloud is denser than the other, or lies on top of it.
-    num = len(points[0])
-    colours = np.repeat([cloud.colour for cloud in clouds], num)
-    order = np.random.default_rng(0).permutation(len(colours))
-    marks = {"s": float(np.clip(4000 / num, 1.5, 9)), "alpha": 0.45, "linewidths": 0, "rasterized": True}
-    axes.scatter(*np.concatenate(points)[order][:, pair].T, color=colours[order], **marks)
-
-
-def _corner_labels(axes: Axes, scales: list[Scale], names: list[str], i: int, j: int) -> None:
-    bottom, left = i == len(names) - 1, j == 0 < i
-    axes.set(xlabel=wrapped(names[j]) if bottom else "", ylabel=wrapped(names[i]) if left else "")
-    scales[j].write(axes.xaxis, 3, is_small=True)
-    axes.tick_params(labelsize=8, labelbottom=bottom, labelleft=left)
-    axes.tick_params(axis="x", labelrotation=90 if scales[j].turns() else 0)
-    if i == j:
-        axes.set_yticks([])
-        open_sides(axes, left=False)
-    else:
-        scales[i].write(axes.yaxis, 3, is_small=True)
 
 
 def plot_trajectories(estimator: "FlowDensity", num: int = 300, num_times: int = 60) -> Figure:
@@ -466,11 +402,6 @@ def _clouds(estimator: "FlowDensity", data: np.ndarray | None) -> list[Cloud]:
     has_gaps = any(column.gaps for column in estimator.columns_.columns)
     samples = Cloud("samples", drawn if has_gaps else _finite(drawn), SAMPLES)
     return [samples] if data is None else [Cloud("data", estimator._check(data), DATA), samples]
-
-
-def _of_column(cloud: Cloud, field: Field, place: int) -> Cloud:
-    """Return the rows that count in the picture of one column: a missing cell does where it is a value."""
-    return cloud if field.column.gaps else cloud._replace(rows=cloud.rows[~np.isnan(cloud.rows[:, place])])
 
 
 def _finite(rows: np.ndarray) -> np.ndarray:

@@ -79,12 +79,12 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def load(path: Path) -> Any:
-    """Return the density in a file, of a table or of pictures."""
+def load(path: Path, *others: type) -> Any:
+    """Return the density in a file, of a table or of pictures, or what else a command takes."""
     from .. import FlowDensity, ImageDensity
     from .._model_file import read_model
 
-    return read_model([FlowDensity, ImageDensity], path)
+    return read_model([FlowDensity, ImageDensity, *others], path)
 
 
 def taken_by(function: Callable, **options: tuple[str, Any]) -> dict[str, Any]:

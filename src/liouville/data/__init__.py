@@ -17,6 +17,7 @@ from ._images import write_pictures as write_pictures
 from ._table import Table as Table
 from ._table import column_names as column_names
 from ._tabular import read_rows as read_rows
+from ._tabular import read_rows_and_targets_of as read_rows_and_targets_of
 from ._tabular import read_rows_of as read_rows_of
 from ._tabular import read_table as read_table
 from ._toy import Target as Target

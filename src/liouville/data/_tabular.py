@@ -133,6 +133,23 @@ def read_rows_of(
     return table.frame() if hasattr(estimator, "feature_names_in_") else table.values
 
 
+def read_rows_and_targets_of(estimator: Any, path: str | os.PathLike | BinaryIO) -> tuple[Any, Any]:
+    """Read rows and targets of a file, as a fitted density of targets given rows takes them: two frames.
+
+    Parameters
+    ----------
+    estimator
+        What is fitted to a table whose columns have names.
+    path
+        As of `read_rows`.
+    """
+    rows, targets = estimator.columns_, estimator.target_columns_
+    names = column_names(estimator), [str(field.name) for field in targets.fields]
+    texts = [*rows.texts, *targets.texts]
+    table = read_rows(path, [*names[0], *names[1]], texts=texts, gaps=rows.missing != "error").frame()
+    return table.select(names[0]), table.select(names[1])
+
+
 def read_rows(
     path: str | os.PathLike | BinaryIO,
     names: Sequence[str],
