@@ -50,6 +50,7 @@ def main() -> None:
     prior = {0: ("bounded", -1, 1), 1: ("bounded", -1, 1)}
     small = {"max_iter": 20, "width": 8, "depth": 1} if example.fast else {"max_seconds": 130}
     density = ConditionalFlowDensity(target_columns=prior, random_state=0, **small).fit(X, y)
+    example.figure("steps", str(density.n_iter_))
     example.figure("NLL of 1000 new simulations", -density.score(new, truth))
     drawn, exact = density.sample(SEEN, 2000, random_state=0)[:, 0], true_posterior(SEEN[0], 2000, 0)
     example.figure("draws within the prior", f"{(np.abs(drawn) <= 1).all(axis=1).mean():.1%}")
