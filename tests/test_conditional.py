@@ -134,12 +134,12 @@ def test_draws_have_the_law(kind):
     assert (np.abs(share - reached) < 4.5 * np.sqrt(0.25 * 0.75 / 4000)).all()
 
 
-def test_it_learns_a_skewed_law_whose_place_depends_on_the_row():
+def test_it_learns_a_skewed_law_whose_place_and_spread_depend_on_the_row():
     rng = np.random.default_rng(0)
 
     def law(num):
         X = rng.uniform(-2, 2, (num, 2))
-        loc, scale = X[:, 0] * X[:, 1], 0.3
+        loc, scale = X[:, 0], 0.2 + 0.2 * (X[:, 1] > 0)
         y = loc + scale * rng.gamma(4, size=num)
         return X, y, stats.gamma.logpdf((y - loc) / scale, 4) - np.log(scale)
 
@@ -148,10 +148,22 @@ def test_it_learns_a_skewed_law_whose_place_depends_on_the_row():
     density = ConditionalFlowDensity(**longer, front="none").fit(X, y)
     X, y, truth = law(2000)
     gap = truth - density.log_prob(X, y)
-    assert -4 * gap.std() / np.sqrt(2000) < gap.mean() < 0.1
+    # One spread for all rows, the best of them, is 0.12 nats above.
+    assert -4 * gap.std() / np.sqrt(2000) < gap.mean() < 0.06
     assert stats.kstest(density.cdf(X, y), "uniform").statistic < 0.05
     assert density.score(X, y) == pytest.approx(density.log_prob(X, y).mean())
     assert density.certify(X, y, num_rows=50).mean_shift < 1e-3
+
+
+def test_few_rows_tell_their_targets_something_without_trees():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-2, 2, (600, 2))
+    y = 2 * X + 0.5 * rng.normal(size=X.shape)
+    density = ConditionalFlowDensity(**{**FAST, "max_iter": 300, "width": 32, "weight_decay": None}).fit(X, y)
+    X = rng.uniform(-2, 2, (1000, 2))
+    y = 2 * X + 0.5 * rng.normal(size=X.shape)
+    truth = stats.norm.logpdf(y, 2 * X, 0.5).sum(axis=1)
+    assert (truth - density.log_prob(X, y)).mean() < 0.35
 
 
 def test_trees_in_front_are_taken_where_they_help_and_tails_are_heavy():

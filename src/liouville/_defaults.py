@@ -47,7 +47,8 @@ SOLVE_EVALUATIONS = 50
 _STEPS, _MIXED_STEPS = 3, 2
 # Targets given rows learn from larger batches, in fewer steps: noise of small ones is what keeps them from what is so.
 _CONDITIONAL_BATCH, _CONDITIONAL_STEPS, _FEWEST_CONDITIONAL_STEPS = 1024, 0.6, 1000
-_LONGEST_RACE = 0.5
+# Weights that decay as fast as those of a mixed table's parts would tell few rows nothing of what they are given.
+_MOST_CONDITIONAL_DECAY, _LONGEST_RACE = 0.1, 0.5
 # Gaps are filled as often as makes so many rows, a few times at most.
 _FILLED_ROWS, _MOST_FILLS = 40_000, 5
 # Training that still gains half way goes on for this many times as long, up to so many steps.
@@ -219,6 +220,7 @@ def resolve_conditional(estimator: Any, rows: int, targets: Columns) -> Plan:
     # Of few rows hardly anything is clear: what trees say is then the safer.
     kinds = fronts if estimator.front == "trees" else [*fronts, *plan.preprocess]
     batch_size = given_or(estimator.batch_size, given_or(RECIPES[estimator.recipe].batch_size, _CONDITIONAL_BATCH))
+    weight_decay = given_or(estimator.weight_decay, min(_MOST_CONDITIONAL_DECAY, plan.options.weight_decay))
     is_set = estimator.max_iter is not None or plan.max_iter is None
     solves = not isinstance(cast(FactoredObjective, plan.objective).objective, FlowMatching)
     steps = given_or(RECIPES[estimator.recipe].max_iter, default_steps(rows, solves, _FEWEST_CONDITIONAL_STEPS))
@@ -228,7 +230,7 @@ def resolve_conditional(estimator: Any, rows: int, targets: Columns) -> Plan:
         has_fronts=has_fronts,
         # Behind trees a flow starts far ahead; what smooth laws are is learned late.
         longest_race=_LONGEST_RACE,
-        options=dataclasses.replace(plan.options, batch_size=batch_size),
+        options=dataclasses.replace(plan.options, batch_size=batch_size, weight_decay=weight_decay),
         max_iter=plan.max_iter if is_set else int(_CONDITIONAL_STEPS * steps),
     )
 
