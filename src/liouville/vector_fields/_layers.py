@@ -35,14 +35,12 @@ def draw_uniform(key: Key, size: int, fan_in: int) -> Float[Array, " size"]:
     return jax.random.uniform(key, (size,), minval=-bound, maxval=bound)
 
 
-# Of layers between silus, which shrink what varies: a condition behind four of them would tell rows from each other by a
-# thousandth, and the first thousand steps would learn the law of all rows alone.
+# Of layers between silus, which shrink what varies: behind four of them a condition would tell rows from each other by
+# a thousandth, and the first thousand steps would learn the law of all rows alone.
 _SILU_GAIN = 2.5
 
 
-def linear(
-    fan_in: int, fan_out: int, *, key: Key, zero: bool = False, bias: bool = True, gain: float = 1.0
-) -> Linear:
+def linear(fan_in: int, fan_out: int, *, key: Key, zero: bool = False, bias: bool = True, gain: float = 1.0) -> Linear:
     """Return a linear layer; `zero` starts it at zero, so that a field starts at rest, `gain` enlarges its weights."""
     # Equinox's own draws never come to be: of its layer only the shapes are kept.
     layer = eqx.filter_eval_shape(Linear, fan_in, fan_out, use_bias=bias, key=key)
