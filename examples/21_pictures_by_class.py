@@ -52,10 +52,8 @@ def compare(example: Example, name: str, train: Pictures, test: Pictures, second
     ahead = given.score_samples(test.pixels, test.labels) - plain.score_samples(test.pixels)
     example.figure(f"{name}, nats that the class saves", f"{ahead.mean():.2f} ({ahead.std() / len(ahead) ** 0.5:.2f})")
     asked = slice(0, example.size(MOST_ASKED, 5))
-    truth, rows = (
-        test.labels[asked],
-        [part.pixels.reshape(len(part.pixels), -1) / (train.levels - 1) for part in (train, test)],
-    )
+    truth = test.labels[asked]
+    rows = [part.pixels.reshape(len(part.pixels), -1) / (train.levels - 1) for part in (train, test)]
     share = given.predict_proba(test.pixels[asked])
     place = np.searchsorted(given.classes_, truth)
     of_truth = np.log(np.maximum(share[np.arange(len(place)), place], 1e-12))

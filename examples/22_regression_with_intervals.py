@@ -53,7 +53,7 @@ def main() -> None:
     example = Example("22_regression_with_intervals", "A regression with intervals", "no paper: p(y | x) of a table")
     (X, y), (new, truth) = split()
     truths = truth.to_numpy()
-    density = ConditionalFlowDensity(max_iter=example.size(None, 20), max_seconds=150, random_state=0).fit(X, y)
+    density = ConditionalFlowDensity(max_iter=example.size(None, 20), random_state=0).fit(X, y)
     example.figure("front", density.facts_["front"])
     report(example, "flow", truths, density.predict_quantiles(new, QUANTILES), density.log_prob(new, truth))
     example.figure("flow: CRPS", float(density.crps(new, truth).mean()), 2)

@@ -50,10 +50,10 @@ def targets_of(kind: str, X: np.ndarray, seed: int) -> np.ndarray:
 KINDS = {
     "plain": {"front": "none"},
     "trees": {"front": "auto"},
-    "bounded": {"target_columns": {0: ("bounded", 0, 1)}},
-    "zeros": {},
-    "count": {"target_columns": {0: "integer"}},
-    "level": {},
+    "bounded": {"target_columns": {0: ("bounded", 0, 1)}, "front": "trees"},
+    "zeros": {"front": "none"},
+    "count": {"target_columns": {0: "integer"}, "front": "trees"},
+    "level": {"front": "none"},
 }
 
 
@@ -175,6 +175,27 @@ def test_trees_in_front_are_taken_where_they_help_and_tails_are_heavy():
     assert density.score(fresh, truth) > fitted("plain").score(fresh, truth) + 0.1
 
 
+def test_trees_say_levels_what_rows_let_expect(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def law(num):
+        X = rng.normal(size=(num, 4))
+        share = np.where(np.floor(2 * X[:, 0]) % 2 == 0, 0.9, 0.1)
+        is_second = rng.random(num) < share
+        return X, np.where(is_second, "yes", "no"), np.log(np.where(is_second, share, 1 - share))
+
+    X, y, _ = law(1500)
+    longer = {**FAST, "max_iter": 500, "width": 32, "batch_size": 512}
+    density, plain = (ConditionalFlowDensity(**longer, front=kind).fit(X, y) for kind in ("trees", "none"))
+    X, y, truth = law(2000)
+    assert (truth - density.log_prob(X, y)).mean() < 0.15 < (truth - plain.log_prob(X, y)).mean() - 0.1
+    density.save(tmp_path / "levels.safetensors")
+    again = ConditionalFlowDensity.load(tmp_path / "levels.safetensors")
+    np.testing.assert_array_equal(again.log_prob(X, y), density.log_prob(X, y))
+    with pytest.raises(ValueError, match="has two levels"):
+        ConditionalFlowDensity(front="trees").fit(X, np.where(X[:, 0] > 1, "maybe", y))
+
+
 def several(num: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     rng = np.random.default_rng(seed)
     kind, size = rng.choice(["a", "b", "c"], num), rng.normal(size=num)
@@ -266,13 +287,13 @@ def test_faults_of_targets_are_said():
     density = ConditionalFlowDensity(**FAST)
     with pytest.raises(ValueError, match="requires y to be passed"):
         density.fit(X, None)
-    with pytest.raises(DataError, match=r"targets y: .*NaN.* in row 3"):
+    with pytest.raises(DataError, match=r"Of y: .*NaN.* in row 3"):
         density.fit(X, np.where(np.arange(100) == 3, np.nan, y))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         density.fit(X, y[:-1])
     with pytest.raises(DataError, match="constant"):
         density.fit(X, np.full(100, 0.1))
-    with pytest.raises(ValueError, match="one continuous target without bounds"):
+    with pytest.raises(ValueError, match="one target that is a number"):
         clone(density).set_params(front="trees").fit(X, np.stack([y, y**2], axis=1))
     with pytest.raises(ValueError, match="front among"):
         clone(density).set_params(front="forest").fit(X, y)

@@ -18,9 +18,9 @@ class Told(NamedTuple):
     condition
         What a `liouville.mixed.Mixed` is conditioned on, of shape ``(n, *cond_shape)``.
     location, scale
-        Of a target, by trees; 0 and 1 where there are none.
+        Of a target, by trees; NaN where there are none.
     tail
-        Degrees of freedom of the law of distances in these units, or None.
+        Degrees of freedom of the law of distances in these units, or None where the target is not learned in them.
     """
 
     condition: np.ndarray
@@ -55,42 +55,60 @@ class Conditions(FixedMixin, eqx.Module):
         What the rows are, and behind them, where trees might be, what trees say of them.
     front
         The trees, or None.
+    has_units
+        True where the number is learned in units of what trees say, too, as one that has a density everywhere is.
     """
 
     given: GivenRows
     front: Front | None
+    has_units: bool = eqx.field(static=True)
 
     @staticmethod
     def fit(
-        rows: Rows, weight: np.ndarray, columns: tuple[Column, ...], has_fronts: bool, found: FittedFront | None
+        rows: Rows,
+        weight: np.ndarray,
+        columns: tuple[Column, ...],
+        targets: tuple[Column, ...],
+        has_fronts: bool,
+        found: FittedFront | None,
     ) -> tuple["Conditions", Told]:
         """Return what rows of a fit are, and what these say: of trees, of those that have not seen them."""
-        told = _plain(rows) if found is None else Told(rows, found.location, found.scale, found.front.tail)
+        told, has_units = _plain(rows), _has_units(targets)
+        if found is not None:
+            told = Told(rows, found.location, found.scale, found.front.tail if has_units else None)
         # Where trees might stand, conditions are of one shape with and without them: one program for both.
         beside = _beside(told) if has_fronts else rows
         given = GivenRows.fit(beside, weight, _with_trees(columns, has_fronts))
-        conditions = Conditions(given, None if found is None else found.front)
+        conditions = Conditions(given, None if found is None else found.front, has_units)
         return conditions, told._replace(condition=given.encode(beside))
 
     @staticmethod
-    def any(columns: tuple[Column, ...], has_fronts: bool, trees: list | None) -> "Conditions":
+    def any(
+        columns: tuple[Column, ...], targets: tuple[Column, ...], has_fronts: bool, trees: list | None
+    ) -> "Conditions":
         """Return conditions that are fitted to any rows: the numbers of a file take the place of their own."""
         given = GivenRows.any(_with_trees(columns, has_fronts))
-        return Conditions(given, None if trees is None else Front.of_sizes(trees))
+        return Conditions(given, None if trees is None else Front.of_sizes(trees), _has_units(targets))
 
     def __call__(self, rows: Rows) -> Told:
         """Return what rows say, of numbers, codes as numbers, NaN where there are gaps."""
         told = _plain(rows)
         if self.front is not None:
             location, scale = self.front(rows)
-            told = Told(rows, location, scale, self.front.tail)
+            told = Told(rows, location, scale, self.front.tail if self.has_units else None)
         is_wider = len(self.given.columns) > rows.shape[1]
         beside = _beside(told) if is_wider else rows
         return told._replace(condition=self.given.encode(beside))
 
 
 def _plain(rows: Rows) -> Told:
-    return Told(rows, np.zeros(len(rows)), np.ones(len(rows)))
+    unknown = np.full(len(rows), np.nan)
+    return Told(rows, unknown, unknown)
+
+
+def _has_units(targets: tuple[Column, ...]) -> bool:
+    """Return True where there is one target that is a number without bounds and masses."""
+    return len(targets) == 1 and targets[0].is_density and not targets[0].is_bounded
 
 
 def _with_trees(columns: tuple[Column, ...], has_fronts: bool) -> tuple[Column, ...]:
@@ -99,6 +117,4 @@ def _with_trees(columns: tuple[Column, ...], has_fronts: bool) -> tuple[Column, 
 
 def _beside(told: Told) -> Rows:
     """Return rows with location and scale behind them, NaN where no trees say them."""
-    is_known = told.tail is not None
-    more = [told.location, np.log(told.scale)] if is_known else np.full((2, len(told.location)), np.nan)
-    return np.column_stack([told.condition, *more])
+    return np.column_stack([told.condition, told.location, np.log(told.scale)])

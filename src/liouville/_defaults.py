@@ -47,7 +47,7 @@ SOLVE_EVALUATIONS = 50
 _STEPS, _MIXED_STEPS = 3, 2
 # Targets given rows learn from larger batches, in fewer steps: noise of small ones is what keeps them from what is so.
 _CONDITIONAL_BATCH, _CONDITIONAL_STEPS, _FEWEST_CONDITIONAL_STEPS = 1024, 0.6, 1000
-# Weights that decay as fast as those of a mixed table's parts would tell few rows nothing of what they are given.
+# Weights that decay as fast as those by which levels of few rows are not learned by heart would tell numbers nothing.
 _MOST_CONDITIONAL_DECAY, _LONGEST_RACE = 0.1, 0.5
 # Gaps are filled as often as makes so many rows, a few times at most.
 _FILLED_ROWS, _MOST_FILLS = 40_000, 5
@@ -209,18 +209,21 @@ def resolve_subsets(estimator: Any, rows: int, table: Columns, has_joint: bool) 
 def resolve_conditional(estimator: Any, rows: int, targets: Columns) -> Plan:
     """Return how targets given rows are learned."""
     plan = resolve_mixed(estimator, rows, targets)
-    # Trees stand in front of one number that has a density wherever it is.
-    has_fronts = len(targets.fields) == 1 and targets.columns[0].is_density and not targets.columns[0].is_bounded
+    # Trees stand in front of one number; of two levels they say how likely the second is.
+    levels = targets.fields[0].levels
+    has_fronts = len(targets.fields) == 1 and (len(levels) <= 2 or not isinstance(levels[0], str))
     if estimator.front == "trees" and not has_fronts:
         raise ValueError(
-            "Expected one continuous target without bounds for front='trees', got "
+            "Expected one target that is a number, or has two levels, for front='trees', got "
             f"{', '.join(str(targets).splitlines())}; try front='auto'."
         )
     fronts = [f"{TREES} {plan.preprocess[0]}"] if has_fronts and estimator.front != "none" else []
     # Of few rows hardly anything is clear: what trees say is then the safer.
     kinds = fronts if estimator.front == "trees" else [*fronts, *plan.preprocess]
     batch_size = given_or(estimator.batch_size, given_or(RECIPES[estimator.recipe].batch_size, _CONDITIONAL_BATCH))
-    weight_decay = given_or(estimator.weight_decay, min(_MOST_CONDITIONAL_DECAY, plan.options.weight_decay))
+    weight_decay = plan.options.weight_decay
+    if estimator.weight_decay is None and not targets.is_mixed:
+        weight_decay = min(_MOST_CONDITIONAL_DECAY, weight_decay)
     is_set = estimator.max_iter is not None or plan.max_iter is None
     solves = not isinstance(cast(FactoredObjective, plan.objective).objective, FlowMatching)
     steps = given_or(RECIPES[estimator.recipe].max_iter, default_steps(rows, solves, _FEWEST_CONDITIONAL_STEPS))

@@ -166,7 +166,7 @@ class ConditionalSplit:
             now = time.perf_counter()
             fitting["until"] = now + FRONT_SHARE * (deadline - now)
         found = fit_front(x, y[:, 0], mass, seed, **fitting) if fronts else None
-        conditions, told = Conditions.fit(x, mass, self.given_columns, plan.has_fronts, found)
+        conditions, told = Conditions.fit(x, mass, self.given_columns, self.columns, plan.has_fronts, found)
         (learned, of_front), weight = told.inwards(y), scaled(mass[train])
         frame, points = fit_mixed(preprocess, learned[train], weight, self.columns)
         build = MixedSpec.fit(plan.flow, frame, points, weight, given=conditions.given.sizes)

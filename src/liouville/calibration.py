@@ -91,7 +91,7 @@ class LocalC2ST:
 def uniformity(values, names: tuple[str, ...] = ("value",), *, level: float = 0.99, random_state=0) -> Uniformity:
     """Compare numbers with uniform ones, by a simultaneous band of their distribution function.
 
-    The band is that of Saeilynoja, Buerkner and Vehtari (2022, "Graphical test for discrete uniformity", section 2.2):
+    The band is that of Saeilynoja, Buerkner and Vehtari (2022, "Graphical test for discrete uniformity"):
     binomial at each level, all as wide as makes them hold together, which is found by simulation. SciPy has other tests
     of the same: Kolmogorov's is ``kstest(values, "uniform")``, that of Anderson and Darling ``goodness_of_fit(uniform,
     values, known_params={"loc": 0, "scale": 1}, statistic="ad")``.
@@ -206,7 +206,7 @@ def expected_coverage(density: Any, X, y, *, num_draws: int = 100, level: float 
     """Compare how often highest-density regions hold the truth with how often they should, at all levels.
 
     A truth is in the region of a level where the share of draws that are more probable than it is less than the level
-    (Hermans and others, 2022, "A trust crisis in simulation-based inference?", arXiv:2110.06581, section 2). More than
+    (Hermans and others, 2022, "A trust crisis in simulation-based inference?", arXiv:2110.06581). More than
     the level are held by a density that is too wide, less by one that is too narrow.
 
     Parameters
@@ -263,7 +263,7 @@ def local_c2st(
     """Ask a classifier, at some observations, whether draws differ from truths: a local two-sample test, L-C2ST.
 
     It learns to tell truths from draws, both beside their rows, and is asked of draws given each observation, where it
-    should not know (Linhart, Gramfort and Rodrigues, 2023, arXiv:2306.03580, algorithms 1 and 2). The null distribution
+    should not know (Linhart, Gramfort and Rodrigues, 2023, arXiv:2306.03580). The null distribution
     is that of classifiers to which other draws were told as truths: where the density is exact these are truths as good
     as any, so p-values are exact for any classifier. This one is scikit-learn's of boosted trees.
 

@@ -51,8 +51,9 @@ class ConditionalFlowDensity(AbstractFitted):
         columns that had some in the fit; ``"ignore"`` for what is not known: the density is that of the targets given
         the rest, and any cell may be missing, since cells of a copy of each row are dropped at random for training.
     front
-        ``"trees"`` learns a continuous target in units of location and scale that boosted trees say of it,
-        ``"none"`` as it is, and ``"auto"`` as is clearly more likely on held-out rows.
+        ``"trees"`` has boosted trees say location and scale of one target that is a number, or has two levels: the flow
+        is told them, and learns one that is continuous and without bounds in their units. ``"none"`` learns targets as
+        they are, and ``"auto"`` as is clearly more likely on held-out rows.
 
     Attributes
     ----------
