@@ -13,6 +13,7 @@ from ..distributions import AbstractDistribution, Normal, Transformed
 from ..integrate import Integrator, SolveInfo, integrate_flow
 from ..vector_fields import MLP, AbstractVectorField, Perceptron, Preconditioned
 from ._expected import LEAST_SPREAD, AbstractExpected, Grid
+from ._known import GAIN
 
 # Cells that are narrower than this, in standard deviations, are taken as wide: of less, rounding would be seen.
 _NARROWEST = 2e-2
@@ -88,7 +89,7 @@ class Cells(AbstractDistribution):
         self.expected, self.grid = expected, grid
         self.shape, self.cond_shape = (num,), (expected.told + told,)
         field_key, key = jax.random.split(key)
-        self.encoder = Perceptron([told + 2 * num, width, width], "silu", key=key)
+        self.encoder = Perceptron([told + 2 * num, width, width], "silu", key=key, gain=GAIN)
         field = Preconditioned(MLP((1,), width=width, depth=depth, cond_shape=(width,), key=field_key))
         self.flow = Transformed(Normal.standard((1,)), CNF(field, integrator=integrator))
 

@@ -18,7 +18,7 @@ from ..vector_fields import Perceptron, RowFeatures, mask_of
 from ._cells import Cells
 from ._codes import Codes
 from ._expected import Expected
-from ._known import Known
+from ._known import GAIN, Known
 
 # What all parts are told of a row that is given, or None.
 Hidden: TypeAlias = Float[Array, " width"] | None
@@ -127,11 +127,11 @@ class Mixed(AbstractDistribution):
         levels = [] if codes is None else list(codes.levels)
         keys = jax.random.split(key, 3)
         self.of_codes = RowFeatures(levels, 0, width, key=keys[0])
-        self.of_all = RowFeatures(levels, sizes[1], width, key=keys[1])
-        self.encoder = Perceptron([width, width, width], "silu", key=keys[2])
+        self.of_all = RowFeatures(levels, sizes[1], width, key=keys[1], gain=GAIN)
+        self.encoder = Perceptron([width, width, width], "silu", key=keys[2], gain=GAIN)
         self.of_given = None
         if given is not None:
-            self.of_given = Known([*given[0]], 2 * given[1], width, key=jax.random.fold_in(key, 3))
+            self.of_given = Known([*given[0]], 2 * given[1], width, key=jax.random.fold_in(key, 3), gain=GAIN)
 
     def parts(self, x: Point) -> tuple[Point, Point, Point]:
         """Return codes, whole numbers and continuous numbers of a row."""

@@ -35,11 +35,6 @@ def draw_uniform(key: Key, size: int, fan_in: int) -> Float[Array, " size"]:
     return jax.random.uniform(key, (size,), minval=-bound, maxval=bound)
 
 
-# Of layers between silus, which shrink what varies: behind four of them a condition would tell rows from each other by
-# a thousandth, and the first thousand steps would learn the law of all rows alone.
-_SILU_GAIN = 2.5
-
-
 def linear(fan_in: int, fan_out: int, *, key: Key, zero: bool = False, bias: bool = True, gain: float = 1.0) -> Linear:
     """Return a linear layer; `zero` starts it at zero, so that a field starts at rest, `gain` enlarges its weights."""
     # Equinox's own draws never come to be: of its layer only the shapes are kept.
@@ -78,15 +73,14 @@ def time_signal(t: Time, condition: Condition) -> Float[Array, " signal"]:
 class Perceptron(eqx.Module):
     """Linear layers with an activation between them: a small network of the time and the condition.
 
-    `zero` starts the last one at zero.
+    `zero` starts the last one at zero, `gain` enlarges the weights that all start with.
     """
 
     layers: tuple[eqx.nn.Linear, ...]
     activation: str = eqx.field(static=True)
 
-    def __init__(self, sizes: list[int], activation: str = "tanh", *, key: Key, zero: bool = False):
+    def __init__(self, sizes: list[int], activation: str = "tanh", *, key: Key, zero: bool = False, gain: float = 1.0):
         *keys, last = jax.random.split(key, len(sizes) - 1)
-        gain = _SILU_GAIN if activation == "silu" else 1.0
         layers = [linear(*pair, key=k, gain=gain) for *pair, k in zip(sizes[:-2], sizes[1:-1], keys, strict=True)]
         self.layers = (*layers, linear(*sizes[-2:], key=last, zero=zero, gain=gain))
         self.activation = check_activation(activation)
@@ -100,19 +94,20 @@ class Perceptron(eqx.Module):
 class RowFeatures(eqx.Module):
     """Hidden units of a row's codes and numbers: an embedding of each code, and a linear map of the numbers, added up.
 
-    It is a linear layer of the codes one-hot and of the numbers, which takes no product of the zeros.
+    It is a linear layer of the codes one-hot and of the numbers, which takes no product of the zeros. `gain` enlarges
+    the weights that the latter start with.
     """
 
     levels: tuple[int, ...] = eqx.field(static=True)
     table: Float[Array, "levels width"]
     linear: eqx.nn.Linear
 
-    def __init__(self, levels: list[int], numbers: int, width: int, *, key: Key):
+    def __init__(self, levels: list[int], numbers: int, width: int, *, key: Key, gain: float = 1.0):
         table_key, key = jax.random.split(key)
         self.levels = tuple(levels)
         scale = 1 / math.sqrt(max(len(levels), 1))
         self.table = scale * jax.random.normal(table_key, (sum(levels), width))
-        self.linear = linear(numbers, width, key=key, gain=_SILU_GAIN)
+        self.linear = linear(numbers, width, key=key, gain=gain)
 
     def of_codes(self, codes: Float[Array, " columns"]) -> Float[Array, "columns width"]:
         """Return the embedding of each code; one that is none of the levels has that of the nearest."""
