@@ -91,7 +91,9 @@ def test_draws_have_the_law_that_is_given():
     assert not info.status.any()
     mean = np.array([expit(1.4), 7.0, np.sin(0.7)])
     spread = np.array([np.sqrt(expit(1.4) * expit(-1.4)), np.sqrt(7.0), 0.6])
-    np.testing.assert_array_less(np.abs(drawn.mean(0) - mean), 4 * spread / np.sqrt(6000) + 0.06 * spread)
+    # Standard errors of the draws, and of the some 400 rows that it was trained on whose condition is nearly this.
+    allowed = 4 * spread / np.sqrt(6000) + 3 * spread / np.sqrt(400)
+    np.testing.assert_array_less(np.abs(drawn.mean(0) - mean), allowed)
     assert np.abs(drawn.std(0) / spread - 1).max() < 0.1
 
 
