@@ -104,7 +104,7 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
     arrays = _renamed(arrays, density) if is_old else _with_expected(arrays)
     if table is not None and "subsets" in chosen:
         estimator.subsets_ = checkpoint.fill(built_by(chosen["subsets"], table.columns), _own(arrays, "subsets"))
-    if table is not None and "targets" in facts:
+    if table is not None and targets is not None and "targets" in facts:
         conditions = Conditions.any(table.columns, targets.columns, chosen["has_fronts"], chosen["trees"])
         estimator.conditions_ = checkpoint.fill(conditions, _own(arrays, "conditions"))
         estimator.target_columns_ = targets
