@@ -73,14 +73,11 @@ class Conditions(FixedMixin, eqx.Module):
         found: FittedFront | None,
     ) -> tuple["Conditions", Told]:
         """Return what rows of a fit are, and what these say: of trees, of those that have not seen them."""
-        told, has_units = _plain(rows), _has_units(targets)
-        if found is not None:
-            told = Told(rows, found.location, found.scale, found.front.tail if has_units else None)
+        says = _unknown(rows) if found is None else (found.location, found.scale)
         # Where trees might stand, conditions are of one shape with and without them: one program for both.
-        beside = _beside(told) if has_fronts else rows
-        given = GivenRows.fit(beside, weight, _with_trees(columns, has_fronts))
-        conditions = Conditions(given, None if found is None else found.front, has_units)
-        return conditions, told._replace(condition=given.encode(beside))
+        given = GivenRows.fit(_beside(rows, *says) if has_fronts else rows, weight, _with_trees(columns, has_fronts))
+        conditions = Conditions(given, None if found is None else found.front, _has_units(targets))
+        return conditions, conditions._told(rows, *says)
 
     @staticmethod
     def any(
@@ -92,18 +89,17 @@ class Conditions(FixedMixin, eqx.Module):
 
     def __call__(self, rows: Rows) -> Told:
         """Return what rows say, of numbers, codes as numbers, NaN where there are gaps."""
-        told = _plain(rows)
-        if self.front is not None:
-            location, scale = self.front(rows)
-            told = Told(rows, location, scale, self.front.tail if self.has_units else None)
+        return self._told(rows, *(_unknown(rows) if self.front is None else self.front(rows)))
+
+    def _told(self, rows: Rows, location: np.ndarray, scale: np.ndarray) -> Told:
         is_wider = len(self.given.columns) > rows.shape[1]
-        beside = _beside(told) if is_wider else rows
-        return told._replace(condition=self.given.encode(beside))
+        condition = self.given.encode(_beside(rows, location, scale) if is_wider else rows)
+        return Told(condition, location, scale, self.front.tail if self.front is not None and self.has_units else None)
 
 
-def _plain(rows: Rows) -> Told:
-    unknown = np.full(len(rows), np.nan)
-    return Told(rows, unknown, unknown)
+def _unknown(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Return location and scale where no trees say them."""
+    return np.full(len(rows), np.nan), np.full(len(rows), np.nan)
 
 
 def _has_units(targets: tuple[Column, ...]) -> bool:
@@ -115,6 +111,6 @@ def _with_trees(columns: tuple[Column, ...], has_fronts: bool) -> tuple[Column, 
     return columns + (Column("continuous"),) * (2 * has_fronts)
 
 
-def _beside(told: Told) -> Rows:
+def _beside(rows: Rows, location: np.ndarray, scale: np.ndarray) -> Rows:
     """Return rows with location and scale behind them, NaN where no trees say them."""
-    return np.column_stack([told.condition, told.location, np.log(told.scale)])
+    return np.column_stack([rows, location, np.log(scale)])

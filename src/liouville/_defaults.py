@@ -47,8 +47,9 @@ SOLVE_EVALUATIONS = 50
 _STEPS, _MIXED_STEPS = 3, 2
 # Targets given rows learn from larger batches, in fewer steps: noise of small ones is what keeps them from what is so.
 _CONDITIONAL_BATCH, _CONDITIONAL_STEPS, _FEWEST_CONDITIONAL_STEPS = 1024, 0.6, 1000
+_LONGEST_RACE = 0.5
 # Weights that decay as fast as those by which levels of few rows are not learned by heart would tell numbers nothing.
-_MOST_CONDITIONAL_DECAY, _LONGEST_RACE = 0.1, 0.5
+_MOST_CONDITIONAL_DECAY = 0.1
 # Gaps are filled as often as makes so many rows, a few times at most.
 _FILLED_ROWS, _MOST_FILLS = 40_000, 5
 # Training that still gains half way goes on for this many times as long, up to so many steps.

@@ -99,12 +99,13 @@ def read_model(kinds: Sequence[type], path: str | os.PathLike) -> Any:
     if "levels_of" in chosen:
         estimator._take(_noise_levels_by(chosen, arrays), chosen, cast(Columns, table))
         return estimator
-    targets = Columns.of_facts(facts["targets"]) if "targets" in facts else table
-    density = built_by(chosen, () if targets is None else targets.columns)
+    targets = Columns.of_facts(facts["targets"]) if "targets" in facts else None
+    learned = table if targets is None else targets
+    density = built_by(chosen, () if learned is None else learned.columns)
     arrays = _renamed(arrays, density) if is_old else _with_expected(arrays)
     if table is not None and "subsets" in chosen:
         estimator.subsets_ = checkpoint.fill(built_by(chosen["subsets"], table.columns), _own(arrays, "subsets"))
-    if table is not None and targets is not None and "targets" in facts:
+    if table is not None and targets is not None:
         conditions = Conditions.any(table.columns, targets.columns, chosen["has_fronts"], chosen["trees"])
         estimator.conditions_ = checkpoint.fill(conditions, _own(arrays, "conditions"))
         estimator.target_columns_ = targets

@@ -1,7 +1,6 @@
 """``liouville score``: the log-density of each row or picture."""
 
 import warnings
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -54,46 +53,33 @@ def run_score(
 
     A row whose solve failed is nan, and named on standard error; the exit code is 0 all the same.
     """
+    import numpy as np
+
     from ..conditional_density import ConditionalFlowDensity
-    from ..data import check_output, write_table
+    from ..data import check_output, read_rows_and_targets_of, write_table
 
     check_output(output)
     check_place(output, model, data)
     estimator = load(model, ConditionalFlowDensity)
     asked, chosen = names_in(target), names_in(given) or []
-    if hasattr(estimator, "target_columns_"):
+    is_of_targets = hasattr(estimator, "target_columns_")
+    if is_of_targets:
         options = {"target": asked, "given": chosen or None, "draws": draws, "error": error, "columns": columns or None}
         taken_by(estimator.log_prob, **{name: (f"--{name}", value) for name, value in options.items()})
-        write_scores(output, *of_targets(estimator, data))
-        return
-    if asked or chosen:
+    elif asked or chosen:
         write_table(output, conditional(estimator, data, asked, chosen, draws, error, columns))
         return
-    if draws is not None:
+    elif draws is not None:
         raise typer.BadParameter("Expected --target or --given with --draws, got neither; try --target.")
     with warnings.catch_warnings():
         # The estimator names the first failed row; here all are.
         warnings.simplefilter("ignore", RuntimeWarning)
-        rows = estimator._read(table_file(data), **taken_by(estimator._read, columns=("--columns", names_in(columns))))
-        found = estimator.score_samples(rows, error=error, return_info=True)
-    write_scores(output, *found)
-
-
-def of_targets(estimator: Any, data: Path) -> tuple[Any, Any]:
-    """Return the log-densities of targets given their rows, both of one table, and what the solver says."""
-    from ..data import read_rows_and_targets_of
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return estimator.log_prob(*read_rows_and_targets_of(estimator, table_file(data)), return_info=True)
-
-
-def write_scores(output: Path | None, log_prob: Any, info: Any) -> None:
-    """Write log-densities, and name the rows that have none."""
-    import numpy as np
-
-    from ..data import write_table
-
+        if is_of_targets:
+            found = estimator.log_prob(*read_rows_and_targets_of(estimator, table_file(data)), return_info=True)
+        else:
+            options = taken_by(estimator._read, columns=("--columns", names_in(columns)))
+            found = estimator.score_samples(estimator._read(table_file(data), **options), error=error, return_info=True)
+    log_prob, info = found
     write_table(output, {"log_prob": log_prob})
     report_failures(np.flatnonzero(np.isnan(log_prob)), info.messages)
 
