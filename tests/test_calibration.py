@@ -84,6 +84,30 @@ def test_the_band_holds_all_levels_together():
     assert uniformity([0.5]).passes and uniformity([0.5]).grid.tolist() == [0.5]
 
 
+def test_several_columns_pass_together_as_often_as_is_said():
+    rng = np.random.default_rng(0)
+    passes = [uniformity(rng.uniform(size=(60, 8)), level=0.8).passes for _ in range(100)]
+    assert np.mean(passes) > 0.8 - 4 * np.sqrt(0.16 / 100)
+
+
+def test_numbers_count_among_those_that_they_are_compared_with():
+    """So that no p-value is 0: the least is one of 5000 draws and the numbers themselves."""
+    assert uniformity(np.full(99, 0.5)).p_values.tolist() == [1 / 5001]
+
+
+class Letters:
+    """Each of three letters once, given any row."""
+
+    def sample(self, X, n_samples, random_state):
+        return np.broadcast_to(np.array(["a", "b", "c"], object)[:, None, None], (n_samples, len(X), 1))
+
+
+def test_letters_of_truths_and_draws_are_in_one_order():
+    """Truths have fewer of them: one that is last among three draws has two below it, and is equal to the third."""
+    found = sbc_ranks(Letters(), np.zeros((50, 1)), pd.Series(["c"] * 50, name="letter"), num_draws=3)
+    assert ((found.values >= 2 / 4) & (found.values <= 1)).all() and found.names == ("letter",)
+
+
 class Mixed:
     """A category, a count and a truth value, of frames."""
 
@@ -119,6 +143,8 @@ def test_a_local_test_is_as_strict_as_it_says():
         X, y = simulated(120, seed, columns=1)
         found = local_c2st(Gaussian(), X, y, [0.5], level=0.9, num_nulls=9, num_draws=100, random_state=seed)
         assert found.passes == (found.statistics[0] <= found.high[0]) and found.null.shape == (9, 1)
+        # Of ten that are as good as each other a tenth is one.
+        assert found.high[0] == found.null.max()
         p_values.append(found.p_values[0])
     assert np.isin(np.round(10 * np.array(p_values)), np.arange(1, 11)).all()
     # Of steps of a tenth the distribution function is never above that of a uniform number.
