@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import dates
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from liouville import FlowDensity, plots
-from liouville._axes import scale_of
+from liouville._axes import DATA, scale_of
 from liouville.callbacks import DensityMovie, TensorBoardLog
 from liouville.cli import app
 from liouville.mixed import Columns
@@ -134,6 +135,13 @@ def test_a_corner_of_all_kinds(several):
     x, y = panel(5, 0).collections[0].get_offsets().T
     moved = np.abs(x - np.round(x)).max()
     assert 0.25 < moved <= 0.3 and set(TABLE["size"]) <= set(np.asarray(y))
+    # Data are blue, samples are not; on the diagonal a column's histogram is its own.
+    is_blue = (panel(5, 0).collections[0].get_facecolors()[:, :3] == to_rgb(DATA)).all(axis=1)
+    assert set(TABLE["size"]) == set(np.asarray(y)[is_blue])
+    bars = panel(5, 5).patches[0].get_xy()
+    edges = np.unique(bars[:, 0])
+    of_column = np.histogram(TABLE["size"], edges, density=True)[0]
+    np.testing.assert_allclose(bars[1:-1:2, 1], of_column, rtol=1e-6)
 
 
 def test_a_level_that_was_not_there_is_among_the_others(several):
