@@ -6,7 +6,9 @@ from scipy import stats
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from liouville import front
+from liouville._conditions import Conditions
 from liouville.front import Trees, fit_front, from_normal, to_normal
+from liouville.mixed import Column
 
 
 @pytest.fixture(autouse=True)
@@ -85,14 +87,33 @@ def test_no_row_is_described_by_trees_that_have_seen_it():
     rows, y = rng.normal(size=(600, 3)), rng.normal(size=600)
     found = fit_front(rows, y, np.ones(600))
     assert abs(np.corrcoef(found.location, y)[0, 1]) < 0.15
+    # Nor is it when a flow is told of the rows of the fit; of new ones it is told what all trees say.
+    continuous = Column("continuous")
+    conditions, told = Conditions.fit(rows, np.ones(600), (continuous,) * 3, (continuous,), True, found)
+    assert abs(np.corrcoef(told.location, y)[0, 1]) < 0.15
+    np.testing.assert_array_equal(conditions(rows).location, found.front(rows)[0])
+
+
+def test_what_several_sets_of_trees_say_is_their_mean(monkeypatch):
+    rows, y, mean, spread = law(300, 7)
+    one = fit_front(rows, y, np.ones(300))
+    monkeypatch.setattr(front, "_MOST_REPEATS", 3)
+    three = fit_front(rows, y, np.ones(300))
+    assert len(three.front.location.roots) > 2 * len(one.front.location.roots)
+    for found in (one, three):
+        assert np.mean((found.location - mean) ** 2) < 0.3 * np.var(mean)
+        assert 0.5 < np.median(found.scale / spread) < 2
 
 
 def test_weights_of_zero_leave_rows_out():
-    rows, y, *_ = law(1000, 6)
+    rows, y, _, spread = law(1000, 6)
     weight = np.r_[np.ones(500), np.zeros(500)]
     wrong = np.where(weight > 0, y, 1e3)
-    location, _ = fit_front(rows, wrong, weight).front(rows)
+    found = fit_front(rows, wrong, weight).front
+    location, scale = found(rows)
     assert np.abs(location).max() < 10
+    # Scale and tails are those of the others, too.
+    assert found.tail > 2 and 0.5 < np.median(scale / spread) < 2
 
 
 def test_a_number_that_does_not_vary_is_no_fault():
