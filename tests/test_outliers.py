@@ -56,6 +56,38 @@ def fitted_with_gaps(small_nets):
         return FlowOutlierDetector(missing="ignore", max_iter=300, random_state=0).fit(with_gaps(rows_of(700, 0), 1))
 
 
+def test_a_score_is_beside_those_of_the_calibration(fitted):
+    """One that is equal is no less odd; all flows have their say, whichever comes first."""
+    levels, num = fitted.noise_levels_, len(fitted.calibration_)
+    order = np.argsort(fitted.calibration_)
+    assert np.array_equal(levels.p_values(fitted.calibration_[order]), np.arange(2, num + 2) / (num + 1))
+    turned = dataclasses.replace(levels, flows=levels.flows[::-1])
+    np.testing.assert_allclose(turned.score(rows_of(20, 3)), levels.score(rows_of(20, 3)), rtol=1e-4)
+
+
+def test_calibration_is_what_flows_that_have_not_seen_the_rows_say(fitted_with_gaps):
+    """Row by row: each with its own flow, as where rows with gaps are judged beside others."""
+    levels = fitted_with_gaps.noise_levels_
+    again = levels._levels_without(np.arange(700), ~np.isnan(levels.rows))
+    scores = -np.max((again - levels.center) / levels.spread, axis=1)
+    np.testing.assert_allclose(levels.calibration, scores, rtol=1e-3, atol=1e-3)
+
+
+def test_columns_that_do_not_vary_have_the_error_of_their_paths():
+    """Their rows are all at 0, to which a path at `x` goes with velocity ``-x / (1 - t)``."""
+    t = 0.16 + (np.arange(320) + 0.5) / 320 * 0.64
+    x, x0 = 0.7, np.random.default_rng(0).normal(size=320)
+    errors = (x - x0 + ((1 - t) * x0 + t * x) / (1 - t)) ** 2
+    found = _noise_levels._log_errors(None, np.zeros((1, 0)), np.array([x**2]))
+    np.testing.assert_allclose(np.exp(found[0]), errors.reshape(4, 80).mean(1), rtol=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        detector = FlowOutlierDetector().fit(np.ones((30, 3)))
+    # Off two of them they are off by Pythagoras.
+    both, one, less = detector.score_samples([[4.0, 5.0, 1.0], [6.0, 1.0, 1.0], [4.0, 1.0, 1.0]])
+    assert both == pytest.approx(one) and one < less
+
+
 # They set the contamination to the share of outliers that they then expect among the rows of the fit.
 BY_OTHERS = "the quantile is that of scores by flows that have not seen a row, those asked for are by flows that have"
 EXPECTED_FAILURES = {"check_outliers_train": BY_OTHERS, "check_outliers_fit_predict": BY_OTHERS}
@@ -158,8 +190,10 @@ def test_few_rows_are_said_to_be_few():
     assert few.offset_ == few.calibration_.min()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        FlowOutlierDetector(max_iter=2, random_state=0).fit(rows_of(99, 0)[:, :3])
+        enough = FlowOutlierDetector(max_iter=2, random_state=0).fit(rows_of(99, 0)[:, :3])
         FlowOutlierDetector(max_iter=2, contamination=0.1, random_state=0).fit(rows)
+    # Of 99 and the row itself a hundredth is the row itself.
+    assert enough.offset_ == enough.calibration_.min() and (enough.predict([[1e3, 1e3, 1e3]]) == -1).all()
 
 
 def test_constant_columns_are_named_once():
@@ -327,6 +361,9 @@ def test_rows_with_gaps_are_judged_by_what_is_known(fitted_with_gaps):
     rows = [known, [nan, -1.5, 0.5, 5.0], [1.5, nan, 0.5, 5.0], [nan, 9.0, 0.5, 5.0], [nan, nan, 0.5, 7.0], [nan] * 4]
     assert fitted_with_gaps.predict(rows).tolist() == [-1, 1, 1, -1, -1, 1]
     assert fitted_with_gaps.p_values(rows)[-1] > 0.9
+    # Beyond all others a row is the odder the further it is.
+    far = fitted_with_gaps.score_samples([[nan, 900.0, 0.5, 5.0], [nan, 90.0, 0.5, 5.0], [nan, 9.0, 0.5, 5.0]])
+    assert (np.diff([*far, fitted_with_gaps.calibration_.min()]) > 0).all()
 
 
 def test_rows_with_gaps_are_judged_beside_rows_that_know_as_much(fitted_with_gaps):
