@@ -45,6 +45,10 @@ def test_predictions_are_those_of_python(folder, tmp_path):
     quantiles = density.predict_quantiles(rows, [0.05, 0.5, 0.95])
     np.testing.assert_array_equal(np.stack([found[name] for name in found.column_names[1:]], axis=1), quantiles)
     assert run("predict", model, table).stdout.splitlines()[0] == "mean"
+    # In any order, each under its own name.
+    run("predict", model, table, "--quantiles", "0.95,0.05", "-o", tmp_path / "turned.csv")
+    turned = csv.read_csv(tmp_path / "turned.csv")
+    assert turned.column_names == ["mean", "q0.95", "q0.05"] and turned["q0.95"] == found["q0.95"]
 
 
 def test_scores_of_targets_are_those_of_python(folder, tmp_path):
