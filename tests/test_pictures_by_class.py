@@ -69,8 +69,12 @@ def test_the_class_has_its_posterior_probability():
     np.testing.assert_allclose(found.sum(axis=1), 1)
     joint = exact(X) + np.log(SHARES)
     posterior = np.exp(joint - np.logaddexp.reduce(joint, axis=1)[:, None])
-    # Noise that is drawn anew for each class would move it by as much as the noise of the bounds.
     assert np.abs(found - posterior).mean() < 0.04
+    # Noise that is drawn anew for each class would move it by as much as the noise of the bounds.
+    of_all = {"random_state": np.random.RandomState(0).randint(2**31 - 1)}
+    bounds = np.stack([density.score_samples(X[:50], name, **of_all) for name in NAMES], axis=1)
+    odds = np.exp(bounds) * density.facts_["class_shares"]
+    np.testing.assert_allclose(found[:50], odds / odds.sum(axis=1)[:, None], rtol=1e-3, atol=1e-5)
     # What is lost of the likelihood of the class, in nats, beside what it says: the entropy of the shares less 0.4.
     own = np.arange(2000), y
     lost = np.log(posterior[own]) - np.log(found[own])
@@ -94,6 +98,15 @@ def test_the_class_saves_its_mutual_information():
     assert fitted().score(X, NAMES[y]) == pytest.approx(given.mean())
     found = fitted().evaluate(X[:50], NAMES[y[:50]], num_exact=5)
     assert found["exact"].num_pictures == 5
+    # Each picture is given its own class, however it is measured.
+    alone = {
+        "1 draw": (50, {}),
+        "probes": (5, {}),
+        "exact": (5, {"num_probes": None}),
+        "mid-points": (50, {"middle": True}),
+    }
+    for name, (num, how) in alone.items():
+        assert found[name].mean == pytest.approx(fitted().bits_per_dim(X[:num], NAMES[y[:num]], **how).mean), name
     # What is given of others costs many standard errors.
     worse = given - fitted().score_samples(X, NAMES[np.random.default_rng(0).permutation(y)])
     assert worse.mean() > 10 * std_error(worse)
