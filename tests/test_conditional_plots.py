@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from liouville import ConditionalFlowDensity, plots
 from liouville._conditional_plots import _target_names
@@ -82,6 +83,9 @@ def test_bars_of_exact_numbers_are_in_the_band_as_often_as_is_said():
         inside.append(np.all((heights > low - 1e-9) & (heights < high + 1e-9)))
     # Bonferroni's bound and whole numbers are on the safe side.
     assert 0.87 < np.mean(inside) < 0.99
+    ends, num = np.round(np.array([low, high]) * 300 / len(heights)), len(heights)
+    outside = stats.binom.cdf(ends[0] - 1, 300, 1 / num) + stats.binom.sf(ends[1], 300, 1 / num)
+    assert 0.1 / 4 < num * outside < 0.1
     with pytest.raises(ValueError, match="Expected numbers between 0 and 1"):
         plots.plot_pit([0.5, 1.5])
 
