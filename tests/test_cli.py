@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from liouville import FlowDensity
 from liouville.cli import app
+from liouville.cli._score import report_failures
 
 FAST = ["--set", "max_iter=20", "--set", "width=8", "--set", "depth=1", "--set", "preprocess=whiten", "--quiet"]
 NAMES = ["height", "weight"]
@@ -282,3 +283,9 @@ def test_the_installed_command_keeps_data_and_messages_apart(folder):
     assert done.stdout.splitlines()[0] == "height,weight"
     assert len(done.stdout.splitlines()) == 3
     assert not done.stderr
+
+
+def test_rows_that_were_not_solved_are_named_with_their_own_fault(capsys):
+    report_failures([2], ["solved", "solved", "too many steps"])
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].endswith("row 2 was not solved and is nan: too many steps") and "1 of 3 rows" in said[1]
