@@ -192,3 +192,25 @@ def test_a_fit_of_frames_is_tested_as_it_is():
     assert sbc_ranks(density, X, y, num_draws=9).values.shape == (300, 2)
     assert expected_coverage(density, X, y, num_draws=9).names == ("highest-density region",)
     assert local_c2st(density, X, y, X[:1], num_nulls=19, num_draws=20).statistics.shape == (1,)
+
+
+def test_a_level_of_many_columns_is_told():
+    """Zeros are no uniform numbers, in however many columns."""
+    for columns, level in ((60, 0.99), (6, 0.999)):
+        assert not uniformity(np.zeros((200, columns)), tuple(map(str, range(columns))), level=level).passes
+    for level in (0.99999, 1.0, "a"):
+        with pytest.raises(ValueError, match="Expected a level"):
+            uniformity(np.zeros((20, 60)), level=level)
+
+
+def test_truths_and_draws_that_are_missing_are_refused():
+    class Density:
+        def sample(self, X, n_samples, random_state):
+            return np.where(X > 1, np.nan, X) + np.random.default_rng(0).normal(size=(n_samples, *X.shape))
+
+    X, y = np.zeros((30, 1)), np.zeros(30)
+    with pytest.raises(ValueError, match="Expected draws, got NaN"):
+        local_c2st(Density(), X, y, [[2.0]], num_nulls=20)
+    for check in (sbc_ranks, expected_coverage):
+        with pytest.raises(ValueError, match="got one in row 7, column 'y'"):
+            check(Density(), X, np.where(np.arange(30) == 7, np.nan, y))

@@ -122,6 +122,58 @@ def test_quantiles_are_where_the_distribution_function_reaches_them(kind):
         np.testing.assert_allclose([density.cdf(X, low), density.cdf(X, high)], [[0.1] * 40, [0.9] * 40], atol=3e-4)
 
 
+def test_levels_that_the_fit_has_not_seen_are_numbers_like_others():
+    X, density = rows_of(3, 5), fitted("level")
+    levels = density.predict_quantiles(X, [1e-9, 1 - 1e-9])
+    assert levels.min() == 0 and levels.max() == 2
+    for seen, others in ((1.0, (1.0001, 1.5, 1.9)), (2.0, (2.5, 99.0))):
+        for other in others:
+            assert np.array_equal(density.cdf(X, np.full(3, other)), density.cdf(X, np.full(3, seen)))
+    # Beyond all levels the score grows as the number does.
+    far, farther = (density.crps(X, np.full(3, y)) for y in (10.0, 12.5))
+    np.testing.assert_allclose(farther - far, 2.5)
+
+
+@pytest.mark.parametrize("middle", [1000, 1e6])
+def test_numbers_close_around_a_round_one_have_a_density(middle):
+    rng = np.random.default_rng(0)
+    X, spread = rng.normal(size=(400, 1)), 1e-9 * middle
+    y = middle + spread * rng.normal(size=400)
+    density = ConditionalFlowDensity(**FAST, front="none").fit(X, y)
+    assert density.score(X, y) == pytest.approx(stats.norm(middle, spread).logpdf(y).mean(), abs=0.1)
+    assert np.mean(np.abs(density.predict(X) - middle)) < spread
+    assert 0 < np.mean(density.crps(X, y)) < spread
+
+
+def test_one_target_may_have_any_name():
+    X, y = rows_of(200, 0)[:, :1], np.random.default_rng(0).normal(size=200)
+    few = {**FAST, "max_iter": 5, "front": "none"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        named = ConditionalFlowDensity(**few).fit(pd.DataFrame(X, columns=["x"]), pd.Series(y, name="price"))
+        rows, plain = pd.DataFrame(X[:5], columns=["x"]), ConditionalFlowDensity(**few).fit(X, y)
+        for targets in (y[:5], pd.Series(y[:5]), pd.Series(y[:5], name=0), pl.Series("cost", y[:5])):
+            np.testing.assert_array_equal(named.log_prob(rows, targets), named.log_prob(rows, y[:5]))
+            np.testing.assert_array_equal(plain.log_prob(X[:5], targets), plain.log_prob(X[:5], y[:5]))
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (np.ones(20), "Of y: Expected targets that vary, got only 1.0"),
+        (pd.DataFrame({"a": [1] * 20}), "Of y: Expected targets that vary, got only 1 in 'a'"),
+        (["a"] * 20, "Of y: Expected targets that vary, got only 'a'"),
+        (np.array([1, "a"] * 10, dtype=object), "Of y: Expected text .* as in row 1, got 1 in row 0"),
+        (np.r_[np.nan, np.ones(19)], "NaN in row 0, .* try leaving out rows whose targets are not known"),
+        (pd.DataFrame(np.eye(20)[:, :2], columns=["a", "a"]), "got 'a' twice"),
+    ],
+)
+def test_targets_that_tell_nothing_are_refused(y, said):
+    with pytest.raises(DataError, match=said), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ConditionalFlowDensity(**FAST, missing="ignore").fit(rows_of(20, 0), y)
+
+
 def test_the_distribution_function_is_flat_between_whole_numbers_and_beyond_the_ends():
     cdf = lambda kind, *y: fitted(kind).cdf(np.tile(ROWS[0], (len(y), 1)), np.array(y)).tolist()
     below, half, two, more, three, all_ = cdf("count", -1, -0.5, 2, 2.7, 3, 10**6)
@@ -335,7 +387,7 @@ def test_faults_of_targets_are_said():
         density.fit(X, np.where(np.arange(100) == 3, np.nan, y))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         density.fit(X, y[:-1])
-    with pytest.raises(DataError, match="constant"):
+    with pytest.raises(DataError, match="targets that vary, got only 0.1"):
         density.fit(X, np.full(100, 0.1))
     with pytest.raises(ValueError, match="one target that is a number"):
         clone(density).set_params(front="trees").fit(X, np.stack([y, y**2], axis=1))

@@ -116,3 +116,9 @@ def test_targets_without_names_are_numbered():
 def test_what_cannot_be_drawn_is_refused(density):
     with pytest.raises(ValueError, match=r"Expected a column among \['kind', 'count', 'size'\]"):
         plots.plot_fan(density, X, "prize")
+
+
+def test_a_band_of_no_level_is_refused():
+    for level in (95, 0, "a"):
+        with pytest.raises(ValueError, match="Expected a level"):
+            plots.plot_pit([0.2, 0.5], level=level)

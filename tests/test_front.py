@@ -121,3 +121,25 @@ def test_a_number_that_does_not_vary_is_no_fault():
     location, scale = found.front(np.array([[3.0], [np.nan]]))
     np.testing.assert_allclose(location, 2.0)
     assert np.isfinite(scale).all()
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6, 1e200])
+def test_trees_know_no_unit(unit):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-2, 2, size=(400, 2))
+    y = np.sin(2 * x[:, 0]) + 0.3 * rng.normal(size=400)
+    one, other = (fit_front(x, scale * y, np.ones(400)) for scale in (1.0, unit))
+    # Sums of rounded numbers may place a split elsewhere.
+    np.testing.assert_allclose(other.location / unit, one.location, atol=0.02)
+    np.testing.assert_allclose(other.scale / unit, one.scale, rtol=0.05)
+    np.testing.assert_allclose(other.front(x)[0] / unit, one.front(x)[0], atol=0.02)
+    np.testing.assert_allclose(other.front(x)[1] / unit, one.front(x)[1], rtol=0.05)
+
+
+def test_what_is_far_out_has_a_density():
+    with np.errstate(all="raise"):
+        found = front.log_student(np.array([0.5, 1e200]), 3.0)
+    np.testing.assert_allclose(found[0], stats.t(3.0).logpdf(0.5), rtol=1e-12)
+    # The tail falls as the fourth power.
+    expected = stats.t(3.0).logpdf(1e50) - 4 * np.log(1e150)
+    np.testing.assert_allclose(found[1], expected, rtol=1e-12)

@@ -290,7 +290,7 @@ def test_rows_count_by_their_weight_in_scale_and_training():
     np.testing.assert_allclose(link.loc, of_copies.loc)
     np.testing.assert_allclose(link.scale, of_copies.scale)
     flows = [
-        train(rows, w, Build(FlowSpec(2, width=16, depth=1)), Budget(20), 0) for w in (weight, 2 * weight, weight**2)
+        train(rows, w, Build(FlowSpec(2, width=16, depth=1)), Budget(20), 0)[0] for w in (weight, 2 * weight, weight**2)
     ]
     first, scaled, other = (evaluation.path_errors(flow, rows, rows[:1] * 0, np.array([0.5])) for flow in flows)
     assert np.array_equal(first, scaled) and not np.array_equal(first, other)
@@ -386,6 +386,8 @@ def test_gaps_come_where_the_fit_had_some(fitted):
         detector.score_samples(rows)
 
 
+# How many steps a limit leaves is the machine's.
+@pytest.mark.filterwarnings("ignore:max_seconds")
 def test_a_time_limit_ends_a_fit():
     detector = FlowOutlierDetector(max_iter=10**7, max_seconds=1.0, contamination=0.1, random_state=0)
     assert detector.fit(rows_of(40, 0)[:, :3]).facts_["seconds"] < 60
@@ -405,3 +407,23 @@ def test_path_errors_are_those_of_the_formula(has_gaps):
     condition = known.astype(float) if has_gaps else None
     found = evaluation.path_errors(flow, rows * known, x0, times, 4, condition)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Expected")
+def test_equal_rows_have_p_values_that_are_as_rare_as_they_say():
+    """Rows of which a level alone is known: one like the rarest is as odd as those are many, and so on."""
+    rng = np.random.default_rng(0)
+    number, level = rng.normal(size=(300, 1)), rng.choice(3, size=300, p=[0.6, 0.3, 0.1])
+    table = pd.DataFrame({"a": number[:, 0], "b": 2 * number[:, 0], "level": np.array(["x", "y", "z"])[level]})
+    table.loc[rng.random(300) < 0.3, ["a", "b"]] = np.nan
+    detector = FlowOutlierDetector(missing="ignore", contamination=0.05, **FAST).fit(table)
+    p_values = detector.p_values(pd.DataFrame({"a": [np.nan] * 3, "b": [np.nan] * 3, "level": ["x", "y", "z"]}))
+    shares = np.bincount(level) / 300
+    # Which rows are beside a row is a draw among those of the fit: by interpolation, up to a row or two.
+    np.testing.assert_allclose(p_values, [1.0, shares[1] + shares[2], shares[2]], atol=0.04)
+
+
+def test_steps_are_those_that_were_made():
+    with pytest.warns(UserWarning, match="left time for . steps of training of a flow, of 150"):
+        detector = FlowOutlierDetector(max_seconds=1e-3, contamination=0.1, **FAST).fit(rows_of(100, 0)[:, :3])
+    assert detector.n_iter_ == detector.facts_["steps"] < 10

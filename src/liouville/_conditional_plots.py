@@ -9,9 +9,10 @@ from scipy.stats import binom
 
 from ._axes import DATA, QUIET, SAMPLES, num_bins, open_sides, scale_of
 from ._corner import MOST_LEVELS, draw_corner
+from ._defaults import check_count
 from ._mixed_plots import Cloud
 from ._tables import check_rows
-from .calibration import Uniformity
+from .calibration import Uniformity, check_level
 from .data._table import column_names
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def plot_posterior(density: "ConditionalFlowDensity", observation, truth=None, n
         raise ValueError(
             f"Expected one row, and 8 targets or fewer, got {len(told.condition)} and {len(fields)}; try X[:1]."
         )
-    drawn = density._drawn(told, num, 0)[:, 0]
+    drawn = density._drawn(told, check_count("num", num), 0)[:, 0]
     drawn = drawn[~np.isnan(drawn).any(axis=1)]
     truths = None if truth is None else density._check_targets(observation, truth)
     shown = drawn if truths is None else np.concatenate([drawn, np.repeat(truths, 1 + len(drawn) // 100, axis=0)])
@@ -145,11 +146,12 @@ def plot_pit(values, level: float = 0.99) -> Figure:
     Raises
     ------
     ValueError
-        Where a number is not between 0 and 1.
+        Where a number is not between 0 and 1, or the level is none.
     """
     values = np.asarray(values, float)
     if values.ndim != 1 or not values.size or not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"Expected numbers between 0 and 1, got others, of shape {values.shape}; try those of cdf.")
+    check_level(level)
     bins = num_bins(len(values), 20)
     each = (1 - level) / (2 * bins)
     band = np.array([binom.ppf(each, len(values), 1 / bins), binom.isf(each, n=len(values), p=1 / bins)])

@@ -123,8 +123,11 @@ def _scale_of(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
 
 def train(
     points: Rows, weight: np.ndarray, build: Build, budget: Budget, seed: int, watch: Callable = lambda trainer, n: None
-) -> Transformed:
-    """Return a flow of points, NaN for what is not known, by flow matching: the average of the weights at its end."""
+) -> tuple[Transformed, int]:
+    """Return a flow of points, NaN for what is not known, and its steps.
+
+    It is trained by flow matching, and has the average of the weights at its end.
+    """
     options = Options(2e-3 if points.shape[1] >= MANY_COLUMNS else 5e-3, batch_size=256)
     if build.spec.cond_shape is None:
         data = TrainingData.pad(points, weight)
@@ -136,7 +139,7 @@ def train(
     none = lambda flow: np.zeros(1)
     trainer = Trainer(build, FlowMatching(), data, none, options=options, budget=budget, seed=seed, watch=watch)
     trainer.train_to(1.0)
-    return trainer.flow(trainer.state.average)
+    return trainer.flow(trainer.state.average), int(trainer.state.step)
 
 
 def _with_masks(known: np.ndarray, weight: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -237,7 +240,7 @@ class NoiseLevels(eqx.Module):
         points, off = self._split(whole)
         levels = np.mean([_log_errors(flow, points, off) for flow in self.flows or (None,)], axis=0)
         if len(self.fold):
-            return self._by_pattern(levels, ~np.isnan(whole))
+            return self._by_pattern(levels, whole)
         return _judge(levels, self.center, self.spread)
 
     def p_values(self, scores: np.ndarray) -> np.ndarray:
@@ -254,18 +257,23 @@ class NoiseLevels(eqx.Module):
         """Return the columns that vary, and how far, squared, rows are off the others."""
         return whole[:, ~self.is_constant], np.nansum(whole[:, self.is_constant] ** 2, axis=1)
 
-    def _by_pattern(self, levels: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """Return the scores of rows whose known cells are these."""
-        patterns, pattern_of = np.unique(known, axis=0, return_inverse=True)
+    def _by_pattern(self, levels: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        """Return the scores of rows, NaN where cells are not known."""
+        patterns, pattern_of = np.unique(~np.isnan(whole), axis=0, return_inverse=True)
         pattern_of, scores = pattern_of.reshape(-1), np.empty(len(levels))
         for start in range(0, len(patterns), _PATTERNS_AT_ONCE):
             some = patterns[start : start + _PATTERNS_AT_ONCE]
             chosen = [self._beside(pattern) for pattern in some]
             beside = self._levels_without(np.concatenate(chosen), np.repeat(some, list(map(len, chosen)), axis=0))
             parts = np.split(beside, np.cumsum(list(map(len, chosen)))[:-1])
-            for number, part in enumerate(parts, start):
+            for pattern, numbers, part, number in zip(some, chosen, parts, range(start, len(patterns)), strict=False):
                 own, units = pattern_of == number, _units_of(part)
-                scores[own] = _same_rank(_judge(levels[own], *units), _judge(part, *units), self.calibration)
+                judged, beside = _judge(levels[own], *units), _judge(part, *units)
+                # Several flows judge a row, one of them each beside it: of equal rows, as of levels, none is better.
+                judged = np.maximum(
+                    judged, _best_of_equal(whole[own][:, pattern], self.rows[numbers][:, pattern], beside)
+                )
+                scores[own] = _same_rank(judged, beside, self.calibration)
         return scores
 
     def _beside(self, pattern: np.ndarray) -> np.ndarray:
@@ -314,9 +322,19 @@ def _judge(levels: np.ndarray, center: np.ndarray, spread: np.ndarray) -> np.nda
     return -np.max((levels - center) / spread, axis=1)
 
 
+def _best_of_equal(rows: np.ndarray, others: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return the highest of the scores of those others that are equal to each row, -inf where none is."""
+    place = np.unique(np.concatenate([rows, others]), axis=0, return_inverse=True)[1].reshape(-1)
+    best = np.full(len(place), -np.inf)
+    np.maximum.at(best, place[len(rows) :], scores)
+    return best[place[: len(rows)]]
+
+
 def _same_rank(scores: np.ndarray, beside: np.ndarray, calibration: np.ndarray) -> np.ndarray:
     """Return the scores that have among `calibration` the ranks that these have `beside` others; beyond, as far out."""
     beside = np.sort(beside)
     ranked = np.quantile(calibration, np.linspace(0, 1, len(beside)))
-    within = np.interp(scores, beside, ranked)
+    # Of equal ones the last: a row is as odd as those that are no better.
+    different = np.unique(beside)
+    within = np.interp(scores, different, ranked[np.searchsorted(beside, different, side="right") - 1])
     return within + np.minimum(scores - beside[0], 0) + np.maximum(scores - beside[-1], 0)

@@ -94,7 +94,7 @@ def check_rows(X, estimator, needed: Sequence[int] | None = None) -> Rows:
     X = with_nan(unmasked(X)) if gaps else unmasked(X)
     if not table.is_mixed and (needed is None or table.backend is None):
         return check_frame(X, estimator, reset=False, gaps=gaps)
-    _check_names(X)
+    check_names(X)
     is_absent = needed is not None and table.backend is not None
     if is_absent or table.has_levels or categorical_columns(X):
         X = _table_of(X, None)
@@ -190,7 +190,7 @@ def unmasked(X) -> Any:
     return np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan)
 
 
-def _check_names(X: Any) -> None:
+def check_names(X: Any) -> None:
     """Raise where a frame has two columns of one name."""
     try:
         nw.from_native(X, pass_through=True)
@@ -208,7 +208,7 @@ def _check_numbers(X, categorical: list[str] | None = None, gaps: bool = False) 
     if isinstance(X, np.ndarray):
         _check_array(X, gaps)
         return
-    _check_names(X)
+    check_names(X)
     frame = nw.from_native(X, pass_through=True)
     schema = frame.schema if isinstance(frame, nw.DataFrame) else {}
     if isinstance(frame, nw.LazyFrame):

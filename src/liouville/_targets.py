@@ -1,6 +1,7 @@
 """Targets at the public boundary: what `y` is as a table."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -9,7 +10,7 @@ import numpy as np
 from sklearn.utils.validation import check_consistent_length
 
 from ._errors import DataError
-from ._tables import check_rows, check_table, unmasked
+from ._tables import check_names, check_rows, check_table, unmasked
 from ._types import Rows
 from .mixed import Column, Columns, Field
 
@@ -28,9 +29,12 @@ def target_table(y: Any, name: str, names: Sequence[str] = ()) -> Any:
             f"This {name} requires y to be passed, but the target y is None: expected targets, got none; try "
             "FlowDensity for the density of X."
         )
+    check_names(y)
     native = nw.from_native(y, allow_series=True, pass_through=True)
     if isinstance(native, nw.Series):
-        return (native if native.name is not None else native.alias(_NAME)).to_frame().to_native()
+        # One target is what it is, whatever it is called.
+        name = names[0] if len(names) == 1 else native.name or _NAME
+        return native.alias(name).to_frame().to_native()
     if isinstance(native, nw.DataFrame):
         return y
     y = np.asarray(unmasked(y))
@@ -42,7 +46,21 @@ def target_table(y: Any, name: str, names: Sequence[str] = ()) -> Any:
     if len(names) != y.shape[1]:
         names = [_NAME] if y.shape[1] == 1 else [str(j) for j in range(y.shape[1])]
     columns = {name: column.tolist() for name, column in zip(names, y.T, strict=True)}
+    for name, cells in columns.items():
+        _check_alike(name, cells)
     return nw.from_dict(columns, backend="pyarrow").to_native()
+
+
+def _check_alike(name: str, cells: list) -> None:
+    """Raise where some cells of a column are text and others are not."""
+    is_text = [isinstance(cell, str) for cell in cells]
+    gaps = [cell is None or cell != cell for cell in cells]
+    others = [i for i, (text, gap) in enumerate(zip(is_text, gaps, strict=True)) if not (text or gap)]
+    if any(is_text) and others:
+        raise DataError(
+            f"Of y: Expected text in column {name!r}, as in row {is_text.index(True)}, got {cells[others[0]]!r} in row "
+            f"{others[0]}; try text, or numbers, in all rows."
+        )
 
 
 def check_targets(X: Any, y: Any, estimator: Any, declared: Any) -> tuple[Rows, Columns]:
@@ -53,7 +71,14 @@ def check_targets(X: Any, y: Any, estimator: Any, declared: Any) -> tuple[Rows, 
     """
     table = target_table(y, type(estimator).__name__)
     check_consistent_length(X, table)
-    rows, columns = _of_targets(lambda: check_table(table, type(estimator)(), declared))
+    with warnings.catch_warnings():
+        # A target of one value is refused below.
+        warnings.filterwarnings("ignore", "Expected columns that vary, but not in every row, got one value")
+        rows, columns = _of_targets(lambda: check_table(table, type(estimator)(), declared))
+    for field, values in zip(columns.fields, rows.T, strict=True):
+        if len(field.levels) == 1 or (not field.levels and np.ptp(values) == 0):
+            value = field.levels[0] if field.levels else float(values[0])
+            raise DataError(f"Of y: Expected targets that vary, got only {value!r} in {field.name!r}; try another.")
     known = {str(name) for name in declared or {}}
     columns.fields = tuple(field if str(field.name) in known else _without_end(field) for field in columns.fields)
     return rows, columns
@@ -71,6 +96,9 @@ def check_target_rows(X: Any, y: Any, estimator: Any, columns: Columns) -> Rows:
     check_consistent_length(X, table)
     fitted = type(estimator)()
     fitted.columns_, fitted.n_features_in_ = columns, len(names)
+    if isinstance(nw.from_native(table, pass_through=True), nw.DataFrame) and columns.backend is None:
+        # Names say nothing to a fit that had none.
+        table = nw.from_native(table).to_numpy()
     if hasattr(table, "columns") and columns.backend is not None:
         fitted.feature_names_in_ = np.array(names, object)
     return _of_targets(lambda: check_rows(table, fitted))
@@ -110,6 +138,8 @@ def _of_targets(check: Callable[[], Checked]) -> Checked:
     """Return what a check returns; where it raises, the error says that it is of them."""
     try:
         return check()
-    except DataError as error:
-        error.args = (f"Of y: {error}",)
-        raise
+    except ValueError as error:
+        said = str(error)
+        if said.startswith("Expected finite numbers"):
+            said = f"{said.rpartition('; try ')[0]}; try leaving out rows whose targets are not known."
+        raise type(error)(f"Of y: {said}") from None

@@ -7,6 +7,7 @@ less. To pass is no proof: it says that so many rows show no fault.
 """
 
 import dataclasses
+import numbers
 from typing import Any
 
 import narwhals as nw
@@ -19,7 +20,8 @@ from ._defaults import check_count, rng_of, seed_of
 
 # The band is asked for at so many levels at most, and found by so many draws of uniform numbers.
 _MOST_LEVELS = 100
-_BAND_DRAWS = 5000
+# So many simulations, or as many as leave some that are as odd as may be, up to a number.
+_BAND_DRAWS, _FEWEST_ODD, _MOST_DRAWS = 5000, 2, 100_000
 # A classifier that is small: it is fitted many times, and sees differences of a few percent.
 _CLASSIFIER = {"max_iter": 40, "max_leaf_nodes": 8, "early_stopping": False, "random_state": 0}
 _LABELS = np.array([1, 0])
@@ -112,12 +114,12 @@ def uniformity(values, names: tuple[str, ...] = ("value",), *, level: float = 0.
     Returns
     -------
     Uniformity
-        The p-value of each column is exact up to the simulation's 5000 draws.
+        The p-value of each column is exact up to the simulation's draws, which are 5000 or more.
 
     Raises
     ------
     ValueError
-        Where there is no number, one is not between 0 and 1, or the level is none.
+        Where there is no number, one is not between 0 and 1, or the level is none, or too high to be told.
 
     Examples
     --------
@@ -130,16 +132,23 @@ def uniformity(values, names: tuple[str, ...] = ("value",), *, level: float = 0.
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or not values.size or not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"Expected numbers between 0 and 1, got others, of shape {values.shape}; try those of cdf.")
-    _check_level(level)
+    check_level(level)
     num, alpha = len(values), (1 - level) / values.shape[1]
+    draws = max(_BAND_DRAWS, int(np.ceil(_FEWEST_ODD / alpha)))
+    if draws > _MOST_DRAWS:
+        most = 1 - _FEWEST_ODD * values.shape[1] / _MOST_DRAWS
+        raise ValueError(
+            f"Expected a level that {_MOST_DRAWS} simulations can tell, of {values.shape[1]} columns up to {most:g}, "
+            f"got {level:g}; try 0.99."
+        )
     size = min(num, _MOST_LEVELS)
     grid = np.arange(1, size) / size if size > 1 else np.array([0.5])
-    cells = rng_of(random_state).multinomial(num, np.diff([0.0, *grid, 1.0]), size=_BAND_DRAWS)
+    cells = rng_of(random_state).multinomial(num, np.diff([0.0, *grid, 1.0]), size=draws)
     null = np.sort(_oddest(cells.cumsum(axis=1)[:, :-1], num, grid))
     counts = (values[:, None, :] <= grid[:, None]).sum(axis=0)
-    p_values = (1 + np.searchsorted(null, _oddest(counts.T, num, grid), side="right")) / (1 + _BAND_DRAWS)
+    p_values = (1 + np.searchsorted(null, _oddest(counts.T, num, grid), side="right")) / (1 + draws)
     # Numbers that are as odd as this still pass; equal ones, which counts often are, must not fail by rounding.
-    width = null[max(int(alpha * (1 + _BAND_DRAWS)) - 1, 0)] * (1 - 1e-9) / 2
+    width = null[max(int(alpha * (1 + draws)) - 1, 0)] * (1 - 1e-9) / 2
     low, high = binom.ppf(width, num, grid) / num, binom.isf(width, num, grid) / num
     passes = bool((p_values > alpha).all())
     return Uniformity(tuple(names), values, grid, counts / num, low, high, level, p_values, passes)
@@ -312,7 +321,8 @@ def local_c2st(
     at = observation if hasattr(observation, "columns") else np.atleast_2d(np.asarray(observation))
     alpha = _share_of_each(level, len(at), check_count("num_nulls", num_nulls))
     truths, drawn, _ = _truths_and_draws(density, X, y, num_nulls + 1, rng)
-    asked = density.sample(at, check_count("num_draws", num_draws), random_state=seed_of(rng))
+    asked = np.asarray(density.sample(at, check_count("num_draws", num_draws), random_state=seed_of(rng)))
+    _check_draws(asked)
     truths, (others, *draws), asked = _as_numbers(truths, drawn, asked)
     rows, at = _as_numbers(_table_of(X)[0], _table_of(at)[0])
     places = np.concatenate([np.broadcast_to(at, (num_draws, *at.shape)), asked], axis=2)
@@ -328,7 +338,7 @@ def local_c2st(
 
 def _share_of_each(level: float, num: int, num_nulls: int) -> float:
     """Return with what probability an exact density may fail at each of so many observations."""
-    _check_level(level)
+    check_level(level)
     alpha = (1 - level) / num
     if alpha * (1 + num_nulls) < 1 - 1e-9:
         least = int(np.ceil(1 / alpha - 1e-9)) - 1
@@ -347,8 +357,9 @@ def _told_apart(rows: np.ndarray, truths: np.ndarray, others: np.ndarray, places
     return ((found - 0.5) ** 2).mean(axis=0)
 
 
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
+def check_level(level: float) -> None:
+    """Raise ``ValueError`` for a level that is none."""
+    if not isinstance(level, numbers.Real) or not 0 < float(level) < 1:
         raise ValueError(f"Expected a level above 0 and below 1, got {level!r}; try 0.95.")
 
 
@@ -370,9 +381,19 @@ def _truths_and_draws(
             f"Expected targets of shape {drawn.shape[1:]}, as draws given X have, got {truths.shape}; try those that "
             "belong to X."
         )
+    _check_draws(drawn)
+    missing = np.argwhere((truths != truths) | np.equal(truths, None))
+    if len(missing):
+        row, column = missing[0]
+        raise ValueError(
+            f"Expected targets without gaps, got one in row {row}, column {names[column]!r}; try leaving it out."
+        )
+    return truths, drawn, names
+
+
+def _check_draws(drawn: np.ndarray) -> None:
     if (drawn != drawn).any():
         raise ValueError("Expected draws, got NaN where a solve failed; try density.certify(X, y).")
-    return truths, drawn, names
 
 
 def _table_of(table: Any) -> tuple[np.ndarray, tuple[str, ...]]:

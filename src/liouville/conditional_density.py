@@ -1,5 +1,7 @@
 """The friendly layer of targets given rows: p(y | x), its quantiles, and posteriors."""
 
+import copy
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
@@ -18,7 +20,7 @@ from ._splits import ConditionalSplit, split_conditional
 from ._tables import check_present, check_rows, check_table, check_varied, check_weight
 from ._targets import check_target_rows, check_targets
 from ._types import Rows
-from .mixed import Columns
+from .mixed import Column, Columns
 from .selection import Candidate, Plan
 
 # The mean of several targets is one of so many draws.
@@ -395,12 +397,12 @@ class ConditionalFlowDensity(AbstractFitted):
         return check_target_rows(X, y, self, self.target_columns_)
 
     def _numbers_of(self, X, y) -> np.ndarray:
-        """Return one target as numbers."""
-        numbers = self._check_targets(X, y)
-        levels = self._levels_of(self.target_columns_.fields[0])
-        # A level that the fit has not seen is no number that is known.
-        is_known = np.ones(len(numbers), bool) if levels is None else numbers[:, 0] >= 0
-        return np.where(is_known, _named(numbers, [levels], float)[:, 0], np.nan)
+        """Return one target as numbers: of levels what they are, those that the fit has not seen, too."""
+        check_is_fitted(self)
+        columns = copy.copy(self.target_columns_)
+        if self._levels_of(columns.fields[0]) is not None:
+            columns.fields = (dataclasses.replace(columns.fields[0], column=Column("continuous"), levels=()),)
+        return check_target_rows(X, y, self, columns)[:, 0]
 
     def _levels_of(self, field) -> np.ndarray | None:
         """Return the numbers that the levels of a target are, or None of numbers; raise for text."""

@@ -189,6 +189,11 @@ def fit_front(
     >>> print(location.round(0), scale[1] / scale[0] > 4)
     [-2.  2.] True
     """
+    # Trees end where the loss hardly falls, by a number that knows no unit.
+    largest = float(np.max(np.abs(y))) or 1.0
+    middle = float(np.mean(y / largest)) * largest
+    unit = float(np.std(y / largest)) * largest or 1.0
+    y = (y - middle) / unit
     rng, num = np.random.default_rng(seed), len(y) // copies
     repeats = int(np.clip(_REPEATED_ROWS // num, 1, _MOST_REPEATS))
     folds = [np.tile(rng.permutation(num) % min(_FOLDS, num), copies) for _ in range(repeats)]
@@ -202,8 +207,11 @@ def fit_front(
     log_off = np.log(np.maximum(off, max(least, 1e-300)))
     log_scale, of_scale = _cross_fit(rows, log_off, weight, folds, is_learned, seed, threads, until)
     tail, shift = _tail_of(off / np.exp(log_scale), weight) if least > 0 else (_MOST_TAIL, 0.0)
-    of_scale = eqx.tree_at(lambda trees: trees.start, of_scale, constant(of_scale.start + shift))
-    return FittedFront(Front(of_location, of_scale, tail), location, np.exp(log_scale + shift))
+    of_scale = eqx.tree_at(lambda trees: trees.start, of_scale, constant(of_scale.start + shift + math.log(unit)))
+    values = lambda trees: (trees.value, trees.start)
+    moved = (unit * of_location.value, unit * of_location.start + middle)
+    of_location = eqx.tree_at(values, of_location, tuple(map(constant, moved)))
+    return FittedFront(Front(of_location, of_scale, tail), unit * location + middle, unit * np.exp(log_scale + shift))
 
 
 def to_normal(u: np.ndarray, tail: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -220,7 +228,8 @@ def from_normal(z: np.ndarray, tail: np.ndarray) -> np.ndarray:
 def log_student(u: np.ndarray, tail: Any) -> np.ndarray:
     """Return the log-density of Student's t."""
     norm = gammaln((tail + 1) / 2) - gammaln(tail / 2) - np.log(tail * np.pi) / 2
-    return norm - (tail + 1) / 2 * np.log1p(u**2 / tail)
+    # The square of what is far out is no float.
+    return norm - (tail + 1) * np.log(np.hypot(1.0, u / np.sqrt(tail)))
 
 
 def _tail_of(off: np.ndarray, weight: np.ndarray) -> tuple[float, float]:

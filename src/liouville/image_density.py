@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import evaluation
 from ._defaults import check_count, seed_of
-from ._errors import DataError
+from ._errors import DataError, SolveError
 from ._estimator import AbstractFlowEstimator
 from ._fitting import Given, Stage
 from ._image_defaults import check_parameters, resolve
@@ -351,9 +351,17 @@ class ImageDensity(AbstractFlowEstimator):
         ------
         TypeError
             Where `y` is no single column of classes.
+        SolveError
+            Where a solve failed, so that there is no most probable class.
         """
-        place = np.argmax(self.predict_proba(X), axis=1)
-        return self.classes_[place]
+        found = self.predict_proba(X)
+        failed = np.flatnonzero(np.isnan(found).any(axis=1))
+        if failed.size:
+            raise SolveError(
+                f"Expected all pictures to be solved, but {failed.size} were not, the first in row {failed[0]}; try "
+                "predict_proba, or looser tolerances."
+            )
+        return self.classes_[np.argmax(found, axis=1)]
 
     def _check_parameters(self) -> None:
         check_parameters(self)

@@ -23,7 +23,7 @@ from ._tables import MOST_NAMED, check_rows, check_table, check_weight
 from ._types import Rows
 from .distributions import Transformed
 from .mixed import Column, Columns
-from .training import Budget
+from .training import WARMUP_STEPS, Budget
 
 # A row is an outlier by default where its p-value is at most this.
 _AUTO = 0.01
@@ -175,6 +175,7 @@ class FlowOutlierDetector(OutlierMixin, SavedMixin, BaseEstimator):
         # Rows that are masses are no copies of each other: how many are alike is what there is to learn.
         parts = parts_of(*in_random_order(np.column_stack([rows, np.where(masses, np.arange(len(rows)), -1)]), seed))
         steps = given_or(self.max_iter, steps_of(len(rows), _expanded(rows[:1], table).shape[1]))
+        done: list[int] = []
 
         def learn(points: Rows, of_rows: np.ndarray, k: int) -> Transformed:
             build = Build(spec_of(points.shape[1], bool(np.isnan(rows).any())))
@@ -183,11 +184,15 @@ class FlowOutlierDetector(OutlierMixin, SavedMixin, BaseEstimator):
             with progress_bar(self.verbose, f"flow {k + 1} of {len(parts)}") as bar:
                 # There is no likelihood to show.
                 watch = lambda trainer, numbers: bar(trainer, {**numbers, "nll": math.nan})
-                return train(points, of_rows, build, budget, seed + k, watch)
+                flow, num = train(points, of_rows, build, budget, seed + k, watch)
+            done.append(num)
+            return flow
 
         levels = NoiseLevels.fit(_expanded(rows, table), weight, parts, learn)
-        facts = self._facts(rows, table, levels, steps, seed)
+        # Of a table without columns to learn, or in so short a time, there may be none.
+        facts = self._facts(rows, table, levels, min(done, default=0), seed)
         _warn_of_rows(self.contamination, len(levels.calibration), facts["constant"])
+        _warn_of_time(self.max_seconds, facts["steps"], steps)
         vars(self).pop("feature_names_in_", None)
         vars(self).update(noted)
         self._take(levels, {**facts, "seconds": round(time.perf_counter() - started, 3)}, table)
@@ -356,6 +361,17 @@ def _offset(calibration: np.ndarray, contamination: Any) -> float:
     if contamination != "auto":
         place = max(place, 0)
     return float(np.sort(calibration)[place]) if place >= 0 else -math.inf
+
+
+def _warn_of_time(max_seconds: float | None, done: int, wanted: int) -> None:
+    """Warn where a deadline left so few steps that flows are hardly trained."""
+    if max_seconds is not None and done < min(WARMUP_STEPS, wanted):
+        warnings.warn(
+            f"max_seconds={max_seconds:g} left time for {done} steps of training of a flow, of {wanted}: most of it "
+            "went into compilation, which does not grow with the fit; try more seconds.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _warn_of_rows(contamination: Any, num: int, constant: list[str]) -> None:

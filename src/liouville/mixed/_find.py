@@ -15,6 +15,8 @@ _ATOM_SHARE, _ATOM_ROWS = 0.01, 20
 _NEIGHBOURS, _AS_DENSE = 2, 0.2
 # Numbers that lie on a decimal grid are whole numbers of it where more rows than this share have one of them.
 _GRID_SHARE, _MOST_DECIMALS = 0.01, 6
+# The last bits of one number may differ, so that it is there this many times.
+_MOST_WRITINGS = 4
 # Beyond so many steps they are counted from their middle.
 _FAR_FROM_ZERO = 2.0**16
 _FIRST_FEW = 1000
@@ -119,5 +121,7 @@ def _decimals(values: np.ndarray) -> int | None:
         error = np.abs(scaled - np.round(scaled))
         # What is so large has no decimals left to speak of.
         if np.all(error <= np.minimum(1e-6 * np.abs(scaled), 1e-3)) and np.all(np.abs(scaled) < 1e9):
-            return decimals
+            # Numbers that vary closely around a round one do not lie on it.
+            is_told = len(np.unique(values)) <= _MOST_WRITINGS * len(np.unique(np.round(scaled)))
+            return decimals if is_told else None
     return None
