@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from liouville import FlowDensity
 from liouville.cli import app
+from liouville.cli._cache import keep_compiled
 from liouville.cli._score import report_failures
 
 FAST = ["--set", "max_iter=20", "--set", "width=8", "--set", "depth=1", "--set", "preprocess=whiten", "--quiet"]
@@ -289,3 +290,38 @@ def test_rows_that_were_not_solved_are_named_with_their_own_fault(capsys):
     report_failures([2], ["solved", "solved", "too many steps"])
     said = capsys.readouterr().err.splitlines()
     assert said[0].endswith("row 2 was not solved and is nan: too many steps") and "1 of 3 rows" in said[1]
+
+
+def test_what_was_compiled_is_kept_for_the_next_command(folder, tmp_path):
+    cache = tmp_path / "cache" / "liouville"
+    free = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment = {**free, "XDG_CACHE_HOME": str(cache.parent)}
+
+    def programs(*more) -> set[str]:
+        words = ["score", folder / "model.safetensors", folder / "people.csv", *more]
+        command = [sys.executable, "-m", "liouville", *map(str, words)]
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        assert done.stderr == "" and len(done.stdout.splitlines()) == 301
+        return {path.name for path in cache.iterdir()} if cache.exists() else set()
+
+    assert programs("--no-cache") == set()
+    first = programs()
+    assert any("score_chunk" in name for name in first) and cache.stat().st_mode & 0o777 == 0o700
+    assert programs() == first
+
+
+def test_a_folder_that_others_write_into_is_no_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.delitem(sys.modules, "jax")
+    (tmp_path / "liouville").mkdir(mode=0o777)
+    (tmp_path / "liouville").chmod(0o777)
+    keep_compiled()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    (tmp_path / "liouville").chmod(0o700)
+    (tmp_path / "liouville" / "old").write_bytes(b"1")
+    monkeypatch.setattr("liouville.cli._cache._MOST_BYTES", 0)
+    keep_compiled()
+    assert os.environ.pop("JAX_COMPILATION_CACHE_DIR") == str(tmp_path / "liouville")
+    assert not list((tmp_path / "liouville").iterdir())
+    os.environ.pop("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")

@@ -18,7 +18,7 @@ import liouville
 SOURCE = Path(liouville.__file__).parent
 # Each may import what is before it, never what is behind. Names on one line are one layer.
 LAYERS = (
-    ("_errors", "_files", "_types", "_activations", "_operations", "_copies", "_chunks", "_gaps", "_version"),
+    ("_errors", "_files", "_types", "_draws", "_activations", "_operations", "_copies", "_chunks", "_gaps", "_version"),
     ("vector_fields",),
     ("divergences", "regularizers"),
     ("integrate",),

@@ -1,5 +1,7 @@
 """Training: the same seed gives the same weights, steps that fail are skipped, budgets are kept."""
 
+import subprocess
+import sys
 import time
 
 import diffrax
@@ -316,3 +318,17 @@ def test_schedule_warms_up_and_falls_to_zero():
     np.testing.assert_allclose(warm, [0.01, 0.5, 1.0, 1.0], rtol=1e-5)
     late = np.asarray(factor(np.full(5, 1000), np.array([0.0, 1 / 3, 0.5, 1.0, 1.2], np.float32)))
     np.testing.assert_allclose(late, [1.0, 0.75, 0.5, 0.0, 0.0], atol=1e-6)
+
+
+def test_a_fit_and_a_score_compile_eight_programs_at_most():
+    """In a process of its own: what other tests have compiled would not be counted."""
+    code = (
+        "import jax, numpy as np; from liouville import FlowDensity; found = []; "
+        "event = '/jax/core/compile/backend_compile_duration'; "
+        "listen = lambda name, seconds, **kwargs: found.append(name) if name == event else None; "
+        "jax.monitoring.register_event_duration_secs_listener(listen); "
+        "X = np.random.default_rng(0).normal(size=(200, 2)); "
+        "FlowDensity(max_iter=10, width=8, depth=1, random_state=0).fit(X).score_samples(X); print(len(found))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert 3 <= int(told) <= 8

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 import equinox as eqx
-import jax
 import numpy as np
 
+from ._draws import split
 from ._types import Key
 from .bijections import CNF, AbstractBijection, Chain, Invert, map_cnfs, map_integrators, multiscale
 from .density import Density
@@ -143,7 +143,7 @@ class FlowSpec(eqx.Module):
         if self.layer is not None:
             make, size = LAYERS[self.layer], math.prod(self.shape)
             # Likelihood goes from data to base, so that is the direction of the formula.
-            return Chain([Invert(make(size, self.width, k)) for k in jax.random.split(key, self.depth)])
+            return Chain([Invert(make(size, self.width, k)) for k in split(key, self.depth)])
         integrator = integrator_of(self.solver, self.rtol, self.atol)
         if self.multiscale:
             return multiscale(self.shape, self.make_field, key=key, integrator=integrator)
@@ -261,7 +261,7 @@ class MixedSpec(eqx.Module):
         """Build the distribution, with weights drawn from `key`."""
         flow, width, (size,) = self.flow, self.flow.width, self.flow.shape
         told = width if self.columns is None else told_size(len(self.means), size, width)
-        code_key, cell_key, core_key, key = jax.random.split(key, 4)
+        code_key, cell_key, core_key, key = split(key, 4)
         integrator, core = integrator_of(flow.solver, flow.rtol, flow.atol), None
         is_told = self.columns is not None or self.given is not None
         codes = Codes(self.shares, width=width, is_told=is_told, key=code_key) if self.shares else None
@@ -336,7 +336,7 @@ class FramedFlow(eqx.Module):
 
     def __call__(self, key: Key) -> Density:
         """Build the density, with weights drawn from `key`."""
-        key, noise_key = jax.random.split(key)
+        key, noise_key = split(key)
         frame = self.frame if self.noise is None else dataclasses.replace(self.frame, noise=self.noise(noise_key))
         return Density(self.flow(key), frame)
 

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from . import checkpoint
+from ._draws import first_key, split
 from ._errors import SolveError
 from ._training_data import StreamedData as StreamedData
 from ._training_data import TrainingData as TrainingData
@@ -107,21 +108,17 @@ class Segment(eqx.Module):
     failed: Scalar
 
 
-def init_state(build: Callable[[Key], Any], seed: Int[AnyArray, ""], options: Options) -> tuple[TrainState, PyTree]:
+def init_state(build: Callable[[Key], Any], seed: int, options: Options) -> tuple[TrainState, PyTree]:
     """Build the flow from a seed; return its training state and its static part."""
-    kept = []
-    # The static part never leaves a compiled function, in which its constants would lose their float64.
-    jax.eval_shape(lambda key: kept.append(partition(build(key))[1]), jax.random.key(0))
-    return _init_arrays(build, seed, options), kept[0]
+    init_key, key = split(first_key(seed))
+    params, static = partition(build(init_key))
+    return _start(params, jax.random.key_data(key), options), static
 
 
 @eqx.filter_jit
-def _init_arrays(build: Callable[[Key], Any], seed: Int[AnyArray, ""], options: Options) -> TrainState:
-    init_key, key = jax.random.split(jax.random.key(seed))
-    params = parameters(build(init_key))
+def _start(params: PyTree, key_data: UInt32[Array, "..."], options: Options) -> TrainState:
     zero = jnp.zeros((), jnp.int32)
-    opt_state = options.optimizer().init(params)
-    return TrainState(params, opt_state, params, zero, zero, zero, jax.random.key_data(key))
+    return TrainState(params, options.optimizer().init(params), params, zero, zero, zero, key_data)
 
 
 def make_step(static: PyTree, objective: AbstractObjective, options: Options, mesh: Mesh | None = None) -> Callable:
@@ -309,7 +306,7 @@ class Trainer:
     ):
         self.objective, self.data, self.options, self.budget = objective, data, options, budget
         self.validate_fn, self.watch, self.mesh = validate, watch, mesh
-        self.state, self.static = init_state(build, np.asarray(seed, np.int32), options)
+        self.state, self.static = init_state(build, seed, options)
         self.progress, self.speed, self.validate_seconds = 0.0, 0.0, 0.0
         # What a validation is known to cost at least: the first ones, of a field at rest, take less.
         self.least_validate_seconds = 0.0

@@ -5,10 +5,10 @@ import math
 from collections.abc import Callable
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._draws import split
 from .._types import Condition, Key, Point
 from ..vector_fields import AbstractVectorField
 from ._base import AbstractBijection, Chain, Moved
@@ -204,7 +204,7 @@ def multiscale(
     """
     links, active = [], tuple(shape)
     scales = count_scales(shape)
-    keys = iter(jax.random.split(key, 2 * blocks * scales))
+    keys = iter(split(key, 2 * blocks * scales))
     flows = lambda size: [CNF(field(size, next(keys)), **parts) for _ in range(blocks)]
     for _ in range(scales - 1):
         height, width, channels = active

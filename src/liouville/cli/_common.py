@@ -13,6 +13,8 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
+from ._cache import keep_compiled
+
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Model file that 'liouville fit' wrote.", show_default=False)
 ]
@@ -55,11 +57,18 @@ Error = Annotated[
 ]
 
 
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Do without programs compiled before, in the user's cache folder.")
+]
+
+
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command whose failures are one line on standard error and an exit code."""
+    """Return a command whose failures are one line on standard error and an exit code, and its programs kept."""
 
     @functools.wraps(command)
-    def run(*args, **kwargs) -> None:
+    def run(*args, no_cache: bool = False, **kwargs) -> None:
+        if not no_cache:
+            keep_compiled()
         try:
             command(*args, **kwargs)
             sys.stdout.flush()
@@ -76,6 +85,10 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             say(f"liouville: error: {' '.join(str(error).split()) or type(error).__name__}")
             raise typer.Exit(1) from None
 
+    told = inspect.signature(command)
+    option = inspect.Parameter("no_cache", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=NoCache)
+    run.__signature__ = told.replace(parameters=[*told.parameters.values(), option])  # pyright: ignore[reportAttributeAccessIssue]
+    run.__annotations__ = {**command.__annotations__, "no_cache": NoCache}
     return run
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._draws import split
 from .._types import Condition, Key, Point, Scalar
 from ..bijections import CNF
 from ..distributions import AbstractDistribution, Normal, Transformed
@@ -88,7 +89,7 @@ class Cells(AbstractDistribution):
         num = len(expected.means)
         self.expected, self.grid = expected, grid
         self.shape, self.cond_shape = (num,), (expected.told + told,)
-        field_key, key = jax.random.split(key)
+        field_key, key = split(key)
         self.encoder = Perceptron([told + 2 * num, width, width], "silu", key=key, gain=GAIN)
         field = Preconditioned(MLP((1,), width=width, depth=depth, cond_shape=(width,), key=field_key))
         self.flow = Transformed(Normal.standard((1,)), CNF(field, integrator=integrator))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._draws import split
 from .._types import Condition, FixedMixin, Key, Point, Scalar, constant
 from ..distributions import AbstractDistribution
 from ..vector_fields import Perceptron, RowFeatures
@@ -58,7 +59,7 @@ class Codes(AbstractDistribution):
         levels = [len(column) for column in shares]
         if not levels or min(levels) < 1 or min(np.min(column) for column in shares) <= 0:
             raise ValueError(f"Expected positive shares of one level or more for each column, got {shares}; try 1/2.")
-        embed_key, place_key, key = jax.random.split(key, 3)
+        embed_key, place_key, key = split(key, 3)
         self.shape, self.cond_shape = (len(levels),), (len(levels) + width,) if is_told else None
         self.shares = _Shares(tuple(np.log(constant(column) / np.sum(column)) for column in shares))
         self.embedding = RowFeatures(levels, 0, width, key=embed_key)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._draws import split
 from .._types import Key, Point
 from ..vector_fields import Perceptron, RowFeatures
 
@@ -34,7 +35,7 @@ class Known(eqx.Module):
     encoder: Perceptron
 
     def __init__(self, levels: list[int], numbers: int, width: int, *, key: Key, gain: float = 1.0):
-        features_key, key = jax.random.split(key)
+        features_key, key = split(key)
         self.features = RowFeatures(levels, numbers, width, key=features_key, gain=gain)
         self.encoder = Perceptron([width, width, width], "silu", key=key, gain=gain)
 

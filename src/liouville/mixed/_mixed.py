@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._draws import split
 from .._types import Condition, Key, Point, Scalar
 from ..bijections import Moved
 from ..distributions import AbstractDistribution, Transformed
@@ -125,7 +126,7 @@ class Mixed(AbstractDistribution):
         self.codes, self.cells, self.core = codes, cells, core
         self.switches = tuple(switches) or (None,) * (sizes[1] + sizes[2])
         levels = [] if codes is None else list(codes.levels)
-        keys = jax.random.split(key, 3)
+        keys = split(key, 3)
         self.of_codes = RowFeatures(levels, 0, width, key=keys[0])
         self.of_all = RowFeatures(levels, sizes[1], width, key=keys[1], gain=GAIN)
         self.encoder = Perceptron([width, width, width], "silu", key=keys[2], gain=GAIN)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .._draws import split
 from .._types import Condition, Key, Point, Rows, Scalar
 from ..bijections import Moved
 from ..distributions import AbstractDistribution, Transformed
@@ -97,7 +98,7 @@ class Subsets(AbstractDistribution):
         self.switches = tuple(switches)
         levels = [] if codes is None else list(codes.levels)
         numbers = 3 * (sizes[1] + sizes[2])
-        made = [Known(levels, numbers, width, key=k) for k in jax.random.split(key, 3)]
+        made = [Known(levels, numbers, width, key=k) for k in split(key, 3)]
         self.of_given, self.of_codes, self.of_all = made
 
     @property

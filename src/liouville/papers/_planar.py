@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optimistix
 from jaxtyping import Array, Bool, Float, Int
 
+from .._draws import split
 from .._types import Condition, Key, Point, Scalar
 from ..bijections import AbstractBijection, Moved
 from ._discrete import above_minus_one, solver_info, squared_length
@@ -47,7 +48,7 @@ class Planar(AbstractBijection):
 
     def __init__(self, shape: tuple[int, ...], *, key: Key):
         self.shape, self.cond_shape = tuple(shape), None
-        weight_key, direction_key, bias_key = jax.random.split(key, 3)
+        weight_key, direction_key, bias_key = split(key, 3)
         # Layers fold along lines all over a standard normal base, each hardly at first.
         self.weight = jax.random.normal(weight_key, shape) * math.sqrt(2 / max(math.prod(shape), 1))
         self.direction = 0.1 * jax.random.normal(direction_key, shape)

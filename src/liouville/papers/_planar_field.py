@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._draws import split
 from .._types import Condition, Key, Point, Time
 from ..vector_fields import AbstractVectorField, Linearization
 from ..vector_fields._layers import Perceptron, condition_size, linear, time_signal
@@ -82,7 +83,7 @@ class PlanarField(AbstractVectorField):
         if form not in FORMS:
             raise ValueError(f"Expected a form among {list(FORMS)}, got {form!r}; try 'layers'.")
         self.shape, self.cond_shape, self.form = tuple(shape), cond_shape, form
-        inner_key, outer_key, gate_key = jax.random.split(key, 3)
+        inner_key, outer_key, gate_key = split(key, 3)
         size = math.prod(shape)
         self.inner = linear(size, width, key=inner_key)
         self.outer = linear(width, size, key=outer_key, zero=form == "terms", bias=False)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._draws import split
 from .._types import Condition, Key, Point, Scalar, Time
 from ..regularizers import AbstractRegularizer, PathPoint
 from ..vector_fields import AbstractVectorField, Linearization
@@ -78,7 +79,7 @@ class Potential(AbstractVectorField):
         self.shape, self.cond_shape = tuple(shape), cond_shape
         signal = math.prod(shape) + 1 + condition_size(cond_shape)
         rank = min(10, signal) if rank is None else rank
-        opening_key, factor_key, *keys = jax.random.split(key, depth + 2)
+        opening_key, factor_key, *keys = split(key, depth + 2)
         self.opening = linear(signal, width, key=opening_key)
         self.layers = tuple(linear(width, width, key=k) for k in keys)
         self.weight = jnp.ones(width)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._draws import split
 from .._types import Condition, Key, Point, Scalar
 from ..bijections import AbstractBijection, Moved
 from ._discrete import above_minus_one, squared_length
@@ -42,7 +43,7 @@ class Radial(AbstractBijection):
 
     def __init__(self, shape: tuple[int, ...], *, key: Key):
         self.shape, self.cond_shape = tuple(shape), None
-        centre_key, strength_key = jax.random.split(key)
+        centre_key, strength_key = split(key)
         self.centre = jax.random.normal(centre_key, shape)
         self.log_alpha = jnp.zeros(())
         self.strength = 0.1 * jax.random.normal(strength_key)

@@ -12,6 +12,7 @@ import optimistix
 from jaxtyping import Array, Float, Int
 
 from .._activations import activate, check_activation
+from .._draws import split
 from .._types import Condition, Key, Point, Scalar
 from ..bijections import AbstractBijection, Moved, map_parts
 from ..distributions import Transformed
@@ -201,7 +202,7 @@ class Residual(AbstractBijection):
         self.series, self.max_steps = series, max_steps
         sizes = [math.prod(shape), *[width] * depth, math.prod(shape)]
         draw = lambda key, i: jax.random.normal(key, (sizes[i + 1], sizes[i])) / math.sqrt(sizes[i])
-        keys = jax.random.split(key, depth + 1)
+        keys = split(key, depth + 1)
         self.layers = tuple((draw(keys[i], i), jnp.zeros(sizes[i + 1])) for i in range(depth + 1))
 
     def flat_layers(self) -> Layers:

@@ -3,12 +3,12 @@
 import math
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .._activations import activate, check_activation
+from .._draws import split
 from .._types import Condition, Key, Point, Time
 from ..vector_fields import AbstractVectorField
 from ..vector_fields._layers import ExpandedLinear, Perceptron, append_condition, condition_size, time_signal
@@ -54,7 +54,7 @@ def basis_functions(name: str, t: Time, terms: int) -> Float[Array, " terms"]:
 
 def _layers(sizes: list[int], terms: int, key: Key) -> tuple[ExpandedLinear, ...]:
     """Return the layers of a network; the last starts at zero, so the flow starts at the identity."""
-    keys, last = jax.random.split(key, len(sizes) - 1), len(sizes) - 2
+    keys, last = split(key, len(sizes) - 1), len(sizes) - 2
     return tuple(
         ExpandedLinear(terms, *sizes[i : i + 2], key=k, zero=i == last)  # pyright: ignore[reportCallIssue]
         for i, k in enumerate(keys)
@@ -192,7 +192,7 @@ class Hypernetwork(AbstractVectorField):
     ):
         self.shape, self.cond_shape = tuple(shape), cond_shape
         self.activation = check_activation(activation)
-        hyper_key, key = jax.random.split(key)
+        hyper_key, key = split(key)
         signal, size = 1 + condition_size(cond_shape), math.prod(shape)
         self.hyper = Perceptron([signal, *[hyper_width] * hyper_depth], key=hyper_key)
         self.layers = _layers([size, *[width] * depth, size], hyper_width + 1, key)

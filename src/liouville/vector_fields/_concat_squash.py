@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._activations import activate, check_activation
+from .._draws import split
 from .._types import Condition, Key, Point, Time
 from ._base import AbstractVectorField
 from ._layers import ExpandedLinear, append_condition, condition_size, linear
@@ -22,7 +23,7 @@ class ConcatSquashLayer(eqx.Module):
     shift: eqx.nn.Linear
 
     def __init__(self, fan_in: int, fan_out: int, signal: int, *, key: Key):
-        keys = jax.random.split(key, 3)
+        keys = split(key, 3)
         self.linear = linear(fan_in, fan_out, key=keys[0])
         self.gate = linear(signal, fan_out, key=keys[1])
         self.shift = linear(signal, fan_out, key=keys[2], bias=False)
@@ -50,7 +51,7 @@ class SquashLayer(eqx.Module):
     gate: eqx.nn.Linear
 
     def __init__(self, fan_in: int, fan_out: int, signal: int, *, key: Key):
-        keys = jax.random.split(key)
+        keys = split(key)
         self.linear = linear(fan_in, fan_out, key=keys[0])
         self.gate = linear(signal, fan_out, key=keys[1])
 
@@ -167,7 +168,7 @@ class ConcatSquash(AbstractVectorField):
         self.activation = check_activation(activation)
         size, signal = math.prod(shape), 1 + condition_size(cond_shape)
         sizes = [size, *[width] * depth, size]
-        keys = jax.random.split(key, depth + 1)
+        keys = split(key, depth + 1)
         self.layers = tuple(
             layer(fan_in, fan_out, signal, key=k)
             for fan_in, fan_out, k in zip(sizes[:-1], sizes[1:], keys, strict=True)

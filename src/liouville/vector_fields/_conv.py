@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._activations import activate, check_activation
+from .._draws import split
 from .._types import Condition, Key, Point, Time
 from ._base import AbstractVectorField
-from ._layers import condition_size, draw_uniform, linear, time_signal
+from ._layers import condition_size, draw_uniform, linear, time_signal, zeros
 
 Picture = Float[Array, "height width channels"]
 
@@ -27,9 +28,9 @@ class Convolution(eqx.Module):
 
     def __init__(self, fan_in: int, fan_out: int, *, size: int = 3, stride: int = 1, zero: bool = False, key: Key):
         shape = (size, size, fan_in, fan_out)
-        drawn = jnp.zeros(math.prod(shape)) if zero else draw_uniform(key, math.prod(shape), size**2 * fan_in)
-        self.weight = drawn.reshape(shape)
-        self.bias = jnp.zeros(fan_out)
+        num = math.prod(shape)
+        self.weight = zeros(*shape) if zero else jax.device_put(draw_uniform(key, num, size**2 * fan_in).reshape(shape))
+        self.bias = zeros(fan_out)
         self.stride = stride
 
     def __call__(self, x: Picture) -> Picture:
@@ -77,7 +78,7 @@ class ConcatSquashConvolution(eqx.Module):
     shift: eqx.nn.Linear
 
     def __init__(self, fan_in: int, fan_out: int, signal: int, *, zero: bool, key: Key):
-        keys = jax.random.split(key, 3)
+        keys = split(key, 3)
         self.convolution = Convolution(fan_in, fan_out, zero=zero, key=keys[0])
         self.gate = linear(signal, fan_out, key=keys[1])
         self.shift = linear(signal, fan_out, key=keys[2], bias=False, zero=zero)
@@ -151,7 +152,7 @@ class ConvNet(AbstractVectorField):
         self.layers = tuple(
             CONVOLUTIONS[conditioning](fan_in, fan_out, signal, zero=i == depth, key=k)
             for i, (fan_in, fan_out, k) in enumerate(
-                zip(channels[:-1], channels[1:], jax.random.split(key, depth + 1), strict=True)
+                zip(channels[:-1], channels[1:], split(key, depth + 1), strict=True)
             )
         )
 

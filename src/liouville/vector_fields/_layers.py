@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._activations import activate, check_activation
-from .._types import Condition, Key, Time
+from .._draws import split, uniform
+from .._types import AnyArray, Condition, Key, Time
 
 
 class Linear(eqx.nn.Linear):
@@ -25,14 +26,14 @@ class Linear(eqx.nn.Linear):
         return product if self.bias is None else product + self.bias
 
 
-def draw_uniform(key: Key, size: int, fan_in: int) -> Float[Array, " size"]:
-    """Return weights between plus and minus ``1 / sqrt(fan_in)``, as one axis.
+def draw_uniform(key: Key, size: int, fan_in: int) -> Float[AnyArray, " size"]:
+    """Return weights between plus and minus ``1 / sqrt(fan_in)``, as one axis."""
+    return uniform(key, size, 1 / math.sqrt(max(fan_in, 1)))
 
-    What a net of many layers takes to build is the compilation of its draws: one per layer, and of one axis, takes a
-    third to a fifth of the time of others.
-    """
-    bound = 1 / math.sqrt(max(fan_in, 1))
-    return jax.random.uniform(key, (size,), minval=-bound, maxval=bound)
+
+def zeros(*shape: int) -> Float[Array, "*shape"]:
+    """Return weights that start at zero, without a program that makes them."""
+    return jax.device_put(np.zeros(shape, jnp.result_type(float)))
 
 
 def linear(fan_in: int, fan_out: int, *, key: Key, zero: bool = False, bias: bool = True, gain: float = 1.0) -> Linear:
@@ -40,9 +41,9 @@ def linear(fan_in: int, fan_out: int, *, key: Key, zero: bool = False, bias: boo
     # Equinox's own draws never come to be: of its layer only the shapes are kept.
     layer = eqx.filter_eval_shape(Linear, fan_in, fan_out, use_bias=bias, key=key)
     size = fan_in * fan_out
-    drawn = jnp.zeros(size + fan_out) if zero else draw_uniform(key, size + fan_out, fan_in)
-    layer = eqx.tree_at(lambda layer: layer.weight, layer, gain * drawn[:size].reshape(fan_out, fan_in))
-    return eqx.tree_at(lambda layer: layer.bias, layer, drawn[size:]) if bias else layer
+    drawn = np.zeros(size + fan_out, jnp.result_type(float)) if zero else draw_uniform(key, size + fan_out, fan_in)
+    weight, shift = jax.device_put(gain * drawn[:size].reshape(fan_out, fan_in)), jax.device_put(drawn[size:])
+    return eqx.tree_at(lambda layer: (layer.weight, layer.bias), layer, (weight, shift if bias else None))
 
 
 def time_features(t: Time, num_frequencies: int) -> Float[Array, " features"]:
@@ -80,7 +81,7 @@ class Perceptron(eqx.Module):
     activation: str = eqx.field(static=True)
 
     def __init__(self, sizes: list[int], activation: str = "tanh", *, key: Key, zero: bool = False, gain: float = 1.0):
-        *keys, last = jax.random.split(key, len(sizes) - 1)
+        *keys, last = split(key, len(sizes) - 1)
         layers = [linear(*pair, key=k, gain=gain) for *pair, k in zip(sizes[:-2], sizes[1:-1], keys, strict=True)]
         self.layers = (*layers, linear(*sizes[-2:], key=last, zero=zero, gain=gain))
         self.activation = check_activation(activation)
@@ -103,7 +104,7 @@ class RowFeatures(eqx.Module):
     linear: eqx.nn.Linear
 
     def __init__(self, levels: list[int], numbers: int, width: int, *, key: Key, gain: float = 1.0):
-        table_key, key = jax.random.split(key)
+        table_key, key = split(key)
         self.levels = tuple(levels)
         scale = 1 / math.sqrt(max(len(levels), 1))
         self.table = scale * jax.random.normal(table_key, (sum(levels), width))
@@ -134,8 +135,8 @@ class ExpandedLinear(eqx.Module):
         scale = np.zeros(terms) if zero else scale
         shape = (terms, fan_out, fan_in + 1)
         draw = draw_uniform(key, math.prod(shape), fan_in).reshape(shape)
-        draw = draw * jnp.asarray(scale, draw.dtype)[:, None, None]
-        self.weight, self.bias = draw[..., :-1], draw[..., -1]
+        draw = draw * np.asarray(scale, draw.dtype)[:, None, None]
+        self.weight, self.bias = jax.device_put(draw[..., :-1]), jax.device_put(draw[..., -1])
 
     def __call__(self, h: Float[Array, " n"], coefficients: Float[Array, " terms"]) -> Float[Array, " m"]:
         # Each term's product first: at many times at once these share one matrix, sums of weights would not.

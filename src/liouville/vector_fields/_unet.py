@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._draws import split
 from .._types import Condition, Key, Point, Time
 from ._base import AbstractVectorField
 from ._conv import Convolution, Picture, check_picture
@@ -45,7 +46,7 @@ class PictureBlock(eqx.Module):
     skip: Convolution | None
 
     def __init__(self, fan_in: int, fan_out: int, signal: int, *, key: Key):
-        keys = jax.random.split(key, 4)
+        keys = split(key, 4)
         self.norms = (ChannelNorm(fan_in), ChannelNorm(fan_out))
         self.first = Convolution(fan_in, fan_out, key=keys[0])
         self.second = Convolution(fan_out, fan_out, zero=True, key=keys[1])
@@ -139,7 +140,7 @@ class UNet(AbstractVectorField):
         self.shape, self.cond_shape = check_picture(shape), cond_shape
         levels = min(len(multipliers), 1 + halvings(shape[0], shape[1]))
         channels, signal = [width * m for m in multipliers[:levels]], 4 * width
-        keys = iter(jax.random.split(key, 8 + 2 * levels * (depth + 2)))
+        keys = iter(split(key, 8 + 2 * levels * (depth + 2)))
         block = lambda fan_in, fan_out: PictureBlock(fan_in, fan_out, signal, key=next(keys))
         fan_in = 2 * NUM_FREQUENCIES + condition_size(cond_shape)
         self.embedding = (linear(fan_in, signal, key=next(keys)), linear(signal, signal, key=next(keys)))
