@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from checks import FIELDS, make_field
+from checks import FIELDS, make_field, randomize
 from liouville.bijections import CNF
 from liouville.distributions import Normal, Transformed
-from liouville.divergences import Exact
-from liouville.vector_fields import MLP, ConcatSquash, Preconditioned
+from liouville.divergences import Exact, Hutchinson
+from liouville.vector_fields import MLP, ConcatSquash, Masked, Preconditioned
 
 CASES = [(name, cond_shape) for name in FIELDS for cond_shape in (None, (2,))]
 cases = pytest.mark.parametrize(("name", "cond_shape"), CASES)
@@ -84,6 +84,38 @@ def test_value_and_divergence_agree_with_the_call(name, cond_shape):
     np.testing.assert_allclose(local.estimates[:, 0], np.trace(jacobian, axis1=1, axis2=2), rtol=1e-4, atol=1e-5)
     # The products with the basis, one per direction, are the columns of the Jacobian.
     np.testing.assert_allclose(local.products, np.swapaxes(jacobian, 1, 2), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cond_shape", [None, (2,)])
+def test_the_trace_of_many_columns_goes_through_few_units(cond_shape):
+    """What is asked of the Jacobian is seen: `width` directions, and none of the `size` that are nobody's business."""
+    field = randomize(MLP((7, 5), width=4, depth=2, cond_shape=cond_shape, key=jax.random.key(0)), seed=1)
+    rng, asked = np.random.default_rng(0), []
+    x, condition = rng.normal(size=(7, 5)).astype(np.float32), None if cond_shape is None else np.ones(2, np.float32)
+
+    def estimate(fn, x):
+        asked.append(x.size)
+        return Exact().linearize(fn, x, None)
+
+    local = Preconditioned(field).value_and_divergence(0.3, x, condition, estimate)
+    jacobian = jax.jacfwd(lambda x: Preconditioned(field)(0.3, x, condition))(x).reshape(35, 35)
+    np.testing.assert_allclose(local.estimates, [np.trace(jacobian)], rtol=1e-5)
+    np.testing.assert_allclose(local.products.reshape(35, 35), jacobian.T, rtol=1e-4, atol=1e-5)
+    assert asked == [35, 4]
+    probes = Hutchinson(num_probes=3)
+    noise = probes.init(jnp.asarray(x), jax.random.key(1))
+    estimates = field.value_and_divergence(0.3, x, condition, lambda fn, x: probes.linearize(fn, x, noise)).estimates
+    of_field = jax.jacfwd(lambda x: field(0.3, x, condition))(x).reshape(35, 35)
+    expected = np.einsum("pi,ij,pj->p", noise.reshape(3, 35), of_field, noise.reshape(3, 35))
+    np.testing.assert_allclose(estimates, expected, rtol=1e-4)
+
+
+def test_of_many_columns_some_are_held_still():
+    field = randomize(MLP((9,), width=3, depth=1, cond_shape=(9,), key=jax.random.key(0)), seed=1)
+    mask, x = np.array([1, 1, 0, 1, 0, 1, 1, 1, 1], np.float32), np.linspace(-1, 1, 9, dtype=np.float32)
+    local = Masked(field).value_and_divergence(0.3, x, mask, lambda fn, x: Exact().linearize(fn, x, None))
+    jacobian = jax.jacfwd(lambda x: Masked(field)(0.3, x, mask))(x)
+    np.testing.assert_allclose(local.estimates, [np.trace(jacobian)], rtol=1e-5)
 
 
 def test_points_may_have_any_shape():

@@ -72,7 +72,7 @@ class Exact(AbstractDivergence):
         # Products of many dimensions, as of pictures, would not fit into memory all at once.
         few = x.size <= EXACT_AT_A_TIME
         columns = jax.vmap(product)(basis) if few else jax.lax.map(product, basis, batch_size=EXACT_AT_A_TIME)
-        return Linearization(value, basis, columns, jnp.trace(columns.reshape(x.size, x.size))[None])
+        return Linearization(value, basis, columns, jnp.trace(columns.reshape(x.size, x.size))[None], is_trace=True)
 
 
 class Hutchinson(AbstractDivergence):

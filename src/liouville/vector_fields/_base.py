@@ -24,12 +24,15 @@ class Linearization(eqx.Module):
         ``J e`` for every probe, or ``J' e`` in reverse mode.
     estimates
         One estimate of the trace per Hutchinson probe; a single number where it is exact.
+    is_trace
+        True where the estimate is the trace of the function's whole Jacobian, whatever the function.
     """
 
     value: Point
     probes: Float[Array, "directions *shape"]
     products: Float[Array, "directions *shape"]
     estimates: Float[Array, " probes"]
+    is_trace: bool = eqx.field(default=False, static=True)
 
 
 class AbstractVectorField(eqx.Module):

@@ -1,5 +1,6 @@
 """A field on some of the coordinates: the others are held still."""
 
+import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
@@ -54,7 +55,7 @@ class Masked(AbstractVectorField):
         """Return the velocity and its divergence over the coordinates that move."""
         mask = mask_of(condition, self.shape)
         # Of probes without the others' entries the estimate is that of the smaller field.
-        within = lambda fn, x: estimate(lambda x: mask * fn(mask * x), x)
+        within = lambda fn, x: dataclasses.replace(estimate(lambda x: mask * fn(mask * x), x), is_trace=False)
         local = self.field.value_and_divergence(t, mask * x, condition, within)
         return Linearization(mask * local.value, local.probes, local.products, local.estimates)
 
