@@ -5,9 +5,12 @@ takes seconds, NumPy draws the same numbers at once. Under a transformation of J
 default, JAX draws them.
 """
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float
 
 from ._types import AnyArray, Key
@@ -15,13 +18,15 @@ from ._types import AnyArray, Key
 # Salmon and others, Parallel random numbers: as easy as 1, 2, 3, 2011: Threefry of two words, in twenty rounds.
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
+# What JAX calls it.
+_NAME = "threefry2x32"
 
 
 def first_key(seed: int) -> Key:
     """Return ``jax.random.key(seed)`` of a seed of 32 bits, without the programs that make it."""
     if not _is_threefry(str(jax.config.jax_default_prng_impl)):  # pyright: ignore[reportAttributeAccessIssue]
         return jax.random.key(seed)
-    return jax.random.wrap_key_data(np.asarray([0, seed], np.uint32), impl="threefry2x32")
+    return _of_words(np.asarray([0, seed], np.uint32))
 
 
 def split(key: Key, num: int = 2) -> list[Key]:
@@ -29,8 +34,7 @@ def split(key: Key, num: int = 2) -> list[Key]:
     words = _words(key)
     if words is None:
         return list(jax.random.split(key, num))
-    split = np.stack(_threefry(words, num), axis=-1)
-    return [jax.random.wrap_key_data(words, impl=jax.random.key_impl(key)) for words in split]
+    return [_of_words(words) for words in np.stack(_threefry(words, num), axis=-1)]
 
 
 def uniform(key: Key, size: int, bound: float) -> Float[AnyArray, " size"]:
@@ -51,16 +55,20 @@ def uniform(key: Key, size: int, bound: float) -> Float[AnyArray, " size"]:
     return np.maximum(least, drawn)
 
 
+def _of_words(words: np.ndarray) -> Key:
+    return jax.random.wrap_key_data(cast(Any, words), impl=_NAME)
+
+
 def _words(key: Key) -> np.ndarray | None:
     """Return the two words of a key of JAX's default generator, or None where JAX must draw by itself."""
-    is_traced = isinstance(key, jax.core.Tracer)
+    is_traced = isinstance(key, Tracer)
     return (
         None if is_traced or not _is_threefry(str(jax.random.key_impl(key))) else np.asarray(jax.random.key_data(key))
     )
 
 
 def _is_threefry(name: str) -> bool:
-    return name == "threefry2x32" and jax.config.jax_threefry_partitionable  # pyright: ignore[reportAttributeAccessIssue]
+    return name == _NAME and jax.config.jax_threefry_partitionable  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _threefry(words: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:

@@ -382,7 +382,7 @@ def _truths_and_draws(
             "belong to X."
         )
     _check_draws(drawn)
-    missing = np.argwhere((truths != truths) | np.equal(truths, None))
+    missing = np.argwhere([[cell is None or cell != cell for cell in row] for row in truths])
     if len(missing):
         row, column = missing[0]
         raise ValueError(

@@ -104,7 +104,7 @@ class MLP(AbstractVectorField):
         """Return the velocity and its divergence: where it is exact, through the layers with the fewest units."""
         local = estimate(lambda x: self(t, x, condition), x)
         # Of hardly more coordinates than units the circle costs what it saves.
-        if not local.is_trace or x.size <= _MANY * self.inner.out_features:
+        if not local.is_trace or x.size <= _MANY * self.inner.weight.shape[0]:
             return local
         # A trace of products is that of the same in a circle: the velocity, as a map of the first layer's units, goes
         # on to the units that it would have them be.
