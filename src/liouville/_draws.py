@@ -61,10 +61,9 @@ def _of_words(words: np.ndarray) -> Key:
 
 def _words(key: Key) -> np.ndarray | None:
     """Return the two words of a key of JAX's default generator, or None where JAX must draw by itself."""
-    is_traced = isinstance(key, Tracer)
-    return (
-        None if is_traced or not _is_threefry(str(jax.random.key_impl(key))) else np.asarray(jax.random.key_data(key))
-    )
+    if isinstance(key, Tracer) or not _is_threefry(str(jax.random.key_impl(key))):
+        return None
+    return np.asarray(jax.random.key_data(key))
 
 
 def _is_threefry(name: str) -> bool:
