@@ -214,3 +214,5 @@ def test_truths_and_draws_that_are_missing_are_refused():
     for check in (sbc_ranks, expected_coverage):
         with pytest.raises(ValueError, match="got one in row 7, column 'y'"):
             check(Density(), X, np.where(np.arange(30) == 7, np.nan, y))
+        with pytest.raises(ValueError, match="got one in row 7, column 'y'"):
+            check(Density(), X, np.where(np.arange(30) == 7, np.nan, y).astype(np.float32))

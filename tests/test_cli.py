@@ -325,3 +325,14 @@ def test_a_folder_that_others_write_into_is_no_cache(tmp_path, monkeypatch):
     assert os.environ.pop("JAX_COMPILATION_CACHE_DIR") == str(tmp_path / "liouville")
     assert not list((tmp_path / "liouville").iterdir())
     os.environ.pop("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.delitem(sys.modules, "jax")
+    keep_compiled()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ

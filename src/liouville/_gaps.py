@@ -15,7 +15,11 @@ _MOST_NAMED = 10
 
 def is_gap(cell: Any) -> bool:
     """Return True for None, NaN, and pandas' NA and NaT."""
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
+    return (
+        cell is None
+        or type(cell).__name__ in ("NAType", "NaTType")
+        or (isinstance(cell, float | np.floating) and cell != cell)
+    )
 
 
 def with_nan(X: Any) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils.validation import check_consistent_length
 
 from ._errors import DataError
+from ._gaps import is_gap
 from ._tables import check_names, check_rows, check_table, unmasked
 from ._types import Rows
 from .mixed import Column, Columns, Field
@@ -54,8 +55,7 @@ def target_table(y: Any, name: str, names: Sequence[str] = ()) -> Any:
 def _check_alike(name: str, cells: list) -> None:
     """Raise where some cells of a column are text and others are not."""
     is_text = [isinstance(cell, str) for cell in cells]
-    gaps = [cell is None or cell != cell for cell in cells]
-    others = [i for i, (text, gap) in enumerate(zip(is_text, gaps, strict=True)) if not (text or gap)]
+    others = [i for i, cell in enumerate(cells) if not (is_text[i] or is_gap(cell))]
     if any(is_text) and others:
         raise DataError(
             f"Of y: Expected text in column {name!r}, as in row {is_text.index(True)}, got {cells[others[0]]!r} in row "

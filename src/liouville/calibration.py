@@ -17,6 +17,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
 from ._defaults import check_count, rng_of, seed_of
+from ._gaps import is_gap
 
 # The band is asked for at so many levels at most, and found by so many draws of uniform numbers.
 _MOST_LEVELS = 100
@@ -382,7 +383,7 @@ def _truths_and_draws(
             "belong to X."
         )
     _check_draws(drawn)
-    missing = np.argwhere([[cell is None or cell != cell for cell in row] for row in truths])
+    missing = np.argwhere([[is_gap(cell) for cell in row] for row in truths])
     if len(missing):
         row, column = missing[0]
         raise ValueError(

@@ -16,8 +16,13 @@ def keep_compiled() -> None:
     What stands in JAX's own variables holds.
     """
     name = "JAX_COMPILATION_CACHE_DIR"
-    folder = cache_folder()
-    if "jax" in sys.modules or name in os.environ or not _is_ours(folder):
+    if "jax" in sys.modules or name in os.environ:
+        return
+    try:
+        folder = cache_folder()
+    except RuntimeError:  # a user without a home
+        return
+    if not _is_ours(folder):
         return
     _leave_room(folder)
     os.environ[name] = str(folder)
