@@ -126,12 +126,13 @@ def main(methods: dict[str, Callable], packages: tuple[str, ...]) -> None:
 
 
 def machine() -> str:
-    """Return what the figures are measured on."""
+    """Return what the figures are measured on, and how many of its cores this process may use."""
     model = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
-    return f"{os.cpu_count()} cores, {model}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} core{'s' * (cores != 1)}, {model}"
 
 
 def summary(log_prob: np.ndarray) -> dict:

@@ -52,8 +52,10 @@ def plot_fan(density: "ConditionalFlowDensity", X, column, y=None, row: int = 0)
         Where there are several targets, or one of text.
     """
     rows, names = check_rows(X, density), [str(field.name) for field in density.columns_.fields]
-    if str(column) not in names or not -len(rows) <= row < len(rows):
-        raise ValueError(f"Expected a column among {names} and a row of {len(rows)}, got {column!r} and {row}; try 0.")
+    if str(column) not in names:
+        raise ValueError(f"Expected a column of the density, got {column!r}; try one of {names[:MOST_LEVELS]}.")
+    if not -len(rows) <= row < len(rows):
+        raise ValueError(f"Expected the number of one of {len(rows)} rows, got {row}; try 0.")
     j, target = names.index(str(column)), _target_names(density)[0]
     scale = scale_of(density.columns_.fields[j], rows[:, j], MOST_LEVELS, has_others=False)
     kind = scale.field.column.kind

@@ -205,6 +205,8 @@ def _check_numbers(X, categorical: list[str] | None = None, gaps: bool = False) 
 
     scikit-learn would find all this, too: but its messages do not say where, or show the whole table.
     """
+    if isinstance(X, list | tuple):
+        X = _array_of(X)
     if isinstance(X, np.ndarray):
         _check_array(X, gaps)
         return
@@ -229,6 +231,19 @@ def _check_numbers(X, categorical: list[str] | None = None, gaps: bool = False) 
         for name in numbers:
             found += _faults_of_numbers(np.asarray(frame.get_column(name).to_numpy(), float), repr(name), gaps)
         _raise(found)
+
+
+def _array_of(rows: Sequence) -> np.ndarray:
+    """Return rows in lists as an array, of things as they are where some are text."""
+    sizes = [len(row) if isinstance(row, list | tuple | np.ndarray) and np.ndim(row) else 0 for row in rows]
+    other = next((i for i, size in enumerate(sizes) if size != sizes[0]), None)
+    if other is not None:
+        raise DataError(
+            f"Expected rows of one length, got {sizes[0]} cells in row 0 and {sizes[other]} in row {other}; try an "
+            "array, or a data frame."
+        )
+    found = np.asarray(rows)
+    return np.asarray(rows, object) if found.dtype.kind in "US" else found
 
 
 def _check_array(X: np.ndarray, gaps: bool) -> None:

@@ -1,5 +1,6 @@
 """Targets at the public boundary: what `y` is as a table."""
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
@@ -37,7 +38,8 @@ def target_table(y: Any, name: str, names: Sequence[str] = ()) -> Any:
         name = names[0] if len(names) == 1 else native.name or _NAME
         return native.alias(name).to_frame().to_native()
     if isinstance(native, nw.DataFrame):
-        return y
+        is_one = len(names) == len(native.columns) == 1
+        return native.rename({native.columns[0]: names[0]}).to_native() if is_one else y
     y = np.asarray(unmasked(y))
     y = y[:, None] if y.ndim == 1 else y
     if y.dtype.kind == "b" and y.ndim == 2:
@@ -90,18 +92,31 @@ def _without_end(field: Field) -> Field:
 
 
 def check_target_rows(X: Any, y: Any, estimator: Any, columns: Columns) -> Rows:
-    """Return targets as numbers, by what their columns are in the fit."""
+    """Return targets as numbers, by what their columns are in the fit; dates may be numbers, as drawn ones are."""
     names = [str(field.name) for field in columns.fields]
     table = target_table(y, type(estimator).__name__, names)
     check_consistent_length(X, table)
     fitted = type(estimator)()
-    fitted.columns_, fitted.n_features_in_ = columns, len(names)
+    fitted.columns_, fitted.n_features_in_ = _of_numbers(columns, table), len(names)
     if isinstance(nw.from_native(table, pass_through=True), nw.DataFrame) and columns.backend is None:
         # Names say nothing to a fit that had none.
         table = nw.from_native(table).to_numpy()
     if hasattr(table, "columns") and columns.backend is not None:
         fitted.feature_names_in_ = np.array(names, object)
     return _of_targets(lambda: check_rows(table, fitted))
+
+
+def _of_numbers(columns: Columns, table: Any) -> Columns:
+    """Return what columns are to a table: dates that it has as numbers of their unit since 1970 are these numbers."""
+    frame = nw.from_native(table, pass_through=True)
+    schema = frame.schema if isinstance(frame, nw.DataFrame) else {}
+    is_number = lambda name: schema[name].is_numeric() if name in schema else not schema and table.dtype.kind in "iuf"
+    found = copy.copy(columns)
+    found.fields = tuple(
+        dataclasses.replace(field, unit="", zone="", writing=None) if field.unit and is_number(field.name) else field
+        for field in columns.fields
+    )
+    return found
 
 
 def check_given(X: Any, y: Any, estimator: Any) -> tuple[Rows, Columns]:

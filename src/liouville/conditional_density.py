@@ -210,15 +210,18 @@ class ConditionalFlowDensity(AbstractFitted):
         evaluation.warn_of_failures(info)
         return (log_prob + change, info) if return_info else log_prob + change
 
-    def score(self, X, y) -> float:
+    def score(self, X, y, sample_weight=None) -> float:
         """Return the mean log-likelihood, that of `log_prob`, in nats: no coefficient of determination.
 
         Parameters
         ----------
         X, y
             Rows and targets, as `fit` takes them.
+        sample_weight
+            Weights of shape ``(n,)``, of a weighted mean.
         """
-        return float(np.mean(self.log_prob(X, y)))
+        log_prob = self.log_prob(X, y)
+        return float(np.average(log_prob, weights=check_weight(sample_weight, log_prob)))
 
     def predict(self, X) -> np.ndarray:
         """Return the mean of the targets given rows.
@@ -343,7 +346,8 @@ class ConditionalFlowDensity(AbstractFitted):
         Returns
         -------
         ndarray of shape (n_samples, n, k)
-            Numbers, and of targets of text objects. NaN where a solve failed, with a warning.
+            Numbers, and of targets of text objects; of dates numbers of their unit, as days, since 1970, as `log_prob`
+            and others take them, too. NaN where a solve failed, with a warning.
         """
         told = self._told_of(X)
         drawn = self._drawn(told, check_count("n_samples", n_samples), seed_of(random_state))
@@ -434,6 +438,25 @@ class ConditionalFlowDensity(AbstractFitted):
         drawn, info = evaluation.sample(self.flow_, num * rows, condition, seed=seed)
         evaluation.warn_of_failures(info)
         return told.outwards(drawn.reshape(num, rows, -1))
+
+    # What reads files is imported where one is read: it takes a quarter of a second.
+
+    def _read(self, file) -> Any:
+        from .data import read_rows_of
+
+        return read_rows_of(self, file)
+
+    def _check_output(self, file) -> None:
+        from .data import check_output
+
+        check_output(file, self.target_columns_.arrow(np.zeros((1, len(self.target_columns_.fields)))).schema)
+
+    def _write(self, file, drawn: np.ndarray, number: np.ndarray | None = None) -> None:
+        """Write targets as numbers to a file, behind the number of the draw of each where it is told."""
+        from .data import write_table
+
+        table = self.target_columns_.arrow(drawn)
+        write_table(file, table if number is None else table.add_column(0, "draw", [number]))
 
     def _plan(self, shape: tuple[int, ...], columns: Columns | None = None) -> Plan:
         return resolve_conditional(self, shape[0], cast(Columns, columns))

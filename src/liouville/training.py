@@ -36,6 +36,8 @@ WARMUP_STEPS = 100
 _WARMUP_SHARE = 0.1
 # Where the schedule's length is judged, and the gain in nats since the validation before that makes it longer.
 _STRETCH_AT, _WORTH_STRETCHING = 0.5, 0.02
+# So many standard errors better than the start is a flow that takes its place.
+_START_STD_ERRORS = 1.0
 
 
 class StopTraining(Exception):
@@ -263,7 +265,7 @@ def clearly_better(rows: np.ndarray, than: np.ndarray, std_errors: float = 2.0) 
     chance alone makes one of several models look better: the simpler one stays until there is evidence.
     """
     gain = rows - than
-    return bool(np.mean(gain) > std_errors * np.std(gain) / np.sqrt(len(gain)))
+    return bool(np.mean(gain) > std_errors * np.std(gain, ddof=int(len(gain) > 1)) / np.sqrt(len(gain)))
 
 
 class Trainer:
@@ -416,7 +418,9 @@ class Trainer:
     def validate(self) -> float:
         """Measure the NLL of the averaged weights; keep them if they are the best so far.
 
-        The start, of a preconditioned field the Gaussian fit, stays the best until another is `clearly_better`.
+        The start, of a preconditioned field the Gaussian fit, stays the best until another is better by a standard
+        error, as in the rule of Breiman and others (1984, Classification and Regression Trees, section 3.4.3): two
+        keep a start that is worse by as much, and none takes what fits few rows by chance.
         """
         before = time.perf_counter()
         rows = self.validate_fn(self.flow(self.state.average))
@@ -425,7 +429,7 @@ class Trainer:
         self.last_gain, self.last_nll = self.last_nll - nll, nll
         if not self.first_rows.size:
             self.first_rows = self.best_rows = rows
-        better = nll < self.best_nll if self.best_step else clearly_better(rows, self.first_rows)
+        better = nll < self.best_nll if self.best_step else clearly_better(rows, self.first_rows, _START_STD_ERRORS)
         if better or not np.isfinite(self.best_nll):
             self.best_nll, self.best_step, self.best_params = nll, int(self.state.step), self.state.average
             self.best_rows, self.worse_in_a_row = rows, 0

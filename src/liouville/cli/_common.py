@@ -46,6 +46,13 @@ DropMissing = Annotated[
 
 # What stands for standard input or output.
 STANDARD = Path("-")
+# What a model file may hold, and the commands for it.
+HELD = {
+    "FlowDensity": ("a table", "score, sample, evaluate or plot"),
+    "ImageDensity": ("pictures", "score, sample or evaluate"),
+    "ConditionalFlowDensity": ("targets given rows (fit --target)", "predict, score, sample or plot"),
+    "FlowOutlierDetector": ("outliers (fit --outliers)", "outliers"),
+}
 # Of what went wrong in many places, so many are named.
 MOST_NAMED = 10
 Error = Annotated[
@@ -92,12 +99,24 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def load(path: Path, *others: type) -> Any:
-    """Return the density in a file, of a table or of pictures, or what else a command takes."""
-    from .. import FlowDensity, ImageDensity
+def load(path: Path, *kinds: str) -> Any:
+    """Return the estimator in a file, one of some kinds: without any a density, of a table or of pictures.
+
+    Where it is another, the error says which commands take it.
+    """
+    import liouville
+
     from .._model_file import read_model
 
-    return read_model([FlowDensity, ImageDensity, *others], path)
+    estimator = read_model([getattr(liouville, name) for name in HELD], path)
+    wanted, kind = kinds or tuple(HELD)[:2], type(estimator).__name__
+    if kind not in wanted:
+        what, commands = HELD[kind]
+        raise ValueError(
+            f"Expected a model of {' or '.join(HELD[name][0] for name in wanted)}, got one of {what} in {path}; try "
+            f"liouville {commands}."
+        )
+    return estimator
 
 
 def taken_by(function: Callable, **options: tuple[str, Any]) -> dict[str, Any]:

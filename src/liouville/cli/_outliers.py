@@ -1,6 +1,6 @@
 """``liouville outliers``: how odd each row is."""
 
-from ._common import Data, Model, Output, check_place, table_file
+from ._common import Data, Model, Output, check_place, load, table_file
 
 
 def run_outliers(model: Model, data: Data, output: Output = None) -> None:
@@ -12,11 +12,10 @@ def run_outliers(model: Model, data: Data, output: Output = None) -> None:
     import numpy as np
 
     from ..data import check_output, read_rows_of, write_table
-    from ..outliers import FlowOutlierDetector
 
     check_output(output)
     check_place(output, model, data)
-    estimator = FlowOutlierDetector.load(model)
+    estimator = load(model, "FlowOutlierDetector")
     score = estimator.score_samples(read_rows_of(estimator, table_file(data)))
     p_value = estimator.noise_levels_.p_values(score)
     write_table(output, {"score": score, "p_value": p_value, "label": np.where(score < estimator.offset_, -1, 1)})

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ._common import Data, Model, Output, check_place, names_in, table_file
+from ._common import Data, Model, Output, check_place, load, names_in, table_file
 
 
 def run_predict(
@@ -20,13 +20,12 @@ def run_predict(
 
     Quantiles have the headers q0.05 and so on. Columns are found by the names of the fit; the table may have others.
     """
-    from ..conditional_density import ConditionalFlowDensity
     from ..data import check_output, read_rows_of, write_table
 
     alpha = probabilities(names_in(quantiles) or [])
     check_output(output)
     check_place(output, model, data)
-    estimator = ConditionalFlowDensity.load(model)
+    estimator = load(model, "ConditionalFlowDensity")
     rows = read_rows_of(estimator, table_file(data))
     found = {"mean": estimator.predict(rows)}
     if alpha:

@@ -55,12 +55,11 @@ def run_score(
     """
     import numpy as np
 
-    from ..conditional_density import ConditionalFlowDensity
     from ..data import check_output, read_rows_and_targets_of, write_table
 
     check_output(output)
     check_place(output, model, data)
-    estimator = load(model, ConditionalFlowDensity)
+    estimator = load(model, "FlowDensity", "ImageDensity", "ConditionalFlowDensity")
     asked, chosen = names_in(target), names_in(given) or []
     is_of_targets = hasattr(estimator, "target_columns_")
     if is_of_targets:
