@@ -83,6 +83,23 @@ def test_columns_and_kinds_of_targets(folder, tmp_path):
     assert "Expected targets that are numbers" in run("predict", model, table, code=1).stderr
 
 
+def test_draws_of_targets_are_those_of_python(folder, tmp_path):
+    rows, model = folder / "rows.csv", folder / "model.safetensors"
+    run("sample", model, "--given", rows, "--seed", 3, "-n", 2, "-o", tmp_path / "two.csv")
+    found, density = csv.read_csv(tmp_path / "two.csv"), ConditionalFlowDensity.load(model)
+    assert found.column_names == ["draw", "price"]
+    np.testing.assert_array_equal(found["draw"], np.repeat([0, 1], 300))
+    np.testing.assert_array_equal(found["price"], density.sample(csv.read_csv(rows), 2, random_state=3).ravel())
+    one = run("sample", model, "--given", rows, "--seed", 3).stdout.splitlines()
+    assert one[0] == "price" and [float(cell) for cell in one[1:]] == found["price"].to_pylist()[:300]
+
+
+@pytest.mark.parametrize("kind", [[], ["--column", "kind"], ["--kind", "pit"], ["--kind", "posterior"]])
+def test_pictures_of_targets(folder, tmp_path, kind):
+    run("plot", folder / "model.safetensors", "--data", folder / "table.csv", "-o", tmp_path / "found.png", *kind)
+    assert (tmp_path / "found.png").stat().st_size > 10_000
+
+
 @pytest.mark.parametrize(
     "arguments, code, words",
     [
@@ -93,11 +110,25 @@ def test_columns_and_kinds_of_targets(folder, tmp_path):
         (["fit", "table.csv", "--outliers", "--recipe", "ffjord", "-o", "x"], 2, "no recipe"),
         (["predict", "model.safetensors", "table.csv", "--quantiles", "5"], 2, "above 0 and below 1"),
         (["predict", "model.safetensors", "table.csv", "--quantiles", "low"], 2, "above 0 and below 1"),
-        (["predict", "odd.safetensors", "table.csv"], 1, "FlowOutlierDetector"),
+        (
+            ["predict", "odd.safetensors", "table.csv"],
+            1,
+            "one of outliers (fit --outliers) in odd.safetensors; try lio",
+        ),
+        (["outliers", "model.safetensors", "table.csv"], 1, "try liouville predict, score, sample or plot"),
+        (["plot", "model.safetensors", "-o", "x.png"], 2, "Expected --data with rows and targets for --kind fan"),
+        (
+            ["plot", "model.safetensors", "-o", "x.png", "--kind", "corner"],
+            2,
+            "Expected --kind fan or pit or posterior",
+        ),
+        (["plot", "model.safetensors", "-o", "x.png", "--data", "rows.csv"], 1, "got none called 'price'"),
+        (["impute", "model.safetensors", "rows.csv"], 1, "Expected a model of a table or pictures, got one of targets"),
         (["score", "model.safetensors", "table.csv", "--target", "price"], 2, "Expected no --target"),
         (["score", "model.safetensors", "table.csv", "--error", "0.1"], 2, "Expected no --error"),
         (["score", "model.safetensors", "rows.csv"], 1, "got none called 'price'"),
-        (["sample", "model.safetensors", "-n", "3"], 1, "ConditionalFlowDensity"),
+        (["sample", "model.safetensors", "-n", "3"], 2, "Expected --given with rows"),
+        (["sample", "odd.safetensors", "-n", "3"], 1, "try liouville outliers"),
     ],
 )
 def test_failures_are_one_line_and_a_code(folder, monkeypatch, arguments, code, words):

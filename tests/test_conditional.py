@@ -14,6 +14,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from liouville import CheckpointError, ConditionalFlowDensity, DataError, FlowDensity, _laws, front
 from liouville._targets import check_targets
+from liouville.calibration import expected_coverage
 
 # One size for all: programs are compiled once.
 FAST = {"max_iter": 150, "width": 16, "depth": 1, "preprocess": "standardize", "batch_size": 256, "random_state": 0}
@@ -152,9 +153,32 @@ def test_one_target_may_have_any_name():
         warnings.simplefilter("error")
         named = ConditionalFlowDensity(**few).fit(pd.DataFrame(X, columns=["x"]), pd.Series(y, name="price"))
         rows, plain = pd.DataFrame(X[:5], columns=["x"]), ConditionalFlowDensity(**few).fit(X, y)
-        for targets in (y[:5], pd.Series(y[:5]), pd.Series(y[:5], name=0), pl.Series("cost", y[:5])):
+        cost = pl.Series("cost", y[:5])
+        for targets in (y[:5], pd.Series(y[:5]), pd.Series(y[:5], name=0), cost, cost.to_frame()):
             np.testing.assert_array_equal(named.log_prob(rows, targets), named.log_prob(rows, y[:5]))
             np.testing.assert_array_equal(plain.log_prob(X[:5], targets), plain.log_prob(X[:5], y[:5]))
+
+
+def test_dates_go_out_and_come_back_as_numbers_of_days():
+    X, days = rows_of(200, 0)[:, :1], np.random.default_rng(0).integers(19_000, 19_050, 200)
+    dates = pd.Series(pd.to_datetime(days, unit="D"), name="paid")
+    density = ConditionalFlowDensity(**{**FAST, "max_iter": 5}, front="none").fit(pd.DataFrame({"x": X[:, 0]}), dates)
+    rows = pd.DataFrame({"x": X[:20, 0]})
+    drawn = density.sample(rows, random_state=0)[0]
+    assert (np.abs(drawn - 19_025) < 100).all() and (np.abs(density.predict(rows) - 19_025) < 100).all()
+    told = [density.log_prob(rows, y) for y in (dates[:20], days[:20], days[:20, None], pl.Series("paid", days[:20]))]
+    assert np.isfinite(told).all() and (np.array(told) == told[0]).all()
+    np.testing.assert_array_equal(density.cdf(rows, dates[:20]), density.cdf(rows, days[:20]))
+    assert expected_coverage(density, rows, dates[:20], num_draws=20).values.shape == (20, 1)
+
+
+@pytest.mark.parametrize(("num", "is_few"), [(49, True), (50, False)])
+def test_few_rows_are_told(num, is_few):
+    X, y = rows_of(num, 0)[:, :1], np.random.default_rng(0).normal(size=num)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        ConditionalFlowDensity(**{**FAST, "max_iter": 2}, front="none").fit(X, y)
+    assert [str(one.message)[:38] for one in told] == ["Expected 50 rows or more, got 49: inte"] * is_few
 
 
 @pytest.mark.parametrize(
@@ -430,6 +454,9 @@ def test_a_score_is_that_of_cross_validation():
     X, y = rows_of(300, 0)[:, [0, 2]], targets_of("plain", rows_of(300, 0), 1)
     found = cross_val_score(ConditionalFlowDensity(**{**FAST, "max_iter": 5}, front="none"), X, y, cv=2)
     assert found.shape == (2,) and np.isfinite(found).all()
+    X, y, density = rows_of(9, 3), targets_of("plain", rows_of(9, 3), 4), fitted("plain")
+    half = density.score(X, y, sample_weight=np.arange(9) < 4)
+    assert half == pytest.approx(density.score(X[:4], y[:4]), abs=1e-9) != pytest.approx(density.score(X, y), abs=1e-3)
 
 
 def test_check_estimator():

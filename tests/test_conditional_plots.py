@@ -114,8 +114,12 @@ def test_targets_without_names_are_numbered():
 
 
 def test_what_cannot_be_drawn_is_refused(density):
-    with pytest.raises(ValueError, match=r"Expected a column among \['kind', 'count', 'size'\]"):
+    with pytest.raises(
+        ValueError, match=r"Expected a column of .*, got 'prize'; try one of \['kind', 'count', 'size'\]"
+    ):
         plots.plot_fan(density, X, "prize")
+    with pytest.raises(ValueError, match=r"Expected the number of one of \d+ rows, got 10000; try 0"):
+        plots.plot_fan(density, X, "size", row=10_000)
 
 
 def test_a_band_of_no_level_is_refused():

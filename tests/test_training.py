@@ -271,6 +271,16 @@ def test_the_best_weights_are_kept():
     assert not all(map(np.array_equal, seen[1], seen[2]))
 
 
+@pytest.mark.parametrize(("std_errors", "is_taken"), [(1.1, True), (0.9, False)])
+def test_the_start_is_left_for_what_is_better_by_a_standard_error(std_errors, is_taken):
+    gain = np.random.default_rng(0).normal(size=10)
+    gain += std_errors * np.std(gain, ddof=1) / np.sqrt(10) - gain.mean()
+    said = iter([np.zeros(10), gain, gain])
+    trainer = make_trainer(validate=lambda flow: next(said))
+    trainer.validate()
+    assert trainer.run([0.3, 1.0]).best_step == (18 if is_taken else 0)
+
+
 def test_training_stops_when_it_gets_worse():
     said = iter(np.arange(1.0, 50.0))
     trainer = make_trainer(validate=lambda flow: -np.full(10, next(said))).run(np.linspace(0.1, 1, 10), patience=3)

@@ -19,6 +19,8 @@ from .mixed import Column, Columns, Field
 Checked = TypeVar("Checked")
 # The name of a target that has none.
 _NAME = "y"
+# Of ten rows of three columns that say half of a target, intervals of 90 % held 49 to 85 %, of thirty 71 to 93 %.
+_FEWEST_ROWS = 50
 
 
 def target_table(y: Any, name: str, names: Sequence[str] = ()) -> Any:
@@ -147,6 +149,26 @@ def _plain(y: Any) -> Any:
     if y.dtype == object and all(isinstance(cell, int | np.integer) for cell in y.flat):
         return y.astype(int)
     return y
+
+
+def named(numbers: np.ndarray, levels: Sequence, dtype: type) -> np.ndarray:
+    """Return numbers of targets, of shape ``(..., k)``, with the levels of each in the place of its codes, if any."""
+    found = numbers.astype(dtype)
+    for j, column in enumerate(levels):
+        if column is not None:
+            found[..., j] = np.asarray(column, dtype)[numbers[..., j].astype(int)]
+    return found
+
+
+def warn_of_few_rows(num: int) -> None:
+    """Warn where rows are so few that what is learned of their targets is too sure."""
+    if num < _FEWEST_ROWS:
+        warnings.warn(
+            f"Expected {_FEWEST_ROWS} rows or more, got {num}: intervals may be far too narrow; try more rows, and "
+            "look at how often intervals hold targets of others.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _of_targets(check: Callable[[], Checked]) -> Checked:

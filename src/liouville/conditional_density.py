@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Self, cast
 
 import numpy as np
@@ -18,7 +18,7 @@ from ._fitting import Given, Stage
 from ._laws import NumberLaw
 from ._splits import ConditionalSplit, split_conditional
 from ._tables import check_present, check_rows, check_table, check_varied, check_weight
-from ._targets import check_target_rows, check_targets
+from ._targets import check_target_rows, check_targets, named, warn_of_few_rows
 from ._types import Rows
 from .mixed import Column, Columns
 from .selection import Candidate, Plan
@@ -247,7 +247,7 @@ class ConditionalFlowDensity(AbstractFitted):
             return self._law(told, "predict").mean()
         # Text has no mean: that is said before anything is drawn.
         levels = [self._levels_of(field) for field in self.target_columns_.fields]
-        return _named(self._drawn(told, _MEAN_DRAWS, 0), levels, float).mean(axis=0)
+        return named(self._drawn(told, _MEAN_DRAWS, 0), levels, float).mean(axis=0)
 
     def predict_quantiles(self, X, alpha=(0.05, 0.25, 0.5, 0.75, 0.95)) -> np.ndarray:
         """Return quantiles of one target given rows, of shape ``(n, len(alpha))``.
@@ -353,7 +353,7 @@ class ConditionalFlowDensity(AbstractFitted):
         drawn = self._drawn(told, check_count("n_samples", n_samples), seed_of(random_state))
         levels = [field.levels or None for field in self.target_columns_.fields]
         is_text = any(isinstance(level, str) for column in levels for level in column or ())
-        return _named(drawn, levels, object if is_text else float)
+        return named(drawn, levels, object if is_text else float)
 
     def certify(self, X, y, num_rows: int = 200, random_state=0) -> evaluation.Certificate:
         """Solve a subsample again at a tenth of the tolerance, and say how far its log-densities move.
@@ -383,6 +383,7 @@ class ConditionalFlowDensity(AbstractFitted):
         table.unseen = "they are taken as not known"
         targets, of_targets = check_targets(X, y, self, declared(self.target_columns))
         weight = check_weight(sample_weight, rows)
+        warn_of_few_rows(int((weight > 0).sum()))
         check_varied(targets, weight, [field.name for field in of_targets.fields], of_targets)
         noted = {name: value for name, value in vars(other).items() if name.endswith("_in_")}
         both = np.concatenate([rows, targets], axis=1)
@@ -491,12 +492,3 @@ class ConditionalFlowDensity(AbstractFitted):
 
     def _facts_of_data(self, given: Given) -> dict[str, Any]:
         return {"columns": given.columns["n_features_in_"]}
-
-
-def _named(numbers: np.ndarray, levels: Sequence, dtype: type) -> np.ndarray:
-    """Return numbers of targets, of shape ``(..., k)``, with the levels of each in the place of its codes, if any."""
-    found = numbers.astype(dtype)
-    for j, column in enumerate(levels):
-        if column is not None:
-            found[..., j] = np.asarray(column, dtype)[numbers[..., j].astype(int)]
-    return found

@@ -219,7 +219,7 @@ def _places_of(source: Source, names: Sequence[str]) -> list[int]:
     if source.named and list(names) != default_names(len(names)):
         raise DataError(
             f"Expected columns {listed(names)} in {source.label}, got none called {missing[0]!r}"
-            f"{did_you_mean(missing[0], source.columns)}; try renaming its columns, or, where these may be chosen, --columns."
+            f"{did_you_mean(missing[0], source.columns)}; try renaming its columns, or, where there is one, --columns."
         )
     return _chosen(source, None, ())
 
