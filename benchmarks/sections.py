@@ -288,7 +288,8 @@ def regression_table(name: str, table: dict) -> list[str]:
         covered = f"{100 * run['covered'][0]:.1f} ± {100 * run['covered'][1]:.1f} %"
         lines.append(
             f"| {run['method']} | {run['splits']} | {beside(run, 'nll', 3)}{failed} | {beside(run, 'crps', 3)} "
-            f"| {covered} | {passed[0]} | {passed[1]} | {run['seconds']:.0f} | {run['settings']} |"
+            f"| {covered} | {passed[0]} | {passed[1]} | {run['seconds'][0]:.1f} ± {run['seconds'][1]:.1f} "
+            f"| {run['settings']} |"
         )
     return lines
 
@@ -299,7 +300,7 @@ def over_splits(runs: dict[str, dict[str, dict]]) -> list[dict]:
     for method, splits in runs.items():
         values = lambda key, splits=splits: [run[key] for run in splits.values()]
         one = {"method": method, "splits": len(splits), "settings": "; ".join(dict.fromkeys(values("settings")))}
-        one |= {"seconds": np.mean(values("seconds")), "failed": sum(values("failed"))}
+        one |= {"seconds": with_error(values("seconds")), "failed": sum(values("failed"))}
         for key in ("nll", "crps", "covered"):
             if None in values(key):
                 continue
