@@ -22,6 +22,13 @@ def is_gap(cell: Any) -> bool:
     )
 
 
+def unmasked(X) -> Any:
+    """Return an array whose masked cells are missing values, and all else as it is."""
+    if not isinstance(X, np.ma.MaskedArray) or X.dtype.kind not in "fiub":
+        return X
+    return np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan)
+
+
 def with_nan(X: Any) -> Any:
     """Return a table whose things that are numbers, or gaps, are floats: of these None and NA are NaN."""
     as_float = lambda cells: [np.nan if is_gap(cell) else _exact(cell) for cell in cells]

@@ -10,7 +10,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from ._dependence import collinear, fixed_columns
 from ._errors import DataError
-from ._gaps import check_some, is_gap, with_nan
+from ._gaps import check_some, is_gap, unmasked, with_nan
 from ._types import Rows
 from .mixed import Columns
 
@@ -181,13 +181,6 @@ def categorical_columns(X: Any) -> list[str]:
         isinstance(cell, str | bool) or is_gap(cell) for cell in frame.get_column(name).to_list()
     )
     return [n for n, dtype in frame.schema.items() if isinstance(dtype, kinds) or (dtype == nw.Object and of_text(n))]
-
-
-def unmasked(X) -> Any:
-    """Return an array whose masked cells are missing values, and all else as it is."""
-    if not isinstance(X, np.ma.MaskedArray) or X.dtype.kind not in "fiub":
-        return X
-    return np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan)
 
 
 def check_names(X: Any) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from sklearn.utils.validation import check_consistent_length
 
 from ._errors import DataError
-from ._gaps import is_gap
-from ._tables import check_names, check_rows, check_table, unmasked
+from ._gaps import is_gap, unmasked
+from ._tables import check_names, check_rows, check_table
 from ._types import Rows
 from .mixed import Column, Columns, Field
 
