@@ -14,7 +14,7 @@ from liouville.bijections import CNF, Chain, Standardize
 from liouville.couplings import ExactOT
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
-from liouville.objectives import Batch, FlowMatching, MaximumLikelihood, MixedPrecision
+from liouville.objectives import AbstractObjectiveOf, Batch, CheckedSteps, FlowMatching, MaximumLikelihood, MixedPrecision
 from liouville.regularizers import KineticEnergy
 from liouville.vector_fields import MLP, Preconditioned
 
@@ -191,3 +191,53 @@ def test_mixed_precision_rounds_the_network_alone():
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(rounded), strict=True):
         assert b.dtype == jnp.float32
         np.testing.assert_allclose(a, b, atol=0.05 * float(jnp.abs(a).max()) + 1e-6)
+
+
+class Traced(AbstractObjectiveOf):
+    """An objective that notes each time that it is traced: once for each program."""
+
+    objective: MaximumLikelihood
+    traces: list = eqx.field(static=True)
+
+    def __call__(self, flow, batch, *, key):
+        self.traces.append(None)
+        return self.objective(flow, batch, key=key)
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.5, 6), (4.5, 8), (6.0, 12), (8.0, 16), (20.0, None)])
+def test_there_are_as_many_constant_steps_as_the_loss_needs(rate, expected):
+    """Points of ``dx/dt = rate x`` shrink by ``exp(-rate)`` on the way to the base, and the error of n steps is known.
+
+    A step of the fourth order shrinks them by ``1 - h + h^2/2 - h^3/6 + h^4/24``, with ``h = rate/n``.
+    """
+    flow = Transformed(Normal.standard((1,)), CNF(LinearField(rate * jnp.ones((1, 1)))))
+    z = np.random.default_rng(0).normal(size=(256, 1))
+    batch, traces = Batch(jnp.asarray(z * np.exp(rate))), []
+    found = CheckedSteps(Traced(MaximumLikelihood(), traces)).checked(flow, lambda: (batch, jax.random.key(0)))
+    assert found.num_steps == expected
+    off = {}
+    for n in (6, 8, 12, 16):
+        h = rate / n
+        stretched = (1 - h + h**2 / 2 - h**3 / 6 + h**4 / 24) ** n * np.exp(rate)
+        off[n] = abs(stretched**2 - 1) * np.mean(z**2) / 2
+    assert next((n for n, nats in off.items() if nats <= 0.01), None) == expected
+    # One by the flow's own steps, and one for all numbers of constant steps.
+    assert len(traces) == 2
+    assert found.checked(flow, lambda: (batch, jax.random.key(0))).num_steps == expected
+    assert len(traces) == 2
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.2])
+def test_gradients_by_constant_steps_are_near_the_exact_ones(x64, scale):
+    cnf = random_cnf(2, scale=scale)
+    flow = lambda integrator: Transformed(Normal.standard((2,)), CNF(cnf.vector_field, integrator=integrator))
+    batch, key = Batch(jax.random.normal(jax.random.key(3), (64, 2))), jax.random.key(4)
+
+    def gradient(objective, flow):
+        params, static = partition(flow)
+        loss = lambda params: objective(eqx.combine(params, static), batch, key=key)[0]
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(params))])
+
+    exact = gradient(MaximumLikelihood(), flow(Integrator.constant(64)))
+    off = lambda found: np.linalg.norm(found - exact) / np.linalg.norm(exact)
+    assert off(gradient(CheckedSteps(MaximumLikelihood()), flow(Integrator.adaptive(1e-5, 1e-5)))) < 3e-4

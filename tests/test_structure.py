@@ -30,7 +30,7 @@ LAYERS = (
     ("paths", "couplings"),
     ("objectives", "bespoke"),
     ("mixed",),
-    ("checkpoint", "sharding", "_training_data"),
+    ("checkpoint", "sharding", "_training_data", "_budget"),
     ("training", "evaluation"),
     ("papers",),
     ("flows", "_conditions", "_laws", "_splits", "data", "metrics"),

@@ -20,7 +20,7 @@ from liouville.bijections import CNF
 from liouville.couplings import ExactOT
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
-from liouville.objectives import AbstractObjective, FlowMatching, MaximumLikelihood
+from liouville.objectives import AbstractObjective, CheckedSteps, FlowMatching, MaximumLikelihood
 from liouville.training import Budget, Options, Trainer, TrainingData, learning_rate_factor
 from liouville.vector_fields import MLP, Preconditioned
 
@@ -255,6 +255,16 @@ def test_conditions_that_do_not_fit_are_refused_in_training():
         run(build, MATCHING, c)
     with pytest.raises(ValueError, match="Expected an Independent coupling with conditions, got ExactOT"):
         run(conditional, FlowMatching(coupling=ExactOT()), c)
+
+
+def test_a_training_resumes_with_the_steps_that_it_had(tmp_path):
+    one = make_trainer(objective=CheckedSteps(MaximumLikelihood(), num_steps=12))
+    other = make_trainer(objective=CheckedSteps(MaximumLikelihood()))
+    one.validate()
+    checkpoint.write(tmp_path / "file.safetensors", "training", one.arrays(), {"trainer": one.facts()})
+    arrays, facts = checkpoint.read(tmp_path / "file.safetensors", "training")
+    other.restore(arrays, facts["trainer"])
+    assert (one.objective.num_steps, other.objective.num_steps) == (12, 12)
 
 
 def test_the_best_weights_are_kept():

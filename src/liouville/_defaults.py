@@ -18,8 +18,8 @@ from .flows import CONVOLUTIONAL, DIVERGENCES, VECTOR_FIELDS, FlowSpec
 from .frames import PREPROCESSORS, candidates
 from .integrate import SOLVERS
 from .mixed import Columns, FactoredObjective, SubsetsObjective, conditioners
-from .objectives import AbstractObjective, FlowMatching, MaximumLikelihood, TrainedWith
-from .recipes import RECIPES, Recipe, matching
+from .objectives import AbstractObjective, CheckedSteps, FlowMatching, TrainedWith
+from .recipes import RECIPES, Recipe, likelihood, matching
 from .selection import Plan
 from .training import Options, Trainer
 
@@ -266,12 +266,14 @@ def mixed_options(estimator: Any, named: Recipe, options: Options, rows: int) ->
 
 def choose_objective(estimator: Any, named: Recipe, columns: int) -> AbstractObjective:
     """Return the recipe's objective, unless the estimator names another, or another divergence."""
-    by_name = {"flow_matching": matching(columns), "likelihood": MaximumLikelihood()}
+    by_name = {"flow_matching": matching(columns), "likelihood": likelihood(columns)}
     objective = by_name.get(estimator.objective) or named.objective(columns)
     if estimator.divergence is None or isinstance(objective, FlowMatching):
         return objective
     if isinstance(objective, TrainedWith):
         return dataclasses.replace(objective, divergence=DIVERGENCES[estimator.divergence])
+    if isinstance(objective, CheckedSteps):
+        return CheckedSteps(TrainedWith(objective.objective, DIVERGENCES[estimator.divergence]))
     return TrainedWith(objective, DIVERGENCES[estimator.divergence])
 
 

@@ -46,7 +46,8 @@ class FlowDensity(AbstractFlowEstimator):
         How a paper puts the parts together, by name: a key of ``liouville.recipes.RECIPES``. What is None below is the
         recipe's.
     objective
-        ``"flow_matching"`` (regression on paths; no ODE is solved in training) or ``"likelihood"``.
+        ``"flow_matching"`` (regression on paths; no ODE is solved in training) or ``"likelihood"``, by as many constant
+        steps as the loss needs (`liouville.objectives.CheckedSteps`).
     vector_field
         ``"mlp"``, ``"concat_squash"``, or another key of ``liouville.flows.VECTOR_FIELDS`` but for the convolutions.
     base

@@ -17,7 +17,7 @@ import numpy as np
 import optimistix
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ._types import Condition, FixedMixin, Point, Scalar, Time, partition
+from ._types import AnyArray, Condition, FixedMixin, Point, Scalar, Time, partition
 from .divergences import AbstractDivergence
 from .regularizers import AbstractRegularizer, PathPoint
 from .vector_fields import AbstractVectorField
@@ -151,7 +151,8 @@ class Integrator(FixedMixin, eqx.Module):
     max_steps
         Cap on the number of steps; a solve that hits it is reported, never silently wrong.
     dt0
-        Size of the first step, or of every constant step; None lets the controller choose.
+        Size of the first step, or of every constant step; None lets the controller choose. An array may have another
+        value without another compilation.
     shared
         True solves rows that are mapped over as one system (see `sharing`).
 
@@ -165,7 +166,7 @@ class Integrator(FixedMixin, eqx.Module):
     stepsize_controller: diffrax.AbstractStepSizeController
     adjoint: diffrax.AbstractAdjoint
     max_steps: int = eqx.field(static=True)
-    dt0: float | None = eqx.field(static=True)
+    dt0: float | AnyArray | None
     shared: bool = eqx.field(static=True)
 
     def __init__(
@@ -174,7 +175,7 @@ class Integrator(FixedMixin, eqx.Module):
         stepsize_controller: diffrax.AbstractStepSizeController | None = None,
         adjoint: diffrax.AbstractAdjoint | None = None,
         max_steps: int = 1000,
-        dt0: float | None = None,
+        dt0: float | AnyArray | None = None,
         shared: bool = False,
     ):
         self.solver = diffrax.Dopri5() if solver is None else solver
@@ -308,11 +309,14 @@ def integrate_flow(
         log_det=None if divergence is None else jnp.zeros(divergence.num_probes, x.dtype),
         penalties={r.name: jnp.zeros((), x.dtype) for r in regularizers},
     )
+    dt0 = integrator.dt0
+    if dt0 is not None:
+        dt0 = jnp.sign(t1 - t0) * (dt0 if isinstance(dt0, float) else jnp.asarray(dt0, x.dtype))
     if integrator.shared:
         solve = _together(rhs, integrator)
-        raw = solve(leaves, start, jnp.asarray(t0, x.dtype), jnp.asarray(t1, x.dtype), save_times)
+        raw = solve(leaves, start, jnp.asarray(t0, x.dtype), jnp.asarray(t1, x.dtype), dt0, save_times)
     else:
-        raw = _solve(rhs, integrator, leaves, start, t0, t1, save_times, save_steps)
+        raw = _solve(rhs, integrator, leaves, start, t0, t1, dt0, save_times, save_steps)
     # Penalties are integrals over the length of time, either way. (Inside the solve the sign would be a traced number
     # that it closes over, which is lost where neighbours of a chain are solved in one loop.)
     return _read(raw, integrator, divergence, jnp.sign(jnp.asarray(t1 - t0, x.dtype)))
@@ -338,6 +342,7 @@ def _solve(
     start: FlowState,
     t0: Time,
     t1: Time,
+    dt0: Time | None,
     save_times: Float[Array, " times"] | None,
     save_steps: bool = False,
 ) -> _Raw:
@@ -350,7 +355,7 @@ def _solve(
         integrator.solver,
         t0=t0,
         t1=t1,
-        dt0=None if integrator.dt0 is None else jnp.sign(t1 - t0) * integrator.dt0,
+        dt0=dt0,
         y0=start,
         args=leaves,
         saveat=saveat,
@@ -383,14 +388,15 @@ def _together(rhs: Callable, integrator: Integrator) -> Callable:
     solve = jax.custom_batching.custom_vmap(partial(_solve, rhs, integrator))
 
     @solve.def_vmap
-    def rule(num_rows: int, mapped: PyTree, leaves: list[Array], start: FlowState, t0, t1, save_times):
+    def rule(num_rows: int, mapped: PyTree, leaves: list[Array], start: FlowState, t0, t1, dt0, save_times):
         axes = jax.tree.map(lambda is_mapped: 0 if is_mapped else None, mapped)
         if any(jax.tree.leaves(mapped[2:])):
-            raw = jax.vmap(partial(_solve, rhs, integrator), in_axes=axes)(leaves, start, t0, t1, save_times)
+            raw = jax.vmap(partial(_solve, rhs, integrator), in_axes=axes)(leaves, start, t0, t1, dt0, save_times)
             return raw, jax.tree.map(lambda _: True, raw)
         spread = lambda part, is_mapped: part if is_mapped else jnp.broadcast_to(part, (num_rows, *part.shape))
         rows = jax.tree.map(spread, start, mapped[1])
-        raw = _solve(jax.vmap(rhs, in_axes=(None, 0, axes[0])), _of_rows(integrator), leaves, rows, t0, t1, save_times)
+        field = jax.vmap(rhs, in_axes=(None, 0, axes[0]))
+        raw = _solve(field, _of_rows(integrator), leaves, rows, t0, t1, dt0, save_times)
         # Saved times come first, then rows.
         if raw.path is not None:
             raw = eqx.tree_at(lambda r: r.path, raw, jnp.moveaxis(raw.path, 1, 0))

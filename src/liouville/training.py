@@ -20,6 +20,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from . import checkpoint
+from ._budget import HISTORY_COLUMNS, History
+from ._budget import Budget as Budget
 from ._draws import first_key, split
 from ._errors import SolveError
 from ._training_data import StreamedData as StreamedData
@@ -186,9 +188,7 @@ def advance(
 
     def body(carry: tuple[TrainState, Segment, Int[Array, ""]]) -> tuple[TrainState, Segment, Int[Array, ""]]:
         state, total, done = carry
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
-        row_key, key = jax.random.split(key)
-        batch = Batch(*data.draw(row_key, options.batch_size))
+        batch, key = _draw(state.key_data, state.step, data, options)
         state, loss, aux = step(state, batch, key, offset + rate * state.step.astype(rate.dtype))
         finite = jnp.isfinite(loss)
         add = lambda total, value: total + jnp.where(finite, value, 0.0)
@@ -210,52 +210,21 @@ def advance(
     return state, dataclasses.replace(segment, failed=total.failed / jnp.maximum(done, 1).astype(total.failed.dtype))
 
 
+def _draw(
+    key_data: UInt32[Array, "..."], step: Int[Array, ""], data: TrainingData, options: Options
+) -> tuple[Batch, Key]:
+    """Return the batch of a step, and a key for the rest of it."""
+    row_key, key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(key_data), step))
+    return Batch(*data.draw(row_key, options.batch_size)), key
+
+
+_drawn = eqx.filter_jit(_draw)
+
+
 def penalty_names(tree: PyTree) -> list[str]:
     """Return the names of all regularizers in a tree."""
     is_regularizer = lambda part: isinstance(part, AbstractRegularizer)
     return sorted({part.name for part in jax.tree.leaves(tree, is_leaf=is_regularizer) if is_regularizer(part)})
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """When training ends: after `max_iter` steps, at `deadline` (of ``time.perf_counter``), or at the first of both."""
-
-    max_iter: int | None = None
-    deadline: float | None = None
-
-    def rate(self, progress: float, speed: float, reserve: float) -> float:
-        """Return the progress per step, given the progress so far and the speed in steps per second.
-
-        `reserve` seconds are kept back from the deadline for what is not training.
-        """
-        rates = [] if self.max_iter is None else [1 / self.max_iter]
-        if self.deadline is not None:
-            steps = (self.deadline - reserve - time.perf_counter()) * speed
-            # Before the speed is known the schedule hardly moves.
-            rates.append((1 - progress) / max(steps, 1.0) if speed else 1e-6)
-        return max(rates)
-
-    def is_over(self) -> bool:
-        """Return True where the deadline has passed."""
-        return self.deadline is not None and time.perf_counter() >= self.deadline
-
-
-HISTORY_COLUMNS = ("step", "seconds", "loss", "evaluations", "skipped", "nll")
-
-
-class History(dict):
-    """One list per column, one row per look of the host: `HISTORY_COLUMNS`, and the penalties by name.
-
-    `nll` is NaN between validations.
-    """
-
-    def __init__(self, columns: Iterable[str]):
-        super().__init__({name: [] for name in columns})
-
-    def append(self, **row: float) -> None:
-        """Add a row."""
-        for name, column in self.items():
-            column.append(row[name])
 
 
 def clearly_better(rows: np.ndarray, than: np.ndarray, std_errors: float = 2.0) -> bool:
@@ -424,6 +393,7 @@ class Trainer:
         """
         before = time.perf_counter()
         rows = self.validate_fn(self.flow(self.state.average))
+        self.objective = self.objective.checked(self.flow(self.state.params), self._next_batch)
         self.validate_seconds = max(self.least_validate_seconds, time.perf_counter() - before)
         nll = -float(np.mean(rows))
         self.last_gain, self.last_nll = self.last_nll - nll, nll
@@ -439,6 +409,11 @@ class Trainer:
         self._record(nll)
         return nll
 
+    def _next_batch(self) -> tuple[Batch, Key]:
+        """Return the batch of the next step, and its key."""
+        data, _ = self.data.at(int(self.state.step))
+        return _drawn(self.state.key_data, self.state.step, data, self.options)
+
     def facts(self) -> dict[str, Any]:
         """Return what, beside `arrays`, training needs to go on, in JSON's types."""
         return {
@@ -449,6 +424,7 @@ class Trainer:
             "validated_at": self.validated_at,
             "last_nll": self.last_nll,
             "max_iter": self.budget.max_iter,
+            "num_steps": self.objective.num_steps,
             "history": dict(self.history),
         }
 
@@ -469,6 +445,7 @@ class Trainer:
         self.progress, self.best_nll, self.best_step = facts["progress"], facts["best_nll"], facts["best_step"]
         self.worse_in_a_row, self.validated_at = facts["worse_in_a_row"], facts["validated_at"]
         self.history.update(facts["history"])
+        self.objective = self.objective.with_num_steps(facts.get("num_steps"))
         self.last_nll, self.budget = facts["last_nll"], dataclasses.replace(self.budget, max_iter=facts["max_iter"])
 
     def _record(self, nll: float, segment: Segment | None = None) -> None:
