@@ -220,7 +220,7 @@ class ConditionalFlowDensity(AbstractFitted):
         sample_weight
             Weights of shape ``(n,)``, of a weighted mean.
         """
-        log_prob = self.log_prob(X, y)
+        log_prob = np.asarray(self.log_prob(X, y))
         return float(np.average(log_prob, weights=check_weight(sample_weight, log_prob)))
 
     def predict(self, X) -> np.ndarray:
