@@ -1,8 +1,9 @@
 """Time one step of maximum likelihood, forward and backward, by each library on one field, one batch, one tolerance.
 
-Usage: python benchmarks/likelihood_step.py [--columns D] [--rows N] [--repeats R]
-All solve the same ODE by dopri5 with the exact divergence; NLL and gradient are compared, so that none is fast by being
-wrong. `peers/likelihood_step.py` has the other libraries' steps.
+Usage: python benchmarks/likelihood_step.py [--columns D] [--rows N] [--repeats R] [--train STEPS]
+All solve the same ODE with the exact divergence, by dopri5 or constant steps; NLL and gradient are compared, so that
+none is fast by being wrong. With --train the field is one that some steps of Adam made of a random one, whose solves
+are harder. `peers/likelihood_step.py` has the other libraries' steps.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from run import FOLDER, collect, keep
 
 from liouville._types import partition
@@ -23,7 +25,7 @@ from liouville.bijections import CNF
 from liouville.distributions import Normal, Transformed
 from liouville.divergences import Exact
 from liouville.integrate import Integrator
-from liouville.objectives import Batch, MaximumLikelihood
+from liouville.objectives import Batch, CheckedSteps, MaximumLikelihood
 from liouville.vector_fields import AbstractVectorField
 
 sys.path.insert(0, str(FOLDER / "peers"))
@@ -52,17 +54,32 @@ class Field(AbstractVectorField):
         return h @ self.weights[-1].T + self.biases[-1]
 
 
-def liouville_step(layers, rows, tolerance):
+def flow_of(layers, tolerance):
+    """Return the flow of a field."""
+    size = len(layers[-1][1])
+    integrator = Integrator.adaptive(tolerance, tolerance)
+    return Transformed(Normal.standard((size,)), CNF(Field(layers), Exact(), integrator))
+
+
+def liouville_step(objective):
     """Return our method: the objective's gradient."""
-    flow = Transformed(
-        Normal.standard((rows.shape[1],)), CNF(Field(layers), Exact(), Integrator.adaptive(tolerance, tolerance))
-    )
-    params, static = partition(flow)
 
-    def loss(params, x):
-        return MaximumLikelihood()(eqx.combine(params, static), Batch(x), key=jax.random.key(0))
+    def step(layers, rows, tolerance):
+        params, static = partition(flow_of(layers, tolerance))
 
-    return stepper(loss, params, rows, lambda grads: grads.bijection.vector_field)
+        def loss(params, x):
+            return objective(eqx.combine(params, static), Batch(x), key=jax.random.key(0))
+
+        return stepper(loss, params, rows, lambda grads: grads.bijection.vector_field)
+
+    return step
+
+
+def exact(layers, rows, tolerance):
+    """Return what gradients are compared with."""
+    jax.config.update("jax_enable_x64", True)
+    fine = [(w.astype(np.float64), b.astype(np.float64)) for w, b in layers]
+    return diffrax_by_hand(fine, rows.astype(np.float64), 1e-9)
 
 
 def diffrax_by_hand(layers, rows, tolerance):
@@ -105,33 +122,61 @@ def stepper(loss, params, rows, field_of):
     return step
 
 
+EXACT = "exact"
 METHODS = {
-    "liouville": liouville_step,
+    "liouville": liouville_step(CheckedSteps(MaximumLikelihood())),
+    "liouville, adaptive": liouville_step(MaximumLikelihood()),
     "Diffrax by hand": diffrax_by_hand,
+    EXACT: exact,
 }
 OTHERS = (
     "torchdiffeq by hand, through the steps",
+    "torchdiffeq by hand, RK4 x 6",
     "torchdiffeq by hand, adjoint",
     "torchdyn, autograd",
+    "torchdyn, RK4 x 6",
     "torchdyn, adjoint",
     "zuko",
 )
 
 
-def setup(columns: int, rows: int, repeats: int, path: Path) -> None:
-    """Write the field's weights and the batch."""
+def trained(layers: list[tuple], rows: np.ndarray, steps: int) -> list[tuple]:
+    """Return a field after some steps of Adam."""
+    params, static = partition(flow_of(layers, TOLERANCE))
+    optimizer, key = optax.adam(1e-3), jax.random.key(0)
+    loss = lambda params: CheckedSteps(MaximumLikelihood(), 16)(eqx.combine(params, static), Batch(rows), key=key)[0]
+
+    @jax.jit
+    def step(params, state):
+        updates, state = optimizer.update(jax.grad(loss)(params), state)
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    for _ in range(steps):
+        params, state = step(params, state)
+    field = params.bijection.vector_field
+    return [(np.asarray(w), np.asarray(b)) for w, b in zip(field.weights, field.biases, strict=True)]
+
+
+def setup(columns: int, rows: int, repeats: int, train: int, path: Path) -> None:
+    """Write the field's weights and the batch: of a trained one a mixture of two normal laws."""
     rng, sizes = np.random.default_rng(0), [columns + 1, *[WIDTH] * DEPTH, columns]
     parts = {"layers": DEPTH + 1, "tolerance": TOLERANCE, "repeats": repeats}
-    parts["rows"] = rng.normal(size=(rows, columns)).astype(np.float32)
-    for i, (before, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
-        parts[f"weight{i}"] = (rng.normal(size=(after, before)) * 1.5 / np.sqrt(before)).astype(np.float32)
-        parts[f"bias{i}"] = (0.3 * rng.normal(size=after)).astype(np.float32)
-    np.savez(path, **parts)
+    batch, layers = rng.normal(size=(rows, columns)).astype(np.float32), []
+    for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        weight = (rng.normal(size=(after, before)) * 1.5 / np.sqrt(before)).astype(np.float32)
+        layers.append((weight, (0.3 * rng.normal(size=after)).astype(np.float32)))
+    if train:
+        batch = (0.2 * batch + np.where(np.arange(rows) % 2, 1, -1)[:, None]).astype(np.float32)
+        layers = trained(layers, batch, train)
+    for i, (weight, bias) in enumerate(layers):
+        parts |= {f"weight{i}": weight, f"bias{i}": bias}
+    np.savez(path, **parts, rows=batch)
 
 
 def compare_gradients(found: list[dict]) -> None:
-    """Put in place of each gradient how far it is from Diffrax's."""
-    exact = next(np.asarray(run["gradient"]) for run in found if run["method"] == "Diffrax by hand")
+    """Put in place of each gradient how far it is from the exact one."""
+    exact = next(np.asarray(run["gradient"]) for run in found if run["method"] == EXACT)
     for run in found:
         run["gradient_off"] = float(np.linalg.norm(run.pop("gradient") - exact) / np.linalg.norm(exact))
 
@@ -142,13 +187,16 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=2)
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--train", type=int, default=0, help="steps of training before")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "setup.npz"
-        setup(arguments.columns, arguments.rows, arguments.repeats, data)
+        setup(arguments.columns, arguments.rows, arguments.repeats, arguments.train, data)
         found = collect("likelihood_step.py", METHODS, OTHERS, data)
     compare_gradients(found)
-    keep(f"likelihood_step_{arguments.columns}", {"runs": found})
+    runs = [run for run in found if run["method"] != EXACT]
+    name = f"likelihood_step_{arguments.columns}{'_trained' * (arguments.train > 0)}"
+    keep(name, {"train": arguments.train, "runs": runs})
 
 
 if __name__ == "__main__":

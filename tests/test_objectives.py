@@ -14,7 +14,14 @@ from liouville.bijections import CNF, Chain, Standardize
 from liouville.couplings import ExactOT
 from liouville.distributions import Normal, Transformed
 from liouville.integrate import Integrator
-from liouville.objectives import AbstractObjectiveOf, Batch, CheckedSteps, FlowMatching, MaximumLikelihood, MixedPrecision
+from liouville.objectives import (
+    AbstractObjectiveOf,
+    Batch,
+    CheckedSteps,
+    FlowMatching,
+    MaximumLikelihood,
+    MixedPrecision,
+)
 from liouville.regularizers import KineticEnergy
 from liouville.vector_fields import MLP, Preconditioned
 
@@ -224,6 +231,8 @@ def test_there_are_as_many_constant_steps_as_the_loss_needs(rate, expected):
     # One by the flow's own steps, and one for all numbers of constant steps.
     assert len(traces) == 2
     assert found.checked(flow, lambda: (batch, jax.random.key(0))).num_steps == expected
+    no_loss = Batch(batch.x * jnp.nan)
+    assert found.checked(flow, lambda: (no_loss, jax.random.key(0))).num_steps == expected
     assert len(traces) == 2
 
 

@@ -51,15 +51,18 @@ class Dynamics(nn.Module):
             return v, exact_trace(v, x)
 
 
-def by_hand(solve):
-    """Return the method that calls torchdiffeq, through its steps or by its adjoint."""
+def by_hand(solve, num_steps=None):
+    """Return the method that calls torchdiffeq, through its steps or by its adjoint; constant steps where told."""
 
     def loss_of(field, tolerance):
         dynamics = Dynamics(field)
+        chosen = {"method": "dopri5", "rtol": tolerance, "atol": tolerance}
+        if num_steps is not None:
+            chosen = {"method": "rk4", "options": {"step_size": 1 / num_steps}}
 
         def loss(x):
             start, span = (x, torch.zeros(len(x))), torch.tensor([1.0, 0.0])
-            z, change = solve(dynamics, start, span, rtol=tolerance, atol=tolerance, method="dopri5")
+            z, change = solve(dynamics, start, span, **chosen)
             return -(normal_log_prob(z[-1]) + change[-1]).mean()
 
         return loss
@@ -103,13 +106,14 @@ class TimedCNF(nn.Module):
         return self.net.cnf(x)
 
 
-def torchdyn_solve(sensitivity):
-    """Return torchdyn's method with a sensitivity."""
+def torchdyn_solve(sensitivity, num_steps=None):
+    """Return torchdyn's method with a sensitivity; constant steps where told."""
 
     def loss_of(field, tolerance):
         tolerances = {name: tolerance for name in ("atol", "rtol", "atol_adjoint", "rtol_adjoint")}
-        flow = NeuralODE(TimedCNF(field), solver="dopri5", sensitivity=sensitivity, return_t_eval=False, **tolerances)
-        augment, span = Augmenter(augment_idx=1, augment_dims=1), torch.linspace(0, 1, 2)
+        solver = "dopri5" if num_steps is None else "rk4"
+        flow = NeuralODE(TimedCNF(field), solver=solver, sensitivity=sensitivity, return_t_eval=False, **tolerances)
+        augment, span = Augmenter(augment_idx=1, augment_dims=1), torch.linspace(0, 1, 1 + (num_steps or 1))
 
         def loss(x):
             end = flow(augment(x), span)[-1]
@@ -122,8 +126,10 @@ def torchdyn_solve(sensitivity):
 
 METHODS = {
     "torchdiffeq by hand, through the steps": by_hand(odeint),
+    "torchdiffeq by hand, RK4 x 6": by_hand(odeint, num_steps=6),
     "torchdiffeq by hand, adjoint": by_hand(odeint_adjoint),
     "torchdyn, autograd": torchdyn_solve("autograd"),
+    "torchdyn, RK4 x 6": torchdyn_solve("autograd", num_steps=6),
     "torchdyn, adjoint": torchdyn_solve("adjoint"),
     "zuko": zuko_transform,
 }
