@@ -267,7 +267,8 @@ class CheckedSteps(AbstractObjectiveOf):
 
     A step of training costs about half of one by adaptive steps. At every validation one batch is solved by the flow's
     own integrator, too: where losses differ by more than `error` nats, there are more steps from then on, and behind 16
-    the flow's own integrator. The flow itself is validated and used with that.
+    the flow's own integrator. The flow itself is validated and used with that. Where its own steps are constant, they
+    are taken in training, too.
 
     Parameters
     ----------
@@ -310,6 +311,8 @@ class CheckedSteps(AbstractObjectiveOf):
         return self.objective(flow, batch, key=key)
 
     def _constant(self, integrator: Integrator) -> Integrator:
+        if integrator.dt0 is not None:
+            return integrator
         constant = diffrax.ConstantStepSize()
         return dataclasses.replace(integrator, solver=RK4(), stepsize_controller=constant, dt0=self.dt0)
 
