@@ -20,13 +20,13 @@ def run_predict(
 
     Quantiles have the headers q0.05 and so on. Columns are found by the names of the fit; the table may have others.
     """
-    from ..data import check_output, read_rows_of, write_table
+    from ..data import check_output, write_table
 
     alpha = probabilities(names_in(quantiles) or [])
     check_output(output)
     check_place(output, model, data)
     estimator = load(model, "ConditionalFlowDensity")
-    rows = read_rows_of(estimator, table_file(data))
+    rows = estimator._read(table_file(data))
     found = {"mean": estimator.predict(rows)}
     if alpha:
         values = estimator.predict_quantiles(rows, list(alpha.values()))
